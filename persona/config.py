@@ -1,0 +1,319 @@
+"""The settings of each command, declared once: command-line options, Python arguments and the saved record.
+
+A field's type says what it may hold, its :class:`Option` what it means and within which bounds; both are checked when
+a config is made, before anything expensive. ``None`` stands for what the base recommends.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from persona.errors import BadOption, BadPrompt, BadToken
+
+MAX_PROMPT = 2000
+"""Characters of a prompt; no text encoder reads nearly as many."""
+
+Adapter = Literal["lora", "dora", "rslora", "loha", "lokr", "oft"]
+Optimizer = Literal["adamw8bit", "adamw"]
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """What an option means.
+
+    Attributes:
+        help: one sentence for ``--help``.
+        min: smallest value allowed, itself included; ``None`` for no bound.
+        max: largest value allowed, itself included; ``None`` for no bound.
+        flag: name on the command line, where it is not the field's; the first may be followed by short ones.
+        expert: shown in the experts' panel of ``--help``.
+        positional: given by its place on the command line instead of by name.
+    """
+
+    help: str
+    min: float | None = None
+    max: float | None = None
+    flag: tuple[str, ...] = ()
+    expert: bool = False
+    positional: bool = False
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A field of a config, as its declaration says.
+
+    Attributes:
+        name: the field.
+        kind: its type without ``Annotated``.
+        option: its meaning and bounds.
+        default: its default, ``dataclasses.MISSING`` where it has none.
+    """
+
+    name: str
+    kind: Any
+    option: Option
+    default: Any
+
+    @property
+    def flag(self) -> str:
+        """The option as it is typed: ``learning_rate`` is ``--learning-rate``; a positional is named in capitals."""
+        if self.option.positional:
+            return self.name.upper()
+        return self.option.flag[0] if self.option.flag else "--" + self.name.replace("_", "-")
+
+
+def settings(config: "type[Config]") -> Iterator[Setting]:
+    """Yield the settings of a command in the order of their declaration."""
+    hints = get_type_hints(config, include_extras=True)
+    for field in fields(config):
+        kind, option = get_args(hints[field.name])
+        yield Setting(field.name, kind, option, field.default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What all commands' settings share: they are checked when made, and can be written down."""
+
+    def __post_init__(self) -> None:
+        """Check every setting.
+
+        Raises:
+            BadOption: a value is out of bounds; the message names the option as it is typed.
+        """
+        for setting in settings(type(self)):
+            value = getattr(self, setting.name)
+            for item in value if isinstance(value, tuple) else (value,):
+                _check(setting, item)
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings as JSON values. Paths are left out: they say where the user's files are."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if not _holds_path(value)}
+
+
+def _holds_path(value: object) -> bool:
+    if isinstance(value, tuple):
+        return any(map(_holds_path, value))
+    return isinstance(value, Path) or (isinstance(value, str) and value.startswith("folder:"))
+
+
+def _check(setting: Setting, value: object) -> None:
+    """Raise BadOption unless the value is among the choices and within the bounds of its setting."""
+    choices = get_args(setting.kind) if get_origin(setting.kind) is Literal else ()
+    if choices and value not in choices:
+        raise BadOption(f"{setting.flag} is one of {', '.join(choices)}, not {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    low, high = setting.option.min, setting.option.max
+    if not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high):
+        raise BadOption(f"{setting.flag} must be {_bounds(low, high)}, not {value}.")
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f"from {low} to {high}"
+    return f"{low} or more" if low is not None else f"{high} or less" if high is not None else "a finite number"
+
+
+def _check_class(noun: str) -> None:
+    if not noun.strip():
+        raise BadToken("--class is empty. Name what the photos show in a word or two: --class dog")
+    if not noun.isprintable() or len(noun) > 64 or "[" in noun:
+        raise BadToken(f"--class {noun[:64]!r} is no class noun. Name what the photos show: --class dog")
+
+
+def _check_token(token: str) -> None:
+    if not token or any(letter.isspace() for letter in token):
+        raise BadToken(f"--token {token!r} must be one word without a space. Try --token sks, or leave it out.")
+    if not token.isprintable() or len(token) > 32 or set(token) & set('[]/\\<>:"|?*') or token.startswith("."):
+        raise BadToken(f"--token {token[:32]!r} must be a short word of letters and digits. Try --token sks.")
+
+
+def _check_prompts(prompts: tuple[str, ...]) -> None:
+    for prompt in prompts:
+        if not prompt.strip():
+            raise BadPrompt('A prompt is empty. Say what to draw: "a [V] dog on the beach"')
+        if len(prompt) > MAX_PROMPT:
+            raise BadPrompt(f"A prompt has {len(prompt)} characters; at most {MAX_PROMPT} are read. Shorten it.")
+
+
+Class = Annotated[str, Option("What the subject is, in a word or two: dog, teapot, toy car.", flag=("--class",))]
+Base = Annotated[str, Option("Base model: clay (built in), a short name, a hub id or a folder.")]
+Seed = Annotated[int, Option("Random seed.", min=0, max=2**63 - 1)]
+Steps = Annotated[int | None, Option("Sampling steps.", min=1, max=10_000)]
+Guidance = Annotated[float | None, Option("How strongly the prompt is followed.", min=0, max=100)]
+Resolution = Annotated[int | None, Option("Side of the pictures, in pixels.", min=16, max=8192)]
+Batch = Annotated[int | None, Option("Pictures drawn at a time.", min=1, max=4096, expert=True)]
+Scale = Annotated[float | None, Option("Strength of the persona: 0 is the bare base.", min=0, max=4)]
+Negative = Annotated[str, Option("What the pictures should not show.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """Settings of ``train``: teach a base model one subject from a few photos."""
+
+    photos: Annotated[Path, Option("Folder with three to six photos of the subject.", positional=True)]
+    class_noun: Class
+    token: Annotated[str | None, Option("Rare word that will stand for the subject; chosen when left out.")] = None
+    base: Base = "clay"
+    out: Annotated[Path | None, Option("Folder of the persona [default: personas/CLASS-TOKEN].")] = None
+    steps: Annotated[int | None, Option("Training steps.", min=1, max=1_000_000)] = None
+    prior: Annotated[str, Option("Pictures that keep the class as it was: generated, self, none, folder:DIR.")] = (
+        "generated"
+    )
+    priors: Annotated[int | None, Option("How many pictures of the class.", min=1, max=100_000)] = None
+    rank: Annotated[int | None, Option("Rank of the adapter: how much it can hold.", min=1, max=4096)] = None
+    batch: Annotated[int | None, Option("Photos in a step.", min=1, max=4096)] = None
+    resolution: Annotated[int | None, Option("Side of the training pictures, in pixels.", min=16, max=8192)] = None
+    text_encoder: Annotated[bool | None, Option("Adapt the text encoder too.")] = None
+    seed: Seed = 0
+    fresh: Annotated[bool, Option("Discard an unfinished run of other settings in the same folder.")] = False
+
+    prior_weight: Annotated[float, Option("How much the class pictures count.", min=0, max=100, expert=True)] = 1.0
+    learning_rate: Annotated[float | None, Option("Learning rate.", min=0, max=10, expert=True)] = None
+    text_learning_rate: Annotated[
+        float | None, Option("Learning rate of the text encoder.", min=0, max=10, expert=True)
+    ] = None
+    alpha: Annotated[float | None, Option("Scale of the adapter; the rank by default.", min=0, expert=True)] = None
+    adapter: Annotated[Adapter, Option("Kind of adapter.", expert=True)] = "lora"
+    targets: Annotated[
+        tuple[str, ...] | None, Option("Modules that are adapted; repeat for more.", flag=("--target",), expert=True)
+    ] = None
+    optimizer: Annotated[Optimizer, Option("Optimizer.", expert=True)] = "adamw8bit"
+    precision: Annotated[Precision, Option("Number format of the forward pass.", expert=True)] = "auto"
+    gradient_checkpointing: Annotated[bool | None, Option("Trade time for memory.", expert=True)] = None
+    accumulate: Annotated[int, Option("Batches whose gradients make a step.", min=1, max=4096, expert=True)] = 1
+    snr_gamma: Annotated[float | None, Option("Min-SNR weighting; 5 is usual.", min=0, max=1000, expert=True)] = None
+    crops: Annotated[int | None, Option("Crops encoded of each photo.", min=1, max=1000, expert=True)] = None
+    flip: Annotated[bool, Option("Mirror half of the crops.", expert=True)] = True
+    checkpoint_every: Annotated[int | None, Option("Steps between checkpoints.", min=1, expert=True)] = None
+    score_every: Annotated[
+        int | None, Option("Steps between previews that are scored; 0 for none.", min=0, expert=True)
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Check what the bounds alone cannot say.
+
+        Raises:
+            BadOption: a setting is out of bounds, or ``prior`` is unknown.
+            BadToken: the token or the class noun cannot stand for the subject.
+        """
+        super().__post_init__()
+        _check_class(self.class_noun)
+        if self.token is not None:
+            _check_token(self.token)
+        folder = self.prior.removeprefix("folder:") if self.prior.startswith("folder:") else None
+        if folder == "" or (folder is None and self.prior not in ("generated", "self", "none")):
+            raise BadOption(f"--prior is generated, self, none or folder:DIR, not {self.prior!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorsConfig(Config):
+    """Settings of ``gen-priors``: draw pictures of a class with the frozen base."""
+
+    class_noun: Class
+    base: Base = "clay"
+    n: Annotated[int, Option("How many pictures of each prompt together.", min=1, max=100_000, flag=("-n",))] = 100
+    prompt: Annotated[tuple[str, ...], Option('Prompt, repeated for diversity [default: "a CLASS"].')] = ()
+    steps: Steps = None
+    guidance: Guidance = None
+    resolution: Resolution = None
+    seed: Seed = 0
+    store: Annotated[Path | None, Option("Folder of the pictures that all subjects share.")] = None
+    batch: Batch = None
+
+    def __post_init__(self) -> None:
+        """Check the class noun and the prompts too.
+
+        Raises:
+            BadOption: a setting is out of bounds.
+            BadToken: the class noun is empty.
+            BadPrompt: a prompt is empty or far too long.
+        """
+        super().__post_init__()
+        _check_class(self.class_noun)
+        _check_prompts(self.prompt)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(Config):
+    """Settings of ``sample``: draw pictures of the subject."""
+
+    prompts: Annotated[
+        tuple[str, ...], Option("What to draw; [V] stands for the subject: 'a [V] dog swimming'.", positional=True)
+    ] = ()
+    prompts_file: Annotated[Path | None, Option("File with a prompt a line.", flag=("--prompts",))] = None
+    persona: Annotated[Path | None, Option("Folder of the persona [default: the newest under personas].")] = None
+    base: Annotated[str | None, Option("Draw with this bare base, without a persona.")] = None
+    n: Annotated[int, Option("Pictures of each prompt.", min=1, max=10_000, flag=("-n",))] = 4
+    seed: Seed = 0
+    steps: Steps = None
+    guidance: Guidance = None
+    scale: Scale = None
+    negative: Negative = ""
+    out: Annotated[Path, Option("Folder of the pictures.")] = Path("pictures")
+    resolution: Annotated[int | None, Option("Side of the pictures, in pixels.", min=16, max=8192, expert=True)] = None
+    checkpoint: Annotated[
+        int | None, Option("Use the checkpoint of this step instead of the best.", min=1, expert=True)
+    ] = None
+    batch: Batch = None
+
+    def __post_init__(self) -> None:
+        """Check the prompts too.
+
+        Raises:
+            BadOption: a setting is out of bounds, or both a persona and a bare base are named.
+            BadPrompt: there is no prompt, or one is empty or far too long.
+        """
+        super().__post_init__()
+        _check_prompts(self.prompts)
+        if not self.prompts and self.prompts_file is None:
+            raise BadPrompt('Say what to draw: persona sample "a [V] dog on the beach"')
+        if self.persona is not None and self.base is not None:
+            raise BadOption("A persona knows its base: give --persona or --base, not both.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolateConfig(Config):
+    """Settings of ``interpolate``: a smooth series between two things, inferred from what is given."""
+
+    prompts: Annotated[tuple[str, ...], Option("One prompt, or two to go between.", positional=True)]
+    persona: Annotated[
+        tuple[Path, ...], Option("Folder of a persona; give two to go between [default: the newest].")
+    ] = ()
+    base: Annotated[str | None, Option("Draw with this bare base, without a persona.")] = None
+    seeds: Annotated[
+        tuple[int, ...], Option("Random seed; give two to go between.", min=0, max=2**63 - 1, flag=("--seed",))
+    ] = (0,)
+    frames: Annotated[int, Option("Pictures in the series.", min=2, max=10_000)] = 16
+    fps: Annotated[float, Option("Frames a second of the animation.", min=0.1, max=120)] = 8.0
+    linear: Annotated[bool, Option("Even steps of the parameter instead of steps even to the eye.")] = False
+    out: Annotated[Path, Option("Folder of the frames.")] = Path("series")
+    steps: Steps = None
+    guidance: Guidance = None
+    scale: Scale = None
+    negative: Negative = ""
+    resolution: Annotated[int | None, Option("Side of the pictures, in pixels.", min=16, max=8192, expert=True)] = None
+    batch: Batch = None
+
+    def __post_init__(self) -> None:
+        """Check that no more than two of each are given.
+
+        Raises:
+            BadOption: a setting is out of bounds, there are more than two of a kind, or both a persona and a base.
+            BadPrompt: a prompt is empty or far too long.
+        """
+        super().__post_init__()
+        _check_prompts(self.prompts)
+        for flag, given, least in (
+            ("PROMPTS", self.prompts, 1),
+            ("--seed", self.seeds, 1),
+            ("--persona", self.persona, 0),
+        ):
+            if not least <= len(given) <= 2:
+                raise BadOption(f"{flag}: a series goes between two; {len(given)} were given.")
+        if self.persona and self.base is not None:
+            raise BadOption("A persona knows its base: give --persona or --base, not both.")

@@ -1,0 +1,55 @@
+"""What can go wrong in a way that the user can put right.
+
+* PersonaError
+  - BadOption: an option out of its bounds, or options that contradict each other
+    - BadPrompt: a prompt that cannot be drawn
+    - BadToken: an identity token or a class noun that cannot stand for the subject
+  - BadPhotos: the photos cannot be read, or there are none
+  - BadBase: the base model is missing, damaged, or of a kind that is not supported
+  - BadPersona: the folder is no persona, is damaged, or was made for another base
+  - Busy: another run holds the folder
+  - NoSpace: the disk is full
+  - Diverged: the loss is no longer a number
+
+Every message is one or two lines: what is wrong, and how to mend it. Whatever else is raised is a bug of ours.
+"""
+
+
+class PersonaError(Exception):
+    """Base of all errors that are shown to the user without a traceback."""
+
+
+class BadOption(PersonaError):
+    """An option is out of its bounds, or contradicts another."""
+
+
+class BadPrompt(BadOption):
+    """A prompt cannot be drawn."""
+
+
+class BadToken(BadOption):
+    """An identity token or a class noun cannot stand for the subject."""
+
+
+class BadPhotos(PersonaError):
+    """The photos cannot be read, or there are none."""
+
+
+class BadBase(PersonaError):
+    """The base model is missing, damaged, or of a kind that is not supported."""
+
+
+class BadPersona(PersonaError):
+    """The folder is no persona, is damaged, or was made for another base."""
+
+
+class Busy(PersonaError):
+    """Another run holds the folder."""
+
+
+class NoSpace(PersonaError):
+    """The disk is full."""
+
+
+class Diverged(PersonaError):
+    """The loss is no longer a number."""
