@@ -1,0 +1,101 @@
+"""Photos of any shape, as batches of tensors: each is cut as little as the base allows."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from persona.events import Listener, Note, silent
+from persona.photos.advice import some
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from persona.photos.reading import Photo
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+ASPECTS = (1.0, 4 / 3, 3 / 2, 16 / 9, 2.0)
+"""Shapes of the buckets, long side over short: those of cameras and phones. Few, so that photos share them."""
+
+ENLARGED = 1.25
+"""Enlargement from which a photo is called too small."""
+
+_ZOOM = 1.15  # the closest crop: closer ones would cut the subject off
+
+
+def buckets(
+    photos: Sequence[Photo], resolution: int, multiple_of: int, widest: float = 2.0, listener: Listener = silent
+) -> dict[Size, list[Photo]]:
+    """Give every photo the size that it is trained at: of about the same area, of nearly its own shape.
+
+    Args:
+        photos: all of them come back, in the order given.
+        resolution: side in pixels of the square that has the area of all buckets.
+        multiple_of: what both sides must be a multiple of, in pixels.
+        widest: longest side over shortest that the base was made for; 1 for squares only.
+        listener: told which photos are too small for it.
+    """
+    found: dict[Size, list[Photo]] = defaultdict(list)
+    small = []
+    for photo in photos:
+        size = _fit(photo.image.size, resolution, multiple_of, widest)
+        found[size].append(photo)
+        if max(size[0] / photo.image.width, size[1] / photo.image.height) > ENLARGED:
+            small.append(f"{photo.name} ({photo.image.width}x{photo.image.height})")
+    if small:
+        hint = f"smaller than the {resolution} pixels trained on. Take larger ones, or a lower --resolution."
+        listener(Note(f"{some(small)}: {hint}", warning=True))
+    return dict(found)
+
+
+def _fit(size: Size, resolution: int, multiple_of: int, widest: float) -> Size:
+    """Return the size of the bucket whose shape is nearest."""
+    wanted = max(size) / min(size)
+    aspect = min((a for a in ASPECTS if a <= widest), key=lambda a: abs(math.log(a / wanted)))
+    long, short = (max(1, round(resolution * side / multiple_of)) * multiple_of for side in (aspect**0.5, aspect**-0.5))
+    return (long, short) if size[0] >= size[1] else (short, long)
+
+
+def crops(photo: Photo, size: Size, count: int, flip: bool, seed: int) -> Tensor:
+    """Cut several crops of a photo, and mirror them.
+
+    The first crop is the largest one of that shape; the others are a little closer, each elsewhere. They depend on
+    the photo and the seed alone, not on the photos beside it.
+
+    Args:
+        photo: what is cut.
+        size: of the crops, from :func:`buckets`.
+        count: how many, at least 1.
+        flip: add the mirror image of each behind them.
+        seed: of the random crops.
+
+    Returns:
+        float32 of shape (count or 2 * count, 3, height, width), from -1 to 1.
+    """
+    random = np.random.default_rng([seed, int(photo.sha256[:16], 16)])
+    cut = [_crop(photo.image, size, 1.0, 0.5, 0.5)]
+    cut += [_crop(photo.image, size, random.uniform(1, _ZOOM), *random.random(2)) for _ in range(count - 1)]
+    pixels = torch.stack([_tensor(image) for image in cut])
+    return torch.cat([pixels, pixels.flip(-1)]) if flip else pixels
+
+
+def _crop(image: Image.Image, size: Size, zoom: float, x: float, y: float) -> Image.Image:
+    """Cut the part of the picture that lies at (x, y) of the room there is, each from 0 to 1."""
+    scale = min(image.width / size[0], image.height / size[1]) / zoom
+    width, height = size[0] * scale, size[1] * scale
+    left, top = (image.width - width) * x, (image.height - height) * y
+    box = (left, top, left + width, top + height)
+    return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3)
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1

@@ -1,0 +1,188 @@
+"""From a plain folder to upright RGB pictures, whatever a phone, a camera or a browser has put there."""
+
+import hashlib
+import io
+import os
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from persona.errors import BadPhotos
+from persona.events import Listener, Note, silent
+from persona.photos.advice import advise, some
+
+SHORT_SIDE = 1536
+"""Pixels of a photo's shorter side that are kept: more than any base trains on, less than 200 photos in memory need."""
+
+# Named one by one: Pillow also opens formats that start other programs, and raw camera files as their thumbnails.
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF")
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif"}
+_HEIC = {".heic", ".heif"}
+_KINDS = "JPEG, PNG, WebP, HEIC or AVIF"
+
+# What decoders raise on damaged bytes, as far as damaging them at random has shown.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """One photo of the subject.
+
+    Attributes:
+        name: file name, without the folder.
+        image: RGB, upright, at most :data:`SHORT_SIDE` pixels on its shorter side.
+        caption: the text beside it (``name.txt``) in one line, where there is one.
+        sha256: of the file's bytes, in hex.
+    """
+
+    name: str
+    image: Image.Image
+    caption: str | None
+    sha256: str
+
+
+def read(folder: Path, listener: Listener = silent) -> list[Photo]:
+    """Read every photo of a folder, in the order of their names, and say what could be better about them.
+
+    What is no photo is skipped with a note, a photo that cannot be decoded with a warning; nothing goes in silence.
+
+    Args:
+        folder: a plain folder; a text file of the same name as a photo is its caption.
+        listener: told what was skipped, and what to do about duplicates, blur and the like.
+
+    Raises:
+        BadPhotos: the folder cannot be read, holds no photo, or holds a decompression bomb.
+    """
+    formats = _formats()
+    photos: dict[Path, Photo] = {}
+    strays: list[Path] = []
+    broken: list[Path] = []
+    for path in _files(folder):
+        try:
+            photos[path] = _photo(path, formats)
+        except Image.DecompressionBombError:
+            raise BadPhotos(f"{path} would unfold to a giant picture. Save it smaller, or take it out.") from None
+        except UnidentifiedImageError:  # one of the next ones too, so it comes first
+            (broken if path.suffix.lower() in _SUFFIXES else strays).append(path)
+        except _DAMAGE:
+            broken.append(path)
+    captioned = {path.stem for path in (*photos, *broken)}
+    strays = [path for path in strays if path.suffix.lower() != ".txt" or path.stem not in captioned]
+    _tell_skipped(strays, broken, listener)
+    if not photos:
+        raise BadPhotos(_none_in(folder, broken))
+    found = list(photos.values())
+    for note in advise(found):
+        listener(note)
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    """List what is in a folder, without what file managers hide there."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        raise BadPhotos(f"There is no folder {folder}. Put three to six photos of the subject in one.") from None
+    except NotADirectoryError:
+        raise BadPhotos(f"{folder} is a file. Name the folder that holds the photos.") from None
+    except OSError as error:
+        raise BadPhotos(f"The folder {folder} cannot be read: {error.strerror}. Mend its permissions.") from None
+
+
+def _formats() -> tuple[str, ...]:
+    if find_spec("pillow_heif") is None:
+        return _FORMATS
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return (*_FORMATS, "HEIF")
+
+
+def _photo(path: Path, formats: tuple[str, ...]) -> Photo:
+    """Decode one file.
+
+    Raises:
+        UnidentifiedImageError: it is in none of the formats.
+        DecompressionBombError: it claims more pixels than Pillow's limit, 179 million.
+        OSError, ...: one of :data:`_DAMAGE`, on damaged bytes.
+    """
+    if not path.is_file():
+        raise UnidentifiedImageError
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damaged metadata of a sound picture, and sizes that are merely large
+        with Image.open(path, formats=formats) as image:
+            # A JPEG can be decoded at a fraction of its size; other formats take no notice.
+            image.draft("RGB", (2 * SHORT_SIDE, 2 * SHORT_SIDE))
+            upright = _shrunk(_rgb(ImageOps.exif_transpose(image)))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    name = os.fsencode(path.name).decode("utf-8", "replace")  # names that are no text would break what is written
+    return Photo(name, upright, _caption(path), digest)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to 8-bit sRGB; what is transparent becomes white."""
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion would cut them off at 255
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.new("RGBA", layer.size, "white")
+        image.alpha_composite(layer)
+    image = image.convert("RGB")
+    return _in_srgb(image, profile) if profile else image
+
+
+def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """Convert the wide colours of a phone's photo; without this its subject would be learnt too pale."""
+    try:
+        converted = ImageCms.profileToProfile(image, io.BytesIO(profile), ImageCms.createProfile("sRGB"))
+    except (ImageCms.PyCMSError, OSError):  # a profile of another colour space, or a broken one
+        return image
+    return converted or image
+
+
+def _shrunk(image: Image.Image) -> Image.Image:
+    scale = SHORT_SIDE / min(image.size)
+    if scale >= 1:
+        return image
+    size = (round(image.width * scale), round(image.height * scale))
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
+
+
+def _caption(path: Path) -> str | None:
+    texts = [path.with_suffix(suffix) for suffix in (".txt", ".TXT")]
+    text = next((text for text in texts if text.is_file()), None)
+    if text is None:
+        return None
+    return " ".join(text.read_text(encoding="utf-8-sig", errors="replace").split()) or None
+
+
+def _tell_skipped(strays: list[Path], broken: list[Path], listener: Listener) -> None:
+    unread = [path for path in broken if path.suffix.lower() in _HEIC and find_spec("pillow_heif") is None]
+    damaged = [path for path in broken if path not in unread]
+    if strays:
+        listener(Note(f"Skipped what is no photo: {_names(strays)}."))
+    if unread:
+        listener(Note(f"Skipped {_names(unread)}: install pillow-heif to read HEIC.", warning=True))
+    if damaged:
+        hint = "damaged or unreadable. Save it again or take it out."
+        listener(Note(f"Skipped {_names(damaged)}: {hint}", warning=True))
+
+
+def _names(paths: list[Path]) -> str:
+    return some(path.name for path in paths)
+
+
+def _none_in(folder: Path, broken: list[Path]) -> str:
+    if broken:
+        return f"No photo in {folder} can be read ({_names(broken)}). Save them again as {_KINDS}."
+    if any(path.is_dir() for path in _files(folder)):
+        return f"There are no photos in {folder} itself. Name the folder inside it that holds them."
+    return f"There are no photos in {folder}. Put three to six of the subject there, as {_KINDS}."

@@ -1,0 +1,260 @@
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
+
+from persona.errors import BadPhotos
+from persona.events import Event, Note
+from persona.photos import Photo, advise, buckets, crops, read
+from persona.photos.advice import blur
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (96, 64)) -> Image.Image:
+    """Draw sharp patches of colour, another picture for each seed."""
+    patches = np.random.default_rng(seed).integers(0, 256, (8, 12, 3), np.uint8)
+    return Image.fromarray(patches).resize(size, Image.Resampling.NEAREST)
+
+
+def photo(image: Image.Image, name: str = "a.png", sha256: str = "0" * 64) -> Photo:
+    return Photo(name, image, None, sha256)
+
+
+def told(folder: Path) -> tuple[list[Photo], list[Note]]:
+    events: list[Event] = []
+    photos = read(folder, events.append)
+    return photos, [event for event in events if isinstance(event, Note)]
+
+
+def texts(notes: list[Note]) -> str:
+    return "\n".join(note.text for note in notes)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "JPG", "webp", "avif", "heic"])
+def test_every_format_that_people_have(tmp_path: Path, suffix: str) -> None:
+    if suffix == "heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    picture().save(tmp_path / f"photo.{suffix}", {"jpg": "JPEG", "heic": "HEIF"}.get(suffix.lower()))
+    (found,) = read(tmp_path)
+    assert (found.image.mode, found.image.size) == ("RGB", (96, 64))
+    seen, drawn = np.asarray(found.image, float), np.asarray(picture(), float)
+    assert abs(seen - drawn).mean() < 12  # what lossy formats leave of hard edges
+
+
+def test_a_file_is_known_by_its_content_not_by_its_name(tmp_path: Path) -> None:
+    picture().save(tmp_path / "really-a-jpeg.png", "JPEG")
+    picture(1).save(tmp_path / "no-suffix", "PNG")
+    assert [found.name for found in read(tmp_path)] == ["no-suffix", "really-a-jpeg.png"]
+
+
+def test_a_photo_taken_sideways_stands_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned a quarter clockwise
+    picture().save(tmp_path / "a.png", exif=exif)
+    (found,) = read(tmp_path)
+    assert found.image.size == (64, 96)
+    assert found.image.tobytes() == picture().rotate(-90, expand=True).tobytes()
+
+
+def deep() -> Image.Image:
+    return Image.fromarray(np.full((8, 8), 0x8080, np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("make", "colour"),
+    [
+        (lambda: Image.new("L", (8, 8), 200), (200, 200, 200)),
+        (lambda: Image.new("LA", (8, 8), (0, 0)), (255, 255, 255)),
+        (lambda: Image.new("RGBA", (8, 8), (255, 0, 0, 0)), (255, 255, 255)),
+        (lambda: Image.new("RGBA", (8, 8), (255, 0, 0, 128)), (255, 127, 127)),
+        (lambda: Image.new("1", (8, 8), 1), (255, 255, 255)),
+        (lambda: Image.new("RGB", (8, 8), (9, 8, 7)).quantize(4), (9, 8, 7)),
+        (deep, (128, 128, 128)),
+    ],
+    ids=["grey", "grey-alpha", "clear", "half-clear", "bits", "palette", "16-bit"],
+)
+def test_every_mode_becomes_rgb(tmp_path: Path, make: Callable[[], Image.Image], colour: tuple[int, int, int]) -> None:
+    make().save(tmp_path / "a.png")
+    (found,) = read(tmp_path)
+    assert found.image.mode == "RGB"
+    assert found.image.getpixel((0, 0)) == colour
+
+
+def test_a_large_photo_is_kept_at_a_size_that_memory_bears(tmp_path: Path) -> None:
+    Image.new("RGB", (4000, 3000)).save(tmp_path / "a.jpg")
+    (found,) = read(tmp_path)
+    assert found.image.size == (2048, 1536)
+
+
+def test_captions_lie_beside_the_photos(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        picture(ord(name)).save(tmp_path / f"{name}.png")
+    (tmp_path / "a.txt").write_text("\ufeffa [V] dog\n  on grass \n", encoding="utf-8")
+    (tmp_path / "b.txt").write_bytes(b"caf\xe9 dog")
+    (tmp_path / "c.txt").write_text("  \n")
+    photos, notes = told(tmp_path)
+    assert [found.caption for found in photos] == ["a [V] dog on grass", "caf\ufffd dog", None]
+    assert "txt" not in texts(notes)
+
+
+def test_strays_are_skipped_with_a_word_and_damage_with_a_warning(tmp_path: Path) -> None:
+    for seed in range(3):
+        picture(seed).save(tmp_path / f"{seed}.png")
+    good = tmp_path / "0.png"
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:-60])
+    (tmp_path / "wrong.jpg").write_bytes(b"no jpeg at all")
+    (tmp_path / "notes.md").write_text("walked the dog")
+    (tmp_path / "lonely.txt").write_text("a caption of nothing")
+    (tmp_path / "older").mkdir()
+    (tmp_path / ".DS_Store").write_bytes(b"\0")
+    photos, notes = told(tmp_path)
+    assert [found.name for found in photos] == ["0.png", "1.png", "2.png"]
+    word, warning = notes
+    assert not word.warning
+    assert all(name in word.text for name in ("lonely.txt", "notes.md", "older"))
+    assert warning.warning
+    assert all(name in warning.text for name in ("cut.png", "wrong.jpg"))
+    assert "DS_Store" not in texts(notes)
+
+
+def giant_png() -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
+    picture().save(tmp_path / "good.png")
+    (tmp_path / "bomb.png").write_bytes(giant_png())
+    with pytest.raises(BadPhotos, match=r"bomb\.png .* take it out"):
+        read(tmp_path)
+
+
+def test_folders_that_hold_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadPhotos, match="There is no folder"):
+        read(tmp_path / "absent")
+    with pytest.raises(BadPhotos, match="There are no photos"):
+        read(tmp_path)
+    (tmp_path / "inner").mkdir()
+    with pytest.raises(BadPhotos, match="Name the folder inside"):
+        read(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(BadPhotos, match=r"can be read \(a\.jpg\)"):
+        read(tmp_path)
+    with pytest.raises(BadPhotos, match="is a file"):
+        read(tmp_path / "a.jpg")
+
+
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(self: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    with pytest.raises(BadPhotos, match=r"cannot be read: Permission denied"):
+        read(tmp_path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), kind=st.sampled_from(["PNG", "JPEG", "WEBP"]))
+def test_damaged_bytes_never_break_the_run(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: str
+) -> None:
+    folder = tmp_path_factory.mktemp("photos")
+    buffer = io.BytesIO()
+    picture(size=(24, 16)).save(buffer, kind)
+    damaged = bytearray(buffer.getvalue())
+    for _ in range(data.draw(st.integers(1, 8))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    (folder / "damaged.jpg").write_bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
+    picture(1).save(folder / "good.png")
+    try:
+        photos, notes = told(folder)
+    except BadPhotos:
+        return  # the damage made a giant of it
+    assert len(photos) == 2 or "damaged.jpg" in texts(notes)
+    assert all(found.image.mode == "RGB" for found in photos)
+
+
+def test_advice_names_copies_blur_and_one_background() -> None:
+    sharp = [photo(picture(seed), f"{seed}.png", f"{seed:064}") for seed in range(4)]
+    assert list(advise(sharp)) == []
+    assert "twice" in texts(list(advise([*sharp, sharp[0]])))
+    softer = photo(picture().filter(ImageFilter.GaussianBlur(1)), "soft.png", "f" * 64)
+    assert "0.png ~ soft.png" in texts(list(advise([*sharp, softer])))
+    blurred = photo(picture().filter(ImageFilter.GaussianBlur(4)), "blurred.png", "f" * 64)
+    assert "blurred.png: blurred" in texts(list(advise([*sharp, blurred])))
+
+    same_wall = []
+    for seed in range(3):
+        wall = Image.new("RGB", (96, 96), "tan")
+        wall.paste(picture(seed, (40, 40)), (28, 28))
+        same_wall.append(photo(wall, f"{seed}.png", f"{seed:064}"))
+    assert "background is the same" in texts(list(advise(same_wall)))
+
+
+def test_advice_on_how_many() -> None:
+    assert "three to six" in texts(list(advise([photo(picture())])))
+    many = [photo(picture(seed), f"{seed}.png", f"{seed:064}") for seed in range(60)]
+    assert "60 photos" in texts(list(advise(many)))
+
+
+def test_blur_is_known_whatever_the_size_and_of_a_blank() -> None:
+    assert blur(Image.new("RGB", (3, 500))) == 0
+    for size in ((120, 80), (1200, 800)):
+        assert blur(picture(size=size)) < 0.5 < blur(picture(size=size).filter(ImageFilter.GaussianBlur(size[0] / 20)))
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 4000), st.integers(1, 4000)), min_size=1, max_size=12),
+    resolution=st.sampled_from([64, 128, 512, 1024]),
+    multiple_of=st.sampled_from([8, 16, 64]),
+    widest=st.sampled_from([1.0, 1.5, 2.0]),
+)
+def test_no_photo_is_ever_dropped(
+    sizes: list[tuple[int, int]], resolution: int, multiple_of: int, widest: float
+) -> None:
+    photos = [photo(Image.new("1", (1, 1)), str(number)) for number in range(len(sizes))]
+    for one, size in zip(photos, sizes, strict=True):
+        one.image._size = size
+    found = buckets(photos, resolution, multiple_of, widest)
+    assert sorted(one.name for bucket in found.values() for one in bucket) == sorted(one.name for one in photos)
+    for (width, height), bucket in found.items():
+        assert width % multiple_of == height % multiple_of == 0
+        assert all((one.image.width >= one.image.height) == (width >= height) or width == height for one in bucket)
+        if resolution >= 4 * multiple_of:
+            assert 0.6 < width * height / resolution**2 < 1.5
+
+
+def test_buckets_have_the_shape_of_the_photos_and_say_what_is_too_small() -> None:
+    events: list[Event] = []
+    wide, tall, square = photo(Image.new("L", (1600, 900))), photo(Image.new("L", (900, 1200))), photo(picture())
+    found = buckets([wide, tall, square], 512, 8, listener=events.append)
+    assert found == {(680, 384): [wide], (440, 592): [tall], (624, 416): [square]}
+    (note,) = events
+    assert isinstance(note, Note)
+    assert "a.png (96x64): smaller than the 512 pixels" in note.text
+    assert buckets([wide, tall], 128, 8, widest=1) == {(128, 128): [wide, tall]}
+
+
+def test_crops_are_reproducible_and_stay_on_the_photo() -> None:
+    one = photo(picture(size=(300, 200)))
+    first = crops(one, (96, 64), count=3, flip=True, seed=5)
+    assert first.shape == (6, 3, 64, 96)
+    assert first.dtype == torch.float32
+    assert -1 <= first.min() < -0.5
+    assert 0.5 < first.max() <= 1
+    assert torch.equal(first, crops(one, (96, 64), count=3, flip=True, seed=5))
+    assert not torch.equal(first[1], crops(one, (96, 64), count=3, flip=True, seed=6)[1])
+    assert not torch.equal(first[1], first[2])
+    assert torch.equal(first[3:], first[:3].flip(-1))
+    whole = np.asarray(one.image.resize((96, 64), Image.Resampling.LANCZOS), np.float32)
+    assert (first[0].permute(1, 2, 0).numpy() - whole / 127.5 + 1).max() < 0.1
