@@ -1,0 +1,171 @@
+"""The command line: thin over the library, whose names it shares."""
+
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from persona import __version__
+from persona.cli.boundary import Commands
+from persona.cli.options import Command, Json, command
+from persona.config import InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
+
+app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def main() -> None:
+    """Run the program that is called ``persona``."""
+    for library in ("DIFFUSERS", "TRANSFORMERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # other libraries' words to their own developers
+    app(prog_name="persona")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"persona {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Teach a text-to-image model your subject from a few photos, and draw it anywhere."""
+    if context.invoked_subcommand is None:
+        from persona.cli.home import welcome
+
+        welcome()
+
+
+@app.command("gen-priors", cls=Command)
+@command(PriorsConfig)
+def gen_priors(config: PriorsConfig, json: bool) -> None:
+    """Draw class pictures with the frozen base.
+
+    They keep the class as it was while a subject is learnt, and all subjects of a class share them.
+    """
+    from persona.cli.display import Display, Outcome
+
+    with Display() as display:
+        display.name_base(config.base)
+        from persona.priors import gen_priors
+
+        pictures = gen_priors(config, display)
+    folder = str(pictures[0].parent)
+    display.close(
+        "gen-priors",
+        Outcome(
+            f"{len(pictures)} pictures of a {config.class_noun}",
+            [folder],
+            f"persona train PHOTOS --class {shlex.quote(config.class_noun)}{_base(config.base)}",
+            {"class": config.class_noun, "base": config.base, "folder": folder, "pictures": list(map(str, pictures))},
+        ),
+        as_json=json,
+    )
+
+
+@app.command(cls=Command)
+@command(TrainConfig)
+def train(config: TrainConfig, json: bool) -> None:
+    """Teach a base your subject from photos.
+
+    What it makes is a persona: a folder that holds all that the other commands need.
+    """
+    from persona.cli.display import Display, Outcome
+
+    with Display() as display:
+        display.name_base(config.base)
+        from persona.train import train
+
+        made = train(config, display)
+    display.close(
+        "train",
+        Outcome(
+            str(made.path),
+            [
+                f"A {made.class_noun} that is called {made.token}, for the base {made.base}.",
+                *_scored(made.scores),
+                f"Look at it: {made.path / 'report.html'}",
+            ],
+            f'persona sample "a [V] {made.class_noun} on the beach"{_where(made.path)}',
+            {
+                "persona": str(made.path),
+                "token": made.token,
+                "class": made.class_noun,
+                "base": made.base,
+                "scale": made.recommended_scale,
+                "scores": dict(made.scores),
+                "report": str(made.path / "report.html"),
+            },
+        ),
+        as_json=json,
+    )
+
+
+@app.command(cls=Command)
+@command(SampleConfig)
+def sample(config: SampleConfig, json: bool) -> None:
+    """Draw pictures of your subject."""
+    from persona.cli.display import Display, Outcome
+
+    with Display() as display:
+        from persona.sample import sample
+
+        pictures = sample(config, display)
+    display.close(
+        "sample",
+        Outcome(
+            f"{len(pictures)} pictures in {config.out}",
+            [f"{picture.path.name}: {picture.prompt}" for picture in pictures[:: config.n]],
+            f'persona interpolate "{pictures[0].prompt}" --seed {config.seed} --seed {config.seed + 1}',
+            {
+                "folder": str(config.out),
+                "pictures": [{"path": str(p.path), "prompt": p.prompt, "seed": p.seed} for p in pictures],
+            },
+        ),
+        as_json=json,
+    )
+
+
+@app.command(cls=Command)
+@command(InterpolateConfig)
+def interpolate(config: InterpolateConfig, json: bool) -> None:
+    """Draw a smooth series between two things.
+
+    Two prompts, two seeds, two personas, or else the base and the persona: what it goes between is what is given twice.
+    """
+
+
+@app.command(cls=Command)
+def info(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="A persona's folder, a base, or nothing for this machine.")
+    ] = "",
+    json: Json = False,
+) -> None:
+    """Show facts of a persona or a base."""
+    from persona.cli.home import inform
+
+    inform(what, as_json=json)
+
+
+def _base(base: str) -> str:
+    return "" if base == "clay" else f" --base {shlex.quote(base)}"
+
+
+def _where(folder: Path) -> str:
+    return "" if folder.parent == Path("personas") else f" --persona {shlex.quote(str(folder))}"
+
+
+def _scored(scores: Mapping[str, float]) -> list[str]:
+    return ["  ".join(f"{name} {value:.3f}" for name, value in scores.items())] if scores else []

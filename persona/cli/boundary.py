@@ -1,0 +1,69 @@
+"""The one place where errors become messages and exit codes.
+
+0 is done; 2 is for the user to mend; 1 is a bug of ours, with its traceback; 130 is Ctrl-C.
+"""
+
+import errno
+import sys
+import traceback
+from typing import Any
+
+import typer
+from rich.text import Text
+from typer.core import TyperGroup
+
+from persona.cli.display import print_json, terminal
+from persona.errors import NoSpace, PersonaError
+
+MENDABLE, BROKEN, STOPPED = 2, 1, 130
+
+
+class Commands(TyperGroup):
+    """Runs a command and turns whatever it raises into a message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was typed.
+
+        Raises:
+            typer.Exit: with the exit code, once the message is shown.
+        """
+        as_json = "--json" in ctx.args
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            terminal().print("stopped; run the same command again to go on")
+            raise typer.Exit(STOPPED) from None
+        except Exception as error:
+            known = _mendable(error)
+            if known is None:
+                raise
+            _show(known, as_json=as_json)
+            raise typer.Exit(MENDABLE) from None
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the program; a bug keeps its traceback."""
+        try:
+            return super().main(*args, **extra)
+        except Exception:
+            traceback.print_exc()
+            terminal().print("persona broke: this is a bug. Please report it with the lines above.")
+            sys.exit(BROKEN)
+
+
+def _mendable(error: Exception) -> PersonaError | None:
+    """Return an error as the user can mend it, or None if it is a bug."""
+    if isinstance(error, PersonaError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace("The disk is full. Free some space and run the same command again: it goes on where it was.")
+    if isinstance(error, PermissionError):
+        return PersonaError(f"No permission for {error.filename}. Name another folder, or change its permissions.")
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate" in str(error):
+        return PersonaError("Out of memory. Try a smaller --batch, or a smaller --resolution.")
+    return None
+
+
+def _show(error: PersonaError, *, as_json: bool) -> None:
+    terminal().print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
+    if as_json:
+        print_json({"error": {"kind": type(error).__name__, "message": str(error)}})

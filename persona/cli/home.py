@@ -1,0 +1,124 @@
+"""What ``persona`` alone and ``persona info`` show."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from persona import __version__
+from persona.cli.display import print_json, terminal
+
+_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes")
+
+
+def welcome() -> None:
+    """Show what there is here, and what to type first."""
+    console = terminal()
+    console.print(Text.assemble(("persona ", "bold"), __version__, ": teach a model your subject, draw it anywhere"))
+    made = personas()
+    if made:
+        console.print(f"\nPersonas here, newest first: {', '.join(map(str, made))}", markup=False)
+        steps = ['persona sample "a [V] CLASS on the beach"', f"persona info {made[0]}"]
+    else:
+        console.print("\nPut three to six photos of one thing into a folder, and say what it is:")
+        steps = ["persona train PHOTOS --class dog", 'persona sample "a [V] dog on the beach"']
+    for step in steps:
+        console.print(Text("  " + step, "bold cyan"), soft_wrap=True)
+    console.print("\nEverything else: persona --help, persona COMMAND --help")
+
+
+def personas() -> list[Path]:
+    """Return the folders of the personas under ``personas``, newest first."""
+    described = Path("personas").glob("*/persona.json")
+    return [file.parent for file in sorted(described, key=lambda file: file.stat().st_mtime, reverse=True)]
+
+
+def inform(what: str, *, as_json: bool) -> None:
+    """Show the facts of a persona, of a base, or of this machine.
+
+    Args:
+        what: folder of a persona; a base by its name, hub id or folder; empty for this machine.
+        as_json: print them on stdout too.
+    """
+    if not what:
+        facts = _machine()
+    elif (Path(what) / "persona.json").exists():
+        facts = _persona(Path(what))
+    else:
+        facts = _base(what)
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(Text(name, "dim"), Text(_shown(value), overflow="fold"))
+    terminal().print(table)
+    if as_json:
+        print_json({"command": "info", **facts})
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "  ".join(f"{name} {_shown(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _machine() -> dict[str, Any]:
+    import psutil
+    import torch
+
+    memory = psutil.virtual_memory()
+    devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append("Apple GPU")
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "libraries": {name: found for name in _LIBRARIES if (found := _version_of(name))},
+        "devices": devices or [f"CPU with {psutil.cpu_count(logical=False)} cores"],
+        "memory_gb": round(memory.total / 2**30, 1),
+        "memory_free_gb": round(memory.available / 2**30, 1),
+        "personas": list(map(str, personas())),
+    }
+
+
+def _version_of(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
+
+
+def _persona(folder: Path) -> dict[str, Any]:
+    from persona.folder import Persona
+
+    persona = Persona.open(folder)
+    return {
+        "persona": str(folder),
+        "token": persona.token,
+        "class": persona.class_noun,
+        "base": persona.base,
+        "base_hash": persona.base_hash,
+        "scale": persona.recommended_scale,
+        "scores": dict(persona.scores),
+        "settings": dict(persona.settings),
+    }
+
+
+def _base(name: str) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from persona.families import load
+
+    base = load(name)
+    return {
+        "base": base.name,
+        "pipeline": base.pipeline,
+        "resolution": base.resolution,
+        "parameters": sum(weights.numel() for weights in base.denoiser.parameters()),
+        "adapted": list(base.targets),
+        "hash": base.hash,
+        "recipe": asdict(base.recipe),
+    }
