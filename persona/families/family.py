@@ -1,0 +1,297 @@
+"""What a family of base models must answer; everything else is written once, against this."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL.Image import Image
+from torch import Generator, Tensor, nn
+
+from persona.errors import BadBase
+from persona.families.attention import choose_kernels
+from persona.families.fingerprint import fingerprint
+from persona.families.recipe import Recipe
+from persona.noise import Flow, Process
+
+Conditioning = dict[str, Tensor]
+"""What the denoiser is told beside the noisy latents: its forward arguments by name, the prompts along dimension 0."""
+
+
+class Family:
+    """A frozen base model, and how its family encodes, corrupts, predicts and draws.
+
+    A subclass names its ``pipeline`` and is thereby known; it overrides what is special about it.
+
+    Attributes:
+        name: how the user named the base.
+        pipe: the diffusers pipeline, in evaluation mode, nothing of it trainable.
+        dtype: number format of the frozen weights and, where it is bf16, of the forward passes.
+        noise: the noise process that the base was trained with.
+        recipe: the settings that the family, or the base's own ``recipe.json``, recommends.
+    """
+
+    known: ClassVar[dict[str, type["Family"]]] = {}
+
+    pipeline: ClassVar[str]
+    """Class name in ``model_index.json``."""
+    aliases: ClassVar[dict[str, str]] = {}
+    """Short names of well-known bases, and their hub ids."""
+    denoiser_name: ClassVar[str] = "transformer"
+    process: ClassVar[type[Process]] = Flow
+    targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+    """Modules of the denoiser that are adapted, by the end of their names."""
+    text_targets: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "out_proj")
+    """Modules of the text encoders that are adapted; an encoder that has none of them stays as it is."""
+    embeds: ClassVar[dict[str, str]] = {"encoder_hidden_states": "prompt_embeds"}
+    """What the pipeline calls each part of the conditioning."""
+    left_out: ClassVar[tuple[str, ...]] = ("safety_checker", "feature_extractor", "image_encoder")
+    """Components that are not loaded."""
+    recommended: ClassVar[Recipe] = Recipe()
+
+    def __init_subclass__(cls) -> None:
+        """File the family under the pipeline that it names."""
+        cls.known[cls.pipeline] = cls
+
+    def __init__(self, pipe: Any, *, name: str, folder: Path) -> None:
+        """Freeze a pipeline that was loaded from ``folder``.
+
+        Raises:
+            BadBase: its network predicts something that no training target is known for.
+        """
+        self.pipe, self.name, self.folder = pipe, name, folder
+        self.dtype: torch.dtype = self.denoiser.dtype
+        self.device: torch.device = self.denoiser.device
+        self.recipe = self.recommended.adjusted(folder / "recipe.json")
+        try:
+            self.noise: Process = self.process.of(pipe.scheduler)
+        except ValueError as error:
+            raise BadBase(f"The base {name} cannot be trained: {error} is not supported. Choose another.") from error
+        for part in pipe.components.values():
+            if isinstance(part, nn.Module):
+                part.requires_grad_(requires_grad=False).eval()
+        choose_kernels(self.denoiser)
+        pipe.set_progress_bar_config(disable=True)
+        self._components = [key for key, part in pipe.components.items() if part is not None]
+        self._remembered: dict[str, Conditioning] = {}
+
+    @property
+    def denoiser(self) -> Any:
+        """The network that predicts; adapters go here."""
+        return getattr(self.pipe, self.denoiser_name)
+
+    @property
+    def text_encoders(self) -> dict[str, nn.Module]:
+        """The text encoders by their names in the pipeline; none once they were freed."""
+        return {k: v for k, v in self.pipe.components.items() if k.startswith("text_encoder") and v is not None}
+
+    @property
+    def tokenizers(self) -> list[Any]:
+        """The tokenizer of each text encoder."""
+        return [v for k, v in self.pipe.components.items() if k.startswith("tokenizer") and v is not None]
+
+    @cached_property
+    def hash(self) -> str:
+        """Sha256 (hex) over the configs and weights: equal for equal bases, wherever they are and whatever called."""
+        return fingerprint(self.folder, self._components)
+
+    @property
+    def resolution(self) -> int:
+        """Side in pixels of the pictures that the base draws best."""
+        native = getattr(self.pipe, "default_sample_size", None) or self.denoiser.config.sample_size
+        return self.recipe.resolution or int(native) * int(self.pipe.vae_scale_factor)
+
+    @property
+    def granularity(self) -> int:
+        """What both sides of a picture must be multiples of, in pixels."""
+        halvings = len(self.denoiser.config.get("block_out_channels", (0, 0))) - 1  # transformers take 2x2 patches
+        return int(self.pipe.vae_scale_factor) * 2**halvings
+
+    # Encoding
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor, generator: Generator | None = None) -> Tensor:
+        """Encode pictures as the denoiser knows them.
+
+        Args:
+            pixels: (B, 3, H, W) in [-1, 1], sides multiples of ``granularity``.
+            generator: draws from the encoder's posterior; on the CPU.
+
+        Returns:
+            Latents (B, C, h, w), float32, on the base's device.
+
+        Raises:
+            BadBase: the latents are not finite.
+        """
+        vae = self.pipe.vae
+        with self.autocast():
+            posterior = vae.encode(pixels.to(self.device, self.dtype)).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
+        latents = posterior.mean.float() + posterior.std.float() * noise
+        if not latents.isfinite().all():
+            raise BadBase(f"The autoencoder of {self.name} overflows in {self.dtype}. Give --precision fp32.")
+        return (latents - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode prompts anew, with a gradient where the text encoders are adapted; one row a prompt."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def remember(self, prompts: Sequence[str]) -> None:
+        """Encode prompts once for all: from here on their conditioning needs no text encoder."""
+        for prompt in prompts:
+            if prompt not in self._remembered:
+                self._remembered[prompt] = self.encode_prompts([prompt])
+
+    def conditioning(self, prompts: Sequence[str]) -> Conditioning:
+        """Return the conditioning of prompts, one row each: the remembered, or else encoded, each but once."""
+        unique = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        fresh = [prompt for prompt in unique if prompt not in self._remembered]
+        if not fresh:
+            rows = [self._remembered[prompt] for prompt in prompts]
+            return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
+        if len(fresh) < len(unique):
+            parts = [self._remembered.get(prompt) or self.encode_prompts([prompt]) for prompt in unique]
+            encoded = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        else:
+            encoded = self.encode_prompts(list(unique))
+        if len(unique) == len(prompts):
+            return encoded
+        if len(unique) == 1:
+            return {key: value.expand(len(prompts), *value.shape[1:]) for key, value in encoded.items()}
+        rows_of = torch.tensor([unique[prompt] for prompt in prompts], device=self.device)
+        return {key: value[rows_of] for key, value in encoded.items()}
+
+    def free_image_encoder(self) -> None:
+        """Let go of the half of the autoencoder that only encodes; it is gone from memory."""
+        self.pipe.vae.encoder = None
+        self.pipe.vae.quant_conv = None
+
+    def free_text_encoders(self) -> None:
+        """Let go of the text encoders; what was not remembered can no longer be drawn."""
+        for key in self.text_encoders:
+            setattr(self.pipe, key, None)
+
+    # Predicting
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Compute in bf16 where the frozen weights are; the adapters' own stay float32."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            yield
+
+    def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
+        """Return what the denoiser says of noisy latents (B, C, h, w) at times (B,), float32, shaped like them."""
+        with self.autocast():
+            said: Tensor = self.denoiser(noisy.to(self.dtype), timestep=times, **conditioning, return_dict=False)[0]
+        return said.float()
+
+    # Drawing
+
+    def initial_noise(self, generators: Sequence[Generator], size: tuple[int, int]) -> Tensor:
+        """Draw the noise that pictures start from, each from its own generator.
+
+        Args:
+            generators: one a picture, on the CPU.
+            size: width and height in pixels.
+
+        Returns:
+            Standard normal latents, one row a picture, float32, on the CPU.
+        """
+        width, height = (side // self.pipe.vae_scale_factor for side in size)
+        shape = (1, self.pipe.vae.config.latent_channels, height, width)
+        return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+
+    @torch.no_grad()
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        negative: str = "",
+        size: tuple[int, int] | None = None,
+        ancestral: bool = False,
+        conditioning: Conditioning | None = None,
+        latents: Tensor | None = None,
+        batch: int | None = None,
+    ) -> list[Image]:
+        """Draw one picture for each pair of prompt and seed; it depends on these two alone, whatever the batch.
+
+        Args:
+            prompts: as the text encoder shall read them.
+            seeds: one a prompt.
+            steps: of the sampler; the recipe's when left out.
+            guidance: classifier-free guidance scale; the recipe's when left out.
+            negative: what guidance leads away from.
+            size: width and height in pixels; the base's own resolution when left out.
+            ancestral: sample as the noise process runs backwards (DDPM), with noise at each step, where it has one.
+            conditioning: instead of the prompts' own, one row a picture.
+            latents: instead of the seeds' own initial noise, as ``initial_noise`` returns it.
+            batch: pictures at a time; by their size when left out.
+
+        Raises:
+            BadBase: a picture is not finite.
+        """
+        size = size or (self.resolution, self.resolution)
+        batch = batch or max(1, 2**18 // (size[0] * size[1]))
+        scheduler, self.pipe.scheduler = self.pipe.scheduler, self._sampler(ancestral=ancestral)
+        drawn: list[Image] = []
+        try:
+            for first in range(0, len(prompts), batch):
+                part = slice(first, first + batch)
+                drawn += self._draw_batch(
+                    conditioning={k: v[part] for k, v in conditioning.items()}
+                    if conditioning
+                    else self.conditioning(prompts[part]),
+                    unwanted=self.conditioning([negative] * len(prompts[part])),
+                    generators=[Generator().manual_seed(seed) for seed in seeds[part]],
+                    latents=None if latents is None else latents[part],
+                    steps=steps or (self.recipe.ancestral_steps if ancestral else self.recipe.sample_steps),
+                    guidance=self.recipe.guidance if guidance is None else guidance,
+                    size=size,
+                )
+        finally:
+            self.pipe.scheduler = scheduler
+        return drawn
+
+    def _sampler(self, *, ancestral: bool) -> Any:
+        """Return a scheduler without a past: the base's own, or the ancestral one on the same schedule."""
+        own = self.pipe.scheduler
+        if ancestral and self.process is not Flow:
+            from diffusers import DDPMScheduler
+
+            return DDPMScheduler.from_config(own.config)
+        return type(own).from_config(own.config)
+
+    def _draw_batch(
+        self,
+        *,
+        conditioning: Conditioning,
+        unwanted: Conditioning,
+        generators: list[Generator],
+        latents: Tensor | None,
+        steps: int,
+        guidance: float,
+        size: tuple[int, int],
+    ) -> list[Image]:
+        noise = self.initial_noise(generators, size)  # drawn even if not used: later noise must not repeat it
+        with self.autocast():
+            pixels = self.pipe(
+                **{self.embeds[key]: value for key, value in conditioning.items()},
+                **{f"negative_{self.embeds[key]}": value for key, value in unwanted.items()},
+                latents=(noise if latents is None else latents).to(self.device, self.dtype),
+                generator=generators,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                width=size[0],
+                height=size[1],
+                output_type="pt",
+            ).images
+        if not pixels.isfinite().all():
+            raise BadBase(f"{self.name} draws pictures that are not finite in {self.dtype}. Give --precision fp32.")
+        images: list[Image] = self.pipe.image_processor.pt_to_numpy(pixels.float())
+        return list(self.pipe.image_processor.numpy_to_pil(images))

@@ -1,0 +1,56 @@
+"""One name for the exact weights of a base, wherever its folder is."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+KEPT = (".json", ".safetensors", ".txt", ".model")
+"""What makes a pipeline draw as it does: configs, weights, vocabularies."""
+
+
+def fingerprint(folder: Path, components: Iterable[str]) -> str:
+    """Return the sha256 (hex) over the configs and the weights of these components (subfolders) of a pipeline.
+
+    A file's own hash is remembered by its path, size and time of change, so that gigabytes are read only once.
+    """
+    whole = hashlib.sha256()
+    remembered = _remembered()
+    known: dict[str, str] = {}
+    for path in sorted(p for name in components for p in (folder / name).glob("*") if p.suffix in KEPT):
+        stat = path.stat()
+        key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+        known[key] = remembered.get(key) or _hash_file(path)
+        whole.update(f"{path.relative_to(folder).as_posix()} {known[key]}\n".encode())
+    if not known.keys() <= remembered.keys():
+        _remember(remembered | known)
+    return whole.hexdigest()
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _memory() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "persona" / "hashes.json"
+
+
+def _remembered() -> dict[str, str]:
+    try:
+        return dict(json.loads(_memory().read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _remember(hashes: dict[str, str]) -> None:
+    """Write what is known beside the old file and rename it; where that cannot be done, do without."""
+    path = _memory()
+    beside = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(hashes), encoding="utf-8")
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)

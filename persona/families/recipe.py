@@ -1,0 +1,69 @@
+"""What a family of base models recommends, so that its users need no knob."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from persona.errors import BadBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Settings that suit three to six photos.
+
+    Attributes:
+        resolution: side of the pictures in pixels; ``None`` for the base's own.
+        steps_per_photo: training steps for each photo ...
+        least_steps: ... but no fewer ...
+        most_steps: ... and no more.
+        rank: rank of the adapter; its alpha is the same.
+        learning_rate: of the denoiser's adapter.
+        text_learning_rate: of the text encoders' adapters.
+        text_encoder: whether the text encoders are adapted as well.
+        batch: photos in a step, and as many pictures of the class.
+        snr_gamma: min-SNR weighting; 0 weighs all times alike.
+        crops: crops encoded of each photo.
+        gradient_checkpointing: whether activations are computed twice to save memory.
+        checkpoint_every: steps between checkpoints.
+        score_every: steps between scored previews.
+        priors: pictures of the class.
+        sample_steps: steps of the base's own sampler.
+        ancestral_steps: steps of the ancestral sampler, which needs more.
+        guidance: how strongly the prompt is followed.
+    """
+
+    resolution: int | None = None
+    steps_per_photo: int = 100
+    least_steps: int = 400
+    most_steps: int = 800
+    rank: int = 16
+    learning_rate: float = 1e-4
+    text_learning_rate: float = 1e-5
+    text_encoder: bool = False
+    batch: int = 1
+    snr_gamma: float = 0.0
+    crops: int = 4
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = 50
+    score_every: int = 100
+    priors: int = 100
+    sample_steps: int = 30
+    ancestral_steps: int = 50
+    guidance: float = 7.5
+
+    def steps(self, photos: int) -> int:
+        """Return how many steps to train on so many photos."""
+        return min(max(self.steps_per_photo * photos, self.least_steps), self.most_steps)
+
+    def adjusted(self, path: Path) -> "Recipe":
+        """Return the recipe with what a base's own ``recipe.json`` says instead, if it has one.
+
+        Raises:
+            BadBase: the file is no JSON object of these settings.
+        """
+        if not path.is_file():
+            return self
+        try:
+            return replace(self, **json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise BadBase(f"The recipe of the base cannot be read ({error}). Mend or remove {path.name}.") from error

@@ -1,0 +1,33 @@
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
+
+import bases
+import pytest
+import torch
+
+torch.set_num_threads(1)  # tiny networks: threads only wait for each other
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep the user's own cache out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that names the folder of a tiny base, made when it is first asked for. Do not change it."""
+    made: dict[str, Path] = {}
+
+    def folder(name: str = "sd-eps") -> Path:
+        if name not in made:
+            made[name] = bases.save(name, tmp_path_factory.mktemp("base") / name)
+        return made[name]
+
+    return folder
