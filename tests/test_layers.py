@@ -1,0 +1,82 @@
+"""The import direction: a room may import only from the rooms below its own."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "persona"
+
+LAYERS = [
+    {"errors"},
+    {"events", "config"},
+    {"noise", "photos", "identity", "eye", "report"},
+    {"families"},
+    {"adapter"},
+    {"folder"},
+    {"methods", "checkpoints"},
+    {"score"},
+    {"priors"},
+    {"sample"},
+    {"train"},
+    {"interpolate"},
+    {"pretrain"},
+    {"cli"},
+]
+HEAVY = ["torch", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes", "PIL", "numpy", "numba"]
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def layer_of(room: str) -> int:
+    return next(number for number, rooms in enumerate(LAYERS) if room in rooms)
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Return the rooms that a file imports, wherever in the file it does."""
+    names = set[str]()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "persona":
+            names |= {f"persona.{alias.name}" for alias in node.names if (PACKAGE / f"{alias.name}.py").exists()}
+            names |= {f"persona.{alias.name}" for alias in node.names if (PACKAGE / alias.name).is_dir()}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("persona.")}
+
+
+ROOMS = [path for path in sorted(PACKAGE.rglob("*.py")) if not room_of(path).startswith("__")]
+
+
+@pytest.mark.parametrize("path", ROOMS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    own = room_of(path)
+    others = imported_rooms(path) - {own}
+    if own == "clay":
+        assert others <= {"errors", "events", "eye", "photos"}, "clay is a leaf"
+    else:
+        # clay is a base like others: only the look-up of names, its scorer and what made it know of it.
+        if own not in {"families", "score", "pretrain"}:
+            assert "clay" not in others
+        assert not {other for other in others - {"clay"} if layer_of(other) >= layer_of(own)}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "families").glob("*.py")), ids=lambda path: path.stem)
+def test_families_do_not_know_each_other(path: Path) -> None:
+    families = {"sd", "sdxl", "sd3", "flux"}
+    source = ast.parse(path.read_text(encoding="utf-8"))
+    modules = {node.module for node in ast.walk(source) if isinstance(node, ast.ImportFrom) and node.module}
+    if path.stem in families:
+        assert not {f"persona.families.{other}" for other in families - {path.stem}} & modules
+
+
+@pytest.mark.parametrize("module", ["persona", "persona.cli", "persona.config", "persona.errors", "persona.events"])
+def test_light_rooms_import_nothing_heavy(module: str) -> None:
+    program = f"import sys, {module}; print(*[name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
