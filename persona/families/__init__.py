@@ -4,6 +4,7 @@ import json
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 import torch
 
@@ -34,12 +35,12 @@ def load(base: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     folder = _locate(base)
     family = _family_of(folder)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    left_out = {name: None for name in family.left_out if name in index}
+    left_out: dict[str, Any] = {name: None for name in family.left_out if name in index}
     if "requires_safety_checker" in index:
         left_out["requires_safety_checker"] = False
     try:
         pipe = DiffusionPipeline.from_pretrained(
-            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **left_out
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, **left_out
         )
     except Exception as error:  # diffusers raises whatever its parts do; all of it means the same here
         raise BadBase(f"The base {base} is damaged: {_first_line(error)} Fetch it again.") from error

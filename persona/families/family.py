@@ -106,8 +106,9 @@ class Family:
     @property
     def granularity(self) -> int:
         """What both sides of a picture must be multiples of, in pixels."""
-        halvings = len(self.denoiser.config.get("block_out_channels", (0, 0))) - 1  # transformers take 2x2 patches
-        return int(self.pipe.vae_scale_factor) * 2**halvings
+        halvings: int = len(self.denoiser.config.get("block_out_channels", (0, 0))) - 1  # transformers take 2x2 patches
+        scale: int = self.pipe.vae_scale_factor
+        return scale << halvings
 
     # Encoding
 
@@ -132,7 +133,8 @@ class Family:
         latents = posterior.mean.float() + posterior.std.float() * noise
         if not latents.isfinite().all():
             raise BadBase(f"The autoencoder of {self.name} overflows in {self.dtype}. Give --precision fp32.")
-        return (latents - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
+        shift, scale = vae.config.shift_factor or 0.0, float(vae.config.scaling_factor)
+        return (latents - shift) * scale
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Encode prompts anew, with a gradient where the text encoders are adapted; one row a prompt."""
