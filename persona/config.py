@@ -91,13 +91,7 @@ class Config:
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON values. Paths are left out: they say where the user's files are."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if not _holds_path(value)}
-
-
-def _holds_path(value: object) -> bool:
-    if isinstance(value, tuple):
-        return any(map(_holds_path, value))
-    return isinstance(value, Path) or (isinstance(value, str) and value.startswith("folder:"))
+        return {name: value for name, value in values.items() if not isinstance(value, Path)}
 
 
 def _check(setting: Setting, value: object) -> None:
@@ -136,6 +130,8 @@ def _check_prompts(prompts: tuple[str, ...]) -> None:
     for prompt in prompts:
         if not prompt.strip():
             raise BadPrompt('A prompt is empty. Say what to draw: "a [V] dog on the beach"')
+        if "../" in prompt or "..\\" in prompt:
+            raise BadPrompt(f"The prompt {prompt[:60]!r} looks like a path. Give a file of prompts with --prompts.")
         if len(prompt) > MAX_PROMPT:
             raise BadPrompt(f"A prompt has {len(prompt)} characters; at most {MAX_PROMPT} are read. Shorten it.")
 
@@ -159,7 +155,7 @@ class TrainConfig(Config):
     class_noun: Class
     token: Annotated[str | None, Option("Rare word that will stand for the subject; chosen when left out.")] = None
     base: Base = "clay"
-    out: Annotated[Path | None, Option("Folder of the persona [default: personas/CLASS-TOKEN].")] = None
+    out: Annotated[Path | None, Option("Folder of the persona; personas/CLASS-TOKEN when left out.")] = None
     steps: Annotated[int | None, Option("Training steps.", min=1, max=1_000_000)] = None
     prior: Annotated[str, Option("Pictures that keep the class as it was: generated, self, none, folder:DIR.")] = (
         "generated"
@@ -205,9 +201,13 @@ class TrainConfig(Config):
         _check_class(self.class_noun)
         if self.token is not None:
             _check_token(self.token)
-        folder = self.prior.removeprefix("folder:") if self.prior.startswith("folder:") else None
-        if folder == "" or (folder is None and self.prior not in ("generated", "self", "none")):
+        kind, _, folder = self.prior.partition(":")
+        if kind not in ("generated", "self", "none", "folder") or (kind == "folder") != bool(folder):
             raise BadOption(f"--prior is generated, self, none or folder:DIR, not {self.prior!r}.")
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings as JSON values, without paths."""
+        return super().record() | {"prior": self.prior.partition(":")[0]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +217,7 @@ class PriorsConfig(Config):
     class_noun: Class
     base: Base = "clay"
     n: Annotated[int, Option("How many pictures of each prompt together.", min=1, max=100_000, flag=("-n",))] = 100
-    prompt: Annotated[tuple[str, ...], Option('Prompt, repeated for diversity [default: "a CLASS"].')] = ()
+    prompt: Annotated[tuple[str, ...], Option('Prompt, repeat it for diversity; "a CLASS" when left out.')] = ()
     steps: Steps = None
     guidance: Guidance = None
     resolution: Resolution = None
@@ -246,7 +246,7 @@ class SampleConfig(Config):
         tuple[str, ...], Option("What to draw; [V] stands for the subject: 'a [V] dog swimming'.", positional=True)
     ] = ()
     prompts_file: Annotated[Path | None, Option("File with a prompt a line.", flag=("--prompts",))] = None
-    persona: Annotated[Path | None, Option("Folder of the persona [default: the newest under personas].")] = None
+    persona: Annotated[Path | None, Option("Folder of the persona; the newest under personas when left out.")] = None
     base: Annotated[str | None, Option("Draw with this bare base, without a persona.")] = None
     n: Annotated[int, Option("Pictures of each prompt.", min=1, max=10_000, flag=("-n",))] = 4
     seed: Seed = 0
@@ -282,7 +282,7 @@ class InterpolateConfig(Config):
 
     prompts: Annotated[tuple[str, ...], Option("One prompt, or two to go between.", positional=True)]
     persona: Annotated[
-        tuple[Path, ...], Option("Folder of a persona; give two to go between [default: the newest].")
+        tuple[Path, ...], Option("Folder of a persona, two to go between them; the newest when left out.")
     ] = ()
     base: Annotated[str | None, Option("Draw with this bare base, without a persona.")] = None
     seeds: Annotated[

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from persona.atomic import beside
+
 Captioned = tuple[str, Image.Image]
 """A picture and what it shows."""
 Points = Sequence[tuple[float, float]]
@@ -119,9 +121,8 @@ def write(
             for heading, body in filled.items()
         ),
     )
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(page, encoding="utf-8", errors="replace")
-    beside.replace(path)
+    with beside(path) as part:
+        part.write_text(page, encoding="utf-8", errors="replace")
 
 
 def _table(caption: str, values: Mapping[str, object]) -> str:

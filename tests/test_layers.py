@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "persona"
 
 LAYERS = [
     {"errors"},
-    {"events", "config"},
-    {"noise", "photos", "identity", "eye", "report"},
+    {"events", "config", "atomic"},
+    {"noise", "photos", "identity", "report"},
     {"families"},
     {"adapter"},
     {"folder"},
@@ -58,7 +58,7 @@ def test_imports_point_down(path: Path) -> None:
     own = room_of(path)
     others = imported_rooms(path) - {own}
     if own == "clay":
-        assert others <= {"errors", "events", "eye", "photos"}, "clay is a leaf"
+        assert others <= {"errors", "events", "atomic", "eye", "photos"}, "clay is a leaf"
     else:
         # clay is a base like others: only the look-up of names, its scorer and what made it know of it.
         if own not in {"families", "score", "pretrain"}:

@@ -1,0 +1,128 @@
+"""Settings are checked when they are made, and each is declared completely."""
+
+import json
+import math
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from persona.config import Config, InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig, settings
+from persona.errors import BadOption, BadPrompt, BadToken, PersonaError
+
+CONFIGS: list[type[Config]] = [TrainConfig, PriorsConfig, SampleConfig, InterpolateConfig]
+PHOTOS = Path("photos")
+
+
+def train(**changed: Any) -> TrainConfig:
+    return TrainConfig(**{"photos": PHOTOS, "class_noun": "dog", **changed})
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
+def test_every_option_says_what_it_means(config: type[Config]) -> None:
+    for setting in settings(config):
+        text = setting.option.help
+        assert text[0].isupper(), setting.name
+        assert text.endswith("."), setting.name
+        assert len(text) <= 100, setting.name
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
+def test_flags_are_used_once(config: type[Config]) -> None:
+    flags = [setting.flag for setting in settings(config)]
+    assert len(flags) == len(set(flags))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
+def test_defaults_are_within_their_own_bounds(config: type[Config]) -> None:
+    needed: dict[str, Any] = {"photos": PHOTOS, "class_noun": "dog", "prompts": ("a [V] dog",)}
+    config(**{s.name: needed[s.name] for s in settings(config) if s.name in needed})
+
+
+def test_configs_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        train().seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("changed", "flag"),
+    [
+        ({"rank": 0}, "--rank"),
+        ({"steps": -1}, "--steps"),
+        ({"learning_rate": math.nan}, "--learning-rate"),
+        ({"prior_weight": math.inf}, "--prior-weight"),
+        ({"seed": -1}, "--seed"),
+        ({"adapter": "full"}, "--adapter"),
+        ({"prior": "some"}, "--prior"),
+        ({"prior": "folder:"}, "--prior"),
+        ({"prior": "none:x"}, "--prior"),
+    ],
+)
+def test_refusals_name_the_option_as_it_is_typed(changed: dict[str, Any], flag: str) -> None:
+    with pytest.raises(BadOption, match=f"^{flag} "):
+        train(**changed)
+
+
+@pytest.mark.parametrize("noun", ["", "  ", "\n", "a" * 100, "[V]"])
+def test_classes_that_are_none(noun: str) -> None:
+    with pytest.raises(BadToken, match="--class"):
+        train(class_noun=noun)
+    with pytest.raises(BadToken, match="--class"):
+        PriorsConfig(class_noun=noun)
+
+
+@pytest.mark.parametrize("token", ["", "two words", "tab\t", "../up", "a" * 50, ".hidden", "[V]", "nul\0"])
+def test_tokens_that_are_none(token: str) -> None:
+    with pytest.raises(BadToken, match="--token"):
+        train(token=token)
+
+
+@given(st.text(max_size=40))
+def test_any_token_is_taken_or_refused_in_a_sentence(token: str) -> None:
+    try:
+        train(token=token)
+    except PersonaError as refusal:
+        lines = str(refusal).splitlines()
+        assert len(lines) == 1
+    else:
+        assert not set(token) & set(" /\\")
+
+
+@pytest.mark.parametrize("prompt", ["", " ", "word " * 2000, "a [V] dog ../../etc"])
+def test_prompts_that_are_none(prompt: str) -> None:
+    for make in (SampleConfig, InterpolateConfig):
+        with pytest.raises(BadPrompt):
+            make(prompts=(prompt,))
+    with pytest.raises(BadPrompt):
+        PriorsConfig(class_noun="dog", prompt=(prompt,))
+
+
+def test_sample_wants_something_to_draw() -> None:
+    with pytest.raises(BadPrompt, match="persona sample"):
+        SampleConfig()
+    assert SampleConfig(prompts_file=Path("prompts.txt")).prompts == ()
+
+
+@pytest.mark.parametrize(
+    "given_",
+    [{"prompts": ("a", "b", "c")}, {"prompts": ()}, {"seeds": (1, 2, 3)}, {"persona": (PHOTOS, PHOTOS, PHOTOS)}],
+)
+def test_a_series_goes_between_two(given_: dict[str, Any]) -> None:
+    with pytest.raises(BadOption, match="between two"):
+        InterpolateConfig(**{"prompts": ("a [V] dog",), **given_})
+
+
+def test_a_persona_knows_its_base() -> None:
+    with pytest.raises(BadOption, match="knows its base"):
+        SampleConfig(prompts=("a dog",), persona=PHOTOS, base="clay")
+
+
+def test_the_record_is_json_and_tells_no_path() -> None:
+    config = train(out=Path("/home/someone/personas"), prior="folder:/home/someone/dogs", targets=("to_q", "to_v"))
+    text = json.dumps(config.record())
+    assert "someone" not in text
+    assert json.loads(text)["targets"] == ["to_q", "to_v"]
+    assert replace(config, seed=1).record()["seed"] == 1
