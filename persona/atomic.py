@@ -1,0 +1,27 @@
+"""Files that are there whole or not at all, whenever a run is killed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; when all went well, it takes the place of ``path``.
+
+    What stood at ``path`` stays until then, and for good when the writing fails. The folder is made where it is
+    missing. The path to write to has the same suffix and belongs to this process alone.
+
+    Raises:
+        OSError: the disk is full, or the folder may not be written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,167 @@
+"""The word that stands for the subject, and the prompts that use it.
+
+A good word is one that the base knows how to read but has nothing to say about: a single token of each of its
+tokenizers, so rare that its pictures are of nothing in particular (Ruiz et al., 2208.12242, section 3.2).
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from PIL.Image import Image
+
+from persona.errors import BadToken
+from persona.events import Listener, Note, Progress, silent
+from persona.eye import look
+
+CANDIDATES = 8
+"""Rarest words that are looked at."""
+SEEDS = (1, 2, 3)
+"""Seeds of the pictures that a word is judged by."""
+STEPS = 8
+"""Sampling steps of these pictures: what a word means shows long before the details do."""
+COMMON = 0.4
+"""Position in a vocabulary, as a share of it, before which a word is common; they are in the order of frequency."""
+
+_WORD = re.compile(r"[a-z]{2,4}")
+_SKS_IN_CLIP = 48136  # CLIP's id of "sks": bases with its tokenizer have read about the rifle of that name
+_SLOT = re.compile(r"\[v\]", re.IGNORECASE)
+
+
+class Base(Protocol):
+    """What is asked of a base model here."""
+
+    @property
+    def tokenizers(self) -> list[Any]:
+        """The tokenizer of each text encoder."""
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, steps: int | None = None) -> list[Image]:
+        """Draw one picture for each pair of prompt and seed."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word that may stand for the subject.
+
+    Attributes:
+        text: the word.
+        ids: its ids in each tokenizer.
+        evidence: for each word that was looked at, how far it pulls the pictures of the class to something of its
+            own, from 0 (not at all); empty for a word that the user gave.
+    """
+
+    text: str
+    ids: tuple[tuple[int, ...], ...]
+    evidence: Mapping[str, float] = field(default_factory=dict)
+
+
+def choose(base: Base, class_noun: str, listener: Listener = silent) -> Token:
+    """Choose the word that the base has the least to say about.
+
+    The rarest words that are one token in each tokenizer stand before the class noun in a prompt; the same seeds
+    draw the prompt without the word. What a word changes on all seeds alike is its own meaning; the one with the
+    least wins.
+
+    Raises:
+        BadToken: the base has no such word.
+    """
+    words = [word for word in _rare(base.tokenizers) if word not in class_noun.lower()][:CANDIDATES]
+    if not words:
+        raise BadToken("The base has no rare word that is a single token. Name one yourself: --token sks")
+    seen = {}
+    for number, prompt in enumerate((f"a {class_noun}", *(f"a {word} {class_noun}" for word in words))):
+        listener(Progress("Choosing a token", number, len(words) + 1))
+        seen[prompt] = np.stack([look(image) for image in base.draw([prompt] * len(SEEDS), SEEDS, steps=STEPS)])
+    listener(Progress("Choosing a token", len(words) + 1, len(words) + 1))
+    plain = seen[f"a {class_noun}"]
+    pull = {word: float(np.linalg.norm((seen[f"a {word} {class_noun}"] - plain).mean(0))) for word in words}
+    best = min(pull, key=lambda word: pull[word])
+    return Token(best, _ids(base.tokenizers, best), pull)
+
+
+def _rare(tokenizers: list[Any]) -> Iterator[str]:
+    """Yield the short words that are one token in each tokenizer, the rarest first."""
+    first = tokenizers[0]
+    vocabulary: dict[str, int] = first.get_vocab()
+    # Byte-pair vocabularies mark where a word ends (</w>) or begins; pieces of words bear no mark.
+    words = (re.sub(r"^[▁Ġ]|</w>$", "", piece) for piece in vocabulary if re.search(r"^[▁Ġ]|</w>$", piece))
+    known = {word for word in words if _WORD.fullmatch(word)}
+    others = [set(tokenizer.get_vocab()) for tokenizer in tokenizers[1:]]
+    known = {word for word in known if all({word, f"{word}</w>", f"▁{word}", f"Ġ{word}"} & other for other in others)}
+    for word in sorted(known, key=lambda word: (-_rarity(tokenizers, word), word)):
+        if all(len(ids) == 1 for ids in _ids(tokenizers, word)):
+            yield word
+
+
+def _rarity(tokenizers: list[Any], word: str) -> float:
+    """Return how late the word stands in the vocabulary that knows it best, as a share of it."""
+    return min(ids[-1] / len(tokenizer) for tokenizer, ids in zip(tokenizers, _ids(tokenizers, word), strict=True))
+
+
+def _ids(tokenizers: list[Any], word: str) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(tokenizer.encode(word, add_special_tokens=False)) for tokenizer in tokenizers)
+
+
+def check(base: Base, token: str, class_noun: str) -> tuple[Token, list[Note]]:
+    """Look at a word that the user gave.
+
+    Returns:
+        The word with its ids, and advice where another would do better.
+
+    Raises:
+        BadToken: the base cannot read it at all.
+    """
+    ids = _ids(base.tokenizers, token)
+    if not all(ids) or any(set(one) == {t.unk_token_id} for one, t in zip(ids, base.tokenizers, strict=True)):
+        raise BadToken(f"The base cannot read {token!r}. Take plain letters, or leave --token out: one is chosen.")
+    return Token(token, ids), list(_advice(base.tokenizers, token, ids, class_noun))
+
+
+def _advice(tokenizers: list[Any], token: str, ids: tuple[tuple[int, ...], ...], class_noun: str) -> Iterator[Note]:
+    instead = "Leave --token out, and a rare one is chosen."
+    pieces = max(ids, key=len)
+    if token.lower() in class_noun.lower().split():
+        yield Note(f"The token {token} is the class noun too, so every {class_noun} changes. {instead}", warning=True)
+    elif len(pieces) > 1:
+        split = " + ".join(tokenizers[ids.index(pieces)].decode([one]).strip() for one in pieces)
+        yield Note(f"The token {token} splits into {split}, each with a meaning of its own. {instead}", warning=True)
+    elif (_SKS_IN_CLIP,) in ids and token.lower() == "sks":
+        yield Note(f"To this base sks is a rifle, which may show in the pictures. {instead}", warning=True)
+    elif _rarity(tokenizers, token) < COMMON:
+        yield Note(f"The token {token} is a common word, which must first be unlearnt. {instead}", warning=True)
+
+
+def fill(prompt: str, token: str, class_noun: str, listener: Listener = silent) -> str:
+    """Put the token in the place of ``[V]``.
+
+    Args:
+        prompt: any text; ``[V]`` may stand in it any number of times, or not at all.
+        token: the word that stands for the subject.
+        class_noun: what the subject is.
+        listener: warned when the prompt shows the subject without its class noun: subject fidelity (DINO) fell
+            from 0.744 to 0.303 in the paper's own ablation.
+    """
+    filled = _SLOT.sub(lambda _: token, prompt)
+    if mentions(filled, token) and not mentions(filled, class_noun):
+        hint = f"Write [V] {class_noun}: without its class noun the subject is hardly recognised."
+        listener(Note(f"{prompt[:60]!r} does not say {class_noun}. {hint}", warning=True))
+    return filled
+
+
+def caption(given: str | None, token: str, class_noun: str, listener: Listener = silent) -> str:
+    """Return the training prompt of a photo: its own caption, or the paper's.
+
+    A caption that does not name the subject gets it in front, or nothing would tie the photo to the token.
+    """
+    subject = f"a {token} {class_noun}"
+    if given is None:
+        return subject
+    filled = fill(given, token, class_noun, listener)
+    return filled if mentions(filled, token) else f"{subject}, {filled}"
+
+
+def mentions(prompt: str, words: str) -> bool:
+    """Tell whether a prompt contains a word or several in a row, alone or in the plural, in any case."""
+    return re.search(rf"(?<!\w){re.escape(words)}(s|es)?(?!\w)", prompt, re.IGNORECASE) is not None
