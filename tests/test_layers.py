@@ -11,11 +11,11 @@ PACKAGE = Path(__file__).parent.parent / "persona"
 
 LAYERS = [
     {"errors"},
-    {"events", "config", "atomic"},
+    {"events", "config", "atomic", "eye"},
     {"noise", "photos", "identity", "report"},
     {"families"},
     {"adapter"},
-    {"folder"},
+    {"folder", "drawing"},
     {"methods", "checkpoints"},
     {"score"},
     {"priors"},

@@ -192,6 +192,11 @@ class Family:
 
     # Drawing
 
+    @staticmethod
+    def batch_of(size: tuple[int, int]) -> int:
+        """Return how many pictures of that width and height, in pixels, are drawn at a time."""
+        return max(1, 2**18 // (size[0] * size[1]))
+
     def initial_noise(self, generators: Sequence[Generator], size: tuple[int, int]) -> Tensor:
         """Draw the noise that pictures start from, each from its own generator.
 
@@ -239,7 +244,7 @@ class Family:
             BadBase: a picture is not finite.
         """
         size = size or (self.resolution, self.resolution)
-        batch = batch or max(1, 2**18 // (size[0] * size[1]))
+        batch = batch or self.batch_of(size)
         scheduler, self.pipe.scheduler = self.pipe.scheduler, self._sampler(ancestral=ancestral)
         drawn: list[Image] = []
         try:
