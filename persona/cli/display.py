@@ -22,7 +22,7 @@ from rich.text import Text
 from persona.events import Event, Note, Progress
 
 _QUIET_SECONDS = 15.0  # between lines where bars cannot move
-_NARROW = 72  # columns: below this the loss is left out
+_NARROW = 72  # columns: below this there is no room for the bar and the loss
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,10 @@ class Display:
 
     def __init__(self) -> None:
         self._console = terminal()
-        self._bars = Bars(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
-            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
-            _Facts(self._console),
-            console=self._console,
-            expand=True,
-        )
+        narrow = self._console.width < _NARROW
+        bar = [] if narrow else [BarColumn(bar_width=None, table_column=Column(ratio=1))]
+        stage = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=20))
+        self._bars = Bars(stage, *bar, _Facts(loss=not narrow), console=self._console, expand=not narrow)
         self._stages: dict[str, TaskID] = {}
         self._notes: list[str] = []
         self._started = time.monotonic()
@@ -83,7 +80,8 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if self._console.is_interactive:
+            self._bars.stop()
 
     def __call__(self, event: Event) -> None:
         """Draw an event."""
@@ -130,13 +128,13 @@ class Display:
 class _Facts(ProgressColumn):
     """How far, how fast, how long still, and in how much memory."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, *, loss: bool) -> None:
         super().__init__(Column(no_wrap=True, justify="right"))
-        self._console = console
+        self._loss = loss
 
     def render(self, task: Task) -> Text:
-        """Return the facts that the terminal has room for."""
-        return Text(_facts(task, loss=self._console.width >= _NARROW))
+        """Return the facts as one line."""
+        return Text(_facts(task, loss=self._loss))
 
 
 def _facts(task: Task, *, loss: bool) -> str:

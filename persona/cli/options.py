@@ -28,7 +28,9 @@ class Command(TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return what follows the command's name in its usage: ``PHOTOS [OPTIONS]``."""
         places = [p for p in self.get_params(ctx) if p.param_type_name == "argument"]
-        return [*(f"{p.metavar}..." if p.nargs == -1 else str(p.metavar) for p in places), "[OPTIONS]"]
+        names = [f"{place.metavar}..." if place.nargs == -1 else str(place.metavar) for place in places]
+        named = zip(places, names, strict=True)
+        return [*(name if place.required else f"[{name}]" for place, name in named), "[OPTIONS]"]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the panels of ``--help``."""

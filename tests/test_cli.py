@@ -1,0 +1,324 @@
+"""The command line: what it shows, on which stream, and how it ends. The library behind it is a stand-in here."""
+
+import errno
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from persona import __version__
+from persona.cli import app
+from persona.cli.options import EXPERTS
+from persona.config import PriorsConfig, SampleConfig, TrainConfig
+from persona.errors import BadPhotos
+from persona.events import Event, Listener, Note, Progress
+
+# Each dial that is added here is one more that somebody has to understand.
+OPTIONS = {
+    "gen-priors": (
+        "--class --base -n --prompt --steps --guidance --resolution --seed --store --json --help",
+        "--batch",
+    ),
+    "train": (
+        "--class --token --base --out --steps --prior --priors --rank --batch --resolution --text-encoder --seed "
+        "--fresh --json --help",
+        "--prior-weight --learning-rate --text-learning-rate --alpha --adapter --target --optimizer --precision "
+        "--gradient-checkpointing --accumulate --snr-gamma --crops --flip --checkpoint-every --score-every",
+    ),
+    "sample": (
+        "--prompts --persona --base -n --seed --steps --guidance --scale --negative --out --json --help",
+        "--resolution --checkpoint --batch",
+    ),
+    "interpolate": (
+        "--persona --base --seed --frames --fps --linear --out --steps --guidance --scale --negative --json --help",
+        "--resolution --batch",
+    ),
+    "info": ("--json --help", ""),
+}
+TRAIN = ["train", "photos", "--class", "dog"]
+MADE = SimpleNamespace(
+    path=Path("personas/dog-sks"),
+    token="sks",
+    class_noun="dog",
+    base="clay",
+    recommended_scale=1.0,
+    scores={"identity": 0.82, "prompt": 0.9},
+)
+
+
+def run(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(
+        app, list(arguments), prog_name="persona", terminal_width=60, env={"COLUMNS": "60", **environment}
+    )
+
+
+def process(program: str, **environment: str) -> str:
+    """Run a program of its own, and return what it wrote to stdout."""
+    environment = {**os.environ, **environment}
+    return subprocess.run(
+        [sys.executable, "-c", program], env=environment, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[..., Any]], None]:
+    """Return a function that puts another in the place of one of the library's."""
+
+    def replace(name: str, function: Callable[..., Any]) -> None:
+        module = {"gen_priors": "priors"}.get(name, name)
+        monkeypatch.setitem(sys.modules, f"persona.{module}", SimpleNamespace(**{name: function}))
+
+    return replace
+
+
+@pytest.fixture
+def training(stand_in: Callable[..., None]) -> Callable[..., list[TrainConfig]]:
+    """Return a function that lets ``train`` tell events, or raise, and gives the settings that it was called with."""
+
+    def prepare(*events: Event | BaseException) -> list[TrainConfig]:
+        calls: list[TrainConfig] = []
+
+        def train(config: TrainConfig, listener: Listener) -> Any:
+            calls.append(config)
+            for event in events:
+                if isinstance(event, BaseException):
+                    raise event
+                listener(event)
+                time.sleep(0.01)  # there is no speed without time
+            return MADE
+
+        stand_in("train", train)
+        return calls
+
+    return prepare
+
+
+# What it offers
+
+
+def test_options_are_frozen() -> None:
+    for name, (first, experts) in OPTIONS.items():
+        panels: dict[str, list[str]] = {"": [], EXPERTS: []}
+        for line in run(name, "--help").stdout.splitlines():
+            if re.match(r"\S.*:$", line):
+                panel = panels.setdefault(line[:-1] if line[:-1] == EXPERTS else "", [])
+            elif option := re.match(r"  (--?\S+)", line):
+                panel.append(option[1].replace("[no-]", ""))
+        assert (panels[""], panels[EXPERTS]) == (first.split(), experts.split()), name
+
+
+def test_the_first_panel_is_short() -> None:
+    assert all(len(first.split()) <= 15 for first, _ in OPTIONS.values())
+
+
+def test_options_become_settings(training: Callable[..., list[TrainConfig]]) -> None:
+    calls = training()
+    result = run(
+        *TRAIN, "--rank", "4", "--no-flip", "--target", "to_q", "--target", "to_k", "--text-encoder", "--fresh"
+    )
+    assert result.exit_code == 0, result.output
+    assert calls == [
+        TrainConfig(
+            photos=Path("photos"),
+            class_noun="dog",
+            rank=4,
+            flip=False,
+            targets=("to_q", "to_k"),
+            text_encoder=True,
+            fresh=True,
+        )
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in OPTIONS), []], ids=" ".join)
+def test_a_narrow_terminal_loses_nothing(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert max(map(len, result.output.splitlines())) <= 60 or not arguments
+    assert "…" not in result.output
+    assert "..." not in result.stdout.replace("PROMPTS...", "").replace("[ARGS]...", "")
+
+
+def test_help_is_instant() -> None:
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        process("import sys; sys.argv[1:] = ['--help']; from persona.cli import main; main()")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.3
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"persona {__version__}\n"
+
+
+def test_completion() -> None:
+    shell = {"_PERSONA_COMPLETE": "complete_bash", "COMP_WORDS": "persona tr", "COMP_CWORD": "1"}
+    assert process("from persona.cli import main; main()", **shell).split() == ["train"]
+
+
+def test_persona_alone_says_what_to_type_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run()
+    assert "persona train PHOTOS --class dog" in result.stderr
+    assert result.stdout == ""
+    (tmp_path / "personas/dog-sks").mkdir(parents=True)
+    (tmp_path / "personas/dog-sks/persona.json").write_text("{}")
+    assert "persona info personas/dog-sks" in run().stderr
+
+
+# What it says
+
+
+def test_people_read_stderr_and_machines_stdout(training: Callable[..., object]) -> None:
+    training(Note("The background is [the same] everywhere.", warning=True), Progress("Training", 400, 400, 0.125))
+    result = run(*TRAIN, "--json")
+    made = json.loads(result.stdout)
+    assert (made["command"], made["persona"], made["token"]) == ("train", "personas/dog-sks", "sks")
+    assert made["scores"] == {"identity": 0.82, "prompt": 0.9}
+    assert "The background is [the same] everywhere." in made["notes"]
+    assert "! The background is [the same] everywhere." in result.stderr
+    assert "Training: 400/400  loss 0.125" in result.stderr
+    assert 'persona sample "a [V] dog on the beach"' in result.stderr
+    assert run(*TRAIN).stdout == ""
+
+
+def test_clay_is_named_once(training: Callable[..., object]) -> None:
+    training()
+    assert run(*TRAIN).stderr.count("Base: clay") == 1
+    assert "Base: clay" not in run(*TRAIN, "--base", "sd15").stderr
+
+
+def test_only_the_first_process_speaks(training: Callable[..., object]) -> None:
+    training(Note("hello"))
+    result = run(*TRAIN, "--json", RANK="1")
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_a_pipe_and_no_color_are_respected(training: Callable[..., object]) -> None:
+    training(Note("careful", warning=True), Progress("Training", 1, 2), Progress("Training", 2, 2))
+    assert "\x1b" not in run(*TRAIN).output
+    assert "\x1b[1;36m" in run(*TRAIN, FORCE_COLOR="1", TERM="xterm").output
+    coloured = run(*TRAIN, FORCE_COLOR="1", TERM="xterm", NO_COLOR="1").output
+    assert not re.search(r"\x1b\[[\d;]*3\dm", coloured)
+
+
+def test_bars_fit_a_narrow_terminal(training: Callable[..., object]) -> None:
+    training(*(Progress("Drawing pictures of the class", done, 9999, 0.5) for done in (9997, 9998, 9999)))
+    drawn = run(*TRAIN, FORCE_COLOR="1", TERM="xterm", NO_COLOR="1").stderr
+    lines = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", drawn.replace("\r", "\n")).splitlines()
+    bars = [line for line in lines if "9999/9999" in line]
+    assert bars
+    assert all(len(line) <= 60 and "GB" in line for line in bars), bars
+
+
+def test_stages_may_take_turns(training: Callable[..., object]) -> None:
+    training(*(Progress(stage, done, 2) for done in (1, 2) for stage in ("Training", "Scoring")))
+    result = run(*TRAIN)
+    assert result.exit_code == 0
+    assert [line.split(":")[0] for line in result.stderr.splitlines() if "2/2" in line] == ["Training", "Scoring"]
+
+
+def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) -> None:
+    def gen_priors(config: PriorsConfig, listener: Listener) -> list[Path]:
+        return [tmp_path / f"{number}.png" for number in range(config.n)]
+
+    def sample(config: SampleConfig, listener: Listener) -> list[Any]:
+        return [
+            SimpleNamespace(path=config.out / f"{seed}.png", prompt=prompt, seed=seed)
+            for prompt in config.prompts
+            for seed in range(config.n)
+        ]
+
+    stand_in("gen_priors", gen_priors)
+    stand_in("sample", sample)
+    priors = run("gen-priors", "--class", "toy car", "-n", "3", "--json")
+    assert len(json.loads(priors.stdout)["pictures"]) == 3
+    assert "persona train PHOTOS --class 'toy car'" in priors.stderr
+    drawn = run("sample", "a [V] dog", "a cat", "-n", "2", "--json")
+    assert [(p["prompt"], p["seed"]) for p in json.loads(drawn.stdout)["pictures"]] == [
+        ("a [V] dog", 0),
+        ("a [V] dog", 1),
+        ("a cat", 0),
+        ("a cat", 1),
+    ]
+
+
+# How it ends
+
+
+def full_disk() -> OSError:
+    return OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (BadPhotos("No photos in [x]. Put some there."), 2, "Error: No photos in [x]. Put some there.\n"),
+        (full_disk(), 2, "Error: The disk is full."),
+        (PermissionError(errno.EACCES, "denied", "/x"), 2, "Error: No permission for /x."),
+        (MemoryError(), 2, "Error: Out of memory."),
+        (KeyboardInterrupt(), 130, "stopped; run the same command again to go on\n"),
+        (ZeroDivisionError("oops"), 1, "ZeroDivisionError: oops"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_exit_codes(training: Callable[..., object], error: BaseException, code: int, said: str) -> None:
+    training(Progress("Training", 1, 400, 0.1), error)
+    result = run(*TRAIN)
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["trian"], ["train"], ["train", "photos"], [*TRAIN, "--rank", "many"], [*TRAIN, "--rank", "0"], ["sample"]],
+    ids=" ".join,
+)
+def test_misuse_ends_with_2_and_no_traceback(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "Error" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_refusals_are_json_too(training: Callable[..., object]) -> None:
+    training(BadPhotos("No photos."))
+    assert json.loads(run(*TRAIN, "--json").stdout) == {"error": {"kind": "BadPhotos", "message": "No photos."}}
+
+
+def test_ctrl_c() -> None:
+    program = """
+import sys, time, types
+def train(config, listener):
+    print("ready", flush=True)
+    time.sleep(60)
+sys.modules["persona.train"] = types.SimpleNamespace(train=train)
+sys.argv = ["persona", "train", "photos", "--class", "dog"]
+from persona.cli import main
+main()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert said.endswith("stopped; run the same command again to go on\n")
+    assert "Traceback" not in said
