@@ -17,7 +17,7 @@ LAYERS = [
     {"adapter"},
     {"folder", "drawing"},
     {"methods", "checkpoints"},
-    {"score"},
+    {"drawing", "score"},
     {"priors"},
     {"sample"},
     {"train"},

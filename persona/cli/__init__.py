@@ -61,14 +61,14 @@ def gen_priors(config: PriorsConfig, json: bool) -> None:
         from persona.priors import gen_priors
 
         pictures = gen_priors(config, display)
-    folder = str(pictures[0].parent)
+    folders = sorted({str(picture.parent) for picture in pictures})
     display.close(
         "gen-priors",
         Outcome(
             f"{len(pictures)} pictures of a {config.class_noun}",
-            [folder],
+            folders,
             f"persona train PHOTOS --class {shlex.quote(config.class_noun)}{_base(config.base)}",
-            {"class": config.class_noun, "base": config.base, "folder": folder, "pictures": list(map(str, pictures))},
+            {"class": config.class_noun, "base": config.base, "folders": folders, "pictures": list(map(str, pictures))},
         ),
         as_json=json,
     )
