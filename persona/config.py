@@ -138,6 +138,7 @@ def _check_prompts(prompts: tuple[str, ...]) -> None:
 
 Class = Annotated[str, Option("What the subject is, in a word or two: dog, teapot, toy car.", flag=("--class",))]
 Base = Annotated[str, Option("Base model: clay (built in), a short name, a hub id or a folder.")]
+OwnBase = Annotated[str | None, Option("Bare base to draw with; after --persona, where that persona's base is.")]
 Seed = Annotated[int, Option("Random seed.", min=0, max=2**63 - 1)]
 Steps = Annotated[int | None, Option("Sampling steps.", min=1, max=10_000)]
 Guidance = Annotated[float | None, Option("How strongly the prompt is followed.", min=0, max=100)]
@@ -247,7 +248,7 @@ class SampleConfig(Config):
     ] = ()
     prompts_file: Annotated[Path | None, Option("File with a prompt a line.", flag=("--prompts",))] = None
     persona: Annotated[Path | None, Option("Folder of the persona; the newest under personas when left out.")] = None
-    base: Annotated[str | None, Option("Draw with this bare base, without a persona.")] = None
+    base: OwnBase = None
     n: Annotated[int, Option("Pictures of each prompt.", min=1, max=10_000, flag=("-n",))] = 4
     seed: Seed = 0
     steps: Steps = None
@@ -265,15 +266,13 @@ class SampleConfig(Config):
         """Check the prompts too.
 
         Raises:
-            BadOption: a setting is out of bounds, or both a persona and a bare base are named.
+            BadOption: a setting is out of bounds.
             BadPrompt: there is no prompt, or one is empty or far too long.
         """
         super().__post_init__()
         _check_prompts(self.prompts)
         if not self.prompts and self.prompts_file is None:
             raise BadPrompt('Say what to draw: persona sample "a [V] dog on the beach"')
-        if self.persona is not None and self.base is not None:
-            raise BadOption("A persona knows its base: give --persona or --base, not both.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +283,7 @@ class InterpolateConfig(Config):
     persona: Annotated[
         tuple[Path, ...], Option("Folder of a persona, two to go between them; the newest when left out.")
     ] = ()
-    base: Annotated[str | None, Option("Draw with this bare base, without a persona.")] = None
+    base: OwnBase = None
     seeds: Annotated[
         tuple[int, ...], Option("Random seed; give two to go between.", min=0, max=2**63 - 1, flag=("--seed",))
     ] = (0,)
@@ -303,7 +302,7 @@ class InterpolateConfig(Config):
         """Check that no more than two of each are given.
 
         Raises:
-            BadOption: a setting is out of bounds, there are more than two of a kind, or both a persona and a base.
+            BadOption: a setting is out of bounds, or there are more than two of a kind.
             BadPrompt: a prompt is empty or far too long.
         """
         super().__post_init__()
@@ -315,5 +314,3 @@ class InterpolateConfig(Config):
         ):
             if not least <= len(given) <= 2:
                 raise BadOption(f"{flag}: a series goes between two; {len(given)} were given.")
-        if self.persona and self.base is not None:
-            raise BadOption("A persona knows its base: give --persona or --base, not both.")

@@ -115,11 +115,6 @@ def test_a_series_goes_between_two(given_: dict[str, Any]) -> None:
         InterpolateConfig(**{"prompts": ("a [V] dog",), **given_})
 
 
-def test_a_persona_knows_its_base() -> None:
-    with pytest.raises(BadOption, match="knows its base"):
-        SampleConfig(prompts=("a dog",), persona=PHOTOS, base="clay")
-
-
 def test_the_record_is_json_and_tells_no_path() -> None:
     config = train(out=Path("/home/someone/personas"), prior="folder:/home/someone/dogs", targets=("to_q", "to_v"))
     text = json.dumps(config.record())

@@ -11,13 +11,13 @@ PACKAGE = Path(__file__).parent.parent / "persona"
 
 LAYERS = [
     {"errors"},
-    {"events", "config", "atomic", "eye"},
+    {"events", "config", "atomic", "eye", "sheet"},
     {"noise", "photos", "identity", "report"},
     {"families"},
     {"adapter"},
     {"folder", "drawing"},
     {"methods", "checkpoints"},
-    {"drawing", "score"},
+    {"score"},
     {"priors"},
     {"sample"},
     {"train"},
