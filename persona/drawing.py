@@ -1,0 +1,138 @@
+"""Many pictures to files: shared among processes, as many at a time as memory bears, each kept as soon as drawn."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from PIL import Image, PngImagePlugin
+
+from persona import families
+from persona.atomic import beside
+from persona.errors import BadOption
+from persona.events import Listener, Note, Progress, silent
+from persona.families import Family
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to draw.
+
+    Attributes:
+        prompt: as the base shall read it.
+        seed: it and the prompt alone make the picture.
+        path: PNG file to write.
+        metadata: texts that the file carries, by their keywords.
+    """
+
+    prompt: str
+    seed: int
+    path: Path
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def processes() -> PartialState:
+    """Return this process's place among those that ``accelerate launch`` has started; alone, it is the only one.
+
+    Where there is no GPU they meet on the CPU, which accelerate would not do unless told.
+    """
+    chosen = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes")
+    return PartialState(cpu=chosen or not torch.accelerator.is_available())
+
+
+def open_base(name: str) -> Family:
+    """Load a base to draw with, on this process's own device.
+
+    Raises:
+        BadBase: it cannot be found, or is damaged.
+    """
+    device = processes().device
+    return families.load(name, device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32)
+
+
+def draw(base: Family, jobs: Sequence[Job], listener: Listener = silent, stage: str = "Drawing", **how: Any) -> None:
+    """Draw pictures and write them; this process takes its share, and waits until all are done.
+
+    Args:
+        base: draws, with the adapters that it wears.
+        jobs: the same in each process.
+        listener: told how far this process has come.
+        stage: what to call it.
+        how: passed on to :meth:`persona.families.Family.draw`; ``size`` is needed.
+
+    Raises:
+        OSError: the disk is full, or the folder may not be written to; the pictures before stay.
+    """
+    state = processes()
+    mine = jobs[state.process_index :: state.num_processes]
+    batch = how.pop("batch", None) or base.batch_of(how["size"])
+    done = 0
+    while done < len(mine):
+        part = mine[done : done + batch]
+        listener(Progress(stage, done, len(mine)))
+        try:
+            pictures = base.draw([job.prompt for job in part], [job.seed for job in part], batch=batch, **how)
+        except (RuntimeError, MemoryError) as error:  # torch's own OutOfMemoryError is a RuntimeError
+            if batch == 1 or not _out_of_memory(error):
+                raise
+            batch //= 2
+            listener(Note(f"Memory is short: drawing {batch} at a time."))
+            continue
+        for job, picture in zip(part, pictures, strict=True):
+            save(picture, job.path, job.metadata)
+        done += len(part)
+    if mine:
+        listener(Progress(stage, done, len(mine)))
+    state.wait_for_everyone()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def save(picture: Image.Image, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a PNG that carries texts; it is there whole or not at all.
+
+    Raises:
+        OSError: the disk is full, or the folder may not be written to.
+    """
+    info = PngImagePlugin.PngInfo()
+    for key, text in metadata.items():
+        info.add_itxt(key, text)
+    with beside(path) as part:
+        picture.save(part, "PNG", pnginfo=info)
+
+
+def size_of(base: Family, resolution: int | None) -> Size:
+    """Return the size of square pictures: what was asked for, as near as the base can draw it."""
+    side = max(base.granularity, round((resolution or base.resolution) / base.granularity) * base.granularity)
+    return side, side
+
+
+def check_output(folder: Path) -> None:
+    """Find out before the work whether its result can be written.
+
+    Raises:
+        BadOption: the folder cannot be written to, or made.
+    """
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise BadOption(f"{there} is no folder that can be written to. Name another one with --out.")
+
+
+def free_names(folder: Path, stems: Sequence[str], suffix: str = ".png") -> Iterator[Path]:
+    """Yield a path for each stem, all different and none there yet: what exists is never overwritten."""
+    taken = set[Path]()
+    for stem in stems:
+        path, number = folder / f"{stem}{suffix}", 1
+        while path in taken or path.exists():
+            number += 1
+            path = folder / f"{stem}-{number}{suffix}"
+        taken.add(path)
+        yield path

@@ -1,0 +1,87 @@
+"""Pictures of a class as the frozen base draws it, kept once for all subjects of that class.
+
+They hold the class in its place while a subject is learnt (Ruiz et al., 2208.12242, section 3.3): drawn by the
+ancestral sampler from "a CLASS", each from its own seed. The store is addressed by content: a folder is named by all
+that decides what its pictures look like, so that none is ever taken for another's.
+"""
+
+import hashlib
+import json
+import os
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from persona.atomic import beside
+from persona.config import PriorsConfig
+from persona.drawing import Job, draw, open_base, processes, size_of
+from persona.events import Listener, Note, silent
+from persona.families import Family
+
+SAMPLER = "ancestral"
+
+
+def gen_priors(config: PriorsConfig, listener: Listener = silent) -> list[Path]:
+    """Draw what pictures of a class are missing from the store, and return all that were asked for.
+
+    Args:
+        config: the class, how many, and how they are drawn.
+        listener: told how far it has come.
+
+    Returns:
+        ``config.n`` PNG files, shared equally among the prompts.
+
+    Raises:
+        BadBase: the base cannot be found, or is damaged.
+        OSError: the disk is full, or the store may not be written to. Run again, and it goes on where it was.
+    """
+    return ensure(config, open_base(config.base), listener)
+
+
+def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> list[Path]:
+    """Do as :func:`gen_priors` does, with a base that is loaded already and wears no adapter."""
+    how = {
+        "steps": config.steps or base.recipe.ancestral_steps,
+        "guidance": base.recipe.guidance if config.guidance is None else config.guidance,
+        "size": size_of(base, config.resolution),
+    }
+    prompts = tuple(dict.fromkeys(config.prompt)) or (f"a {config.class_noun}",)
+    folders = {prompt: _folder(config, base, prompt, how) for prompt in prompts}
+    # Whole rounds through the prompts share a seed, so that more pictures only add to those that are there.
+    rounds = ((prompt, seed) for seed in count(config.seed) for prompt in prompts)
+    jobs = [Job(prompt, seed, folders[prompt] / f"{seed}.png") for prompt, seed in islice(rounds, config.n)]
+    missing = [job for job in jobs if not _whole(job.path)]
+    processes().wait_for_everyone()  # all have seen the same pictures missing before the first is drawn
+    if len(missing) < len(jobs):
+        listener(Note(f"{len(jobs) - len(missing)} of {len(jobs)} pictures of the class were there already."))
+    draw(base, missing, listener, "Drawing the class", ancestral=True, batch=config.batch, **how)
+    return [job.path for job in jobs]
+
+
+def store(config: PriorsConfig) -> Path:
+    """Return where the pictures are kept: in the user's cache, unless the config names another folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return config.store or cache / "persona" / "priors"
+
+
+def _folder(config: PriorsConfig, base: Family, prompt: str, how: dict[str, Any]) -> Path:
+    """Return the folder of the pictures of one prompt, with a file for people that says what they are."""
+    about = {"base": base.hash, "prompt": prompt, "sampler": SAMPLER, **how}
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    folder = store(config) / key[:32]
+    if not (folder / "about.json").exists():
+        with beside(folder / "about.json") as part:
+            part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def _whole(path: Path) -> bool:
+    """Tell whether a picture is there and undamaged; the PNG's own checksums say so."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True

@@ -1,0 +1,212 @@
+"""Draw the subject: each picture from its own seed, so that any of them can be drawn again alone."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+
+from persona import __version__, adapter
+from persona.config import SampleConfig
+from persona.drawing import Job, Size, check_output, draw, free_names, open_base, processes, save, size_of
+from persona.errors import BadBase, BadPersona, BadPrompt
+from persona.events import Listener, Note, silent
+from persona.families import Family
+from persona.folder import Persona, slug
+from persona.identity import fill, mentions
+from persona.sheet import Row, sheet
+
+MOST_IN_GRID = 200
+"""Pictures from which there is no grid any more."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What was drawn.
+
+    Attributes:
+        path: the PNG file; it carries the settings as metadata.
+        prompt: as it was given, with ``[V]``.
+        seed: draws it again, alone, with the same settings.
+    """
+
+    path: Path
+    prompt: str
+    seed: int
+
+
+def sample(config: SampleConfig, listener: Listener = silent) -> list[Picture]:
+    """Draw pictures of a persona, or of a bare base.
+
+    Several processes share the work; each returns the whole list.
+
+    Args:
+        config: prompts, persona and how to draw.
+        listener: told which persona is drawn, and how far it has come.
+
+    Returns:
+        ``config.n`` pictures of the first prompt, then of the next, in the folder ``config.out``. A grid of all
+        of them lies beside.
+
+    Raises:
+        BadPrompt: a prompt cannot be drawn.
+        BadPersona: the persona is missing, damaged, or was made for another base.
+        BadBase: the base cannot be found, or is damaged.
+        BadOption: the folder cannot be written to.
+        OSError: the disk is full.
+    """
+    config = _with_file(config)
+    check_output(config.out)
+    persona = _persona(config, listener)
+    filled = [_fill(prompt, persona, listener) for prompt in config.prompts]
+    base = base_of(persona, config.base)
+    if persona is not None:
+        wear(base, persona, step=config.checkpoint)
+        adapter.scale(base, persona.recommended_scale if config.scale is None else config.scale)
+    tell_cut(base, filled, listener)
+    size = size_of(base, config.resolution)
+    jobs = list(_jobs(config, filled, _metadata(config, base, persona, size)))
+    processes().wait_for_everyone()  # all have chosen the same names before the first is taken
+    draw(
+        base,
+        jobs,
+        listener,
+        steps=config.steps,
+        guidance=config.guidance,
+        negative=config.negative,
+        size=size,
+        batch=config.batch,
+    )
+    prompts = [prompt for prompt in config.prompts for _ in range(config.n)]
+    pictures = [Picture(job.path, prompt, job.seed) for job, prompt in zip(jobs, prompts, strict=True)]
+    if processes().is_main_process and 1 < len(pictures) <= MOST_IN_GRID:
+        _grid(config, pictures, listener)
+    return pictures
+
+
+def _with_file(config: SampleConfig) -> SampleConfig:
+    """Add the prompts of a file, a line each, to those that were given; they are checked as those are."""
+    if config.prompts_file is None:
+        return config
+    try:
+        lines = config.prompts_file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        reason = "is no text" if isinstance(error, ValueError) else str(error.strerror).lower()
+        raise BadPrompt(f"The prompts in {config.prompts_file} cannot be read: {reason}.") from None
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts and not config.prompts:
+        raise BadPrompt(f"{config.prompts_file} holds no prompt. Write one on each line.")
+    return replace(config, prompts=(*config.prompts, *prompts), prompts_file=None)
+
+
+def _persona(config: SampleConfig, listener: Listener) -> Persona | None:
+    if config.persona is None and config.base is not None:
+        return None
+    persona = Persona.open(config.persona) if config.persona else Persona.newest()
+    persona.weights(config.checkpoint)  # is it there at all, before the base is loaded
+    listener(Note(f"Drawing {persona.path}: [V] {persona.class_noun} is {persona.token} {persona.class_noun}."))
+    return persona
+
+
+def _fill(prompt: str, persona: Persona | None, listener: Listener) -> str:
+    if persona is None:
+        if "[v]" in prompt.lower():
+            raise BadPrompt("[V] stands for a persona's subject. Name one with --persona, or leave [V] out.")
+        return prompt
+    filled = fill(prompt, persona.token, persona.class_noun, listener)
+    if not mentions(filled, persona.token):
+        hint = f'Your subject is "[V] {persona.class_noun}".'
+        listener(Note(f"{prompt[:60]!r} has no [V], so it shows what the base makes of it. {hint}", warning=True))
+    return filled
+
+
+def base_of(persona: Persona | None, name: str | None) -> Family:
+    """Load the base of a persona, and make sure that it is that one.
+
+    Args:
+        persona: what is to be drawn; ``None`` for a bare base.
+        name: where the base is on this machine; ``None`` for where the persona says.
+
+    Raises:
+        BadPersona: the base is not here, or is another than the persona was made for.
+        BadBase: it is damaged.
+    """
+    if persona is None:
+        return open_base(name or "clay")
+    try:
+        base = open_base(name or persona.base)
+    except BadBase as error:
+        raise BadPersona(f"{persona.path} needs the base {persona.base}. {error}") from error
+    if base.hash != persona.base_hash:
+        raise BadPersona(
+            f"{persona.path} was made for another base: {persona.base} with the hash {persona.base_hash[:12]}, "
+            f"while {base.name} has {base.hash[:12]}. Give that one, or train on this."
+        )
+    return base
+
+
+def wear(base: Family, persona: Persona, *, step: int | None = None, name: str = adapter.NAME) -> None:
+    """Attach what a persona has learnt to the base that it was made for.
+
+    Args:
+        base: as :func:`base_of` returns it.
+        persona: whose weights they are.
+        step: checkpoint that they are taken from; ``None`` for the chosen one.
+        name: what to call the adapter.
+
+    Raises:
+        BadPersona: the weights are missing, damaged or do not fit.
+    """
+    adapter.load(base, persona.weights(step), name=name)
+
+
+def tell_cut(base: Family, prompts: Sequence[str], listener: Listener) -> None:
+    """Warn of prompts that are longer than any of the base's text encoders reads."""
+    for prompt in prompts:
+        lengths = [(len(one.encode(prompt)), one.model_max_length) for one in base.tokenizers]
+        if lengths and all(length > most for length, most in lengths):
+            most = max(most for _, most in lengths)
+            hint = f"{base.name} reads {most} tokens. Put first what matters, or shorten it."
+            listener(Note(f"{prompt[:60]!r} is cut: {hint}", warning=True))
+
+
+def _metadata(config: SampleConfig, base: Family, persona: Persona | None, size: Size) -> dict[str, str]:
+    """Return what all pictures share: with the prompt and the seed, enough to draw them again."""
+    facts: dict[str, object] = {
+        "negative": config.negative,
+        "steps": config.steps or base.recipe.sample_steps,
+        "guidance": base.recipe.guidance if config.guidance is None else config.guidance,
+        "sampler": type(base.pipe.scheduler).__name__,
+        "size": f"{size[0]}x{size[1]}",
+        "base": Path(base.name).name if Path(base.name).is_dir() else base.name,
+        "base hash": base.hash,
+    }
+    if persona is not None:
+        facts |= {
+            "persona": persona.path.resolve().name,
+            "token": persona.token,
+            "class": persona.class_noun,
+            "step": config.checkpoint or persona.step,
+            "scale": persona.recommended_scale if config.scale is None else config.scale,
+        }
+    return {"Software": f"persona {__version__}", **{key: str(fact) for key, fact in facts.items()}}
+
+
+def _jobs(config: SampleConfig, filled: list[str], shared: dict[str, str]) -> Iterator[Job]:
+    seeds = range(config.seed, config.seed + config.n)
+    drawn = [(given, read, seed) for given, read in zip(config.prompts, filled, strict=True) for seed in seeds]
+    paths = free_names(config.out, [f"{slug(given)}-{seed}" for given, _, seed in drawn])
+    for (given, read, seed), path in zip(drawn, paths, strict=True):
+        yield Job(read, seed, path, {"prompt": given, "seed": str(seed), **shared})
+
+
+def _grid(config: SampleConfig, pictures: list[Picture], listener: Listener) -> None:
+    """Lay all pictures out, a row or more for each prompt."""
+    rows = []
+    for first in range(0, len(pictures), config.n):
+        part = pictures[first : first + config.n]
+        shown = [(Image.open(picture.path), f"seed {picture.seed}") for picture in part]
+        rows.append(Row(part[0].prompt, shown))
+    (path,) = free_names(config.out, ["grid"])
+    save(sheet(rows), path, {})
+    listener(Note(f"All of them side by side: {path}"))

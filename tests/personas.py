@@ -1,0 +1,26 @@
+"""Personas of a tiny base whose adapter is random but not nothing, as if something had been learnt."""
+
+from pathlib import Path
+
+import torch
+
+from persona import adapter, families
+from persona.folder import ADAPTER, Persona
+
+
+def make(folder: Path, base_folder: Path, *, token: str = "zwx", class_noun: str = "dog", seed: int = 0) -> Persona:
+    """Write a persona, with checkpoints of the steps 1 and 2."""
+    base = families.load(str(base_folder), device="cpu")
+    how = adapter.Make(rank=2, alpha=2, targets=base.targets)
+    parameters = [p for part in adapter.attach(base, how, seed=seed).values() for p in part]
+    random = torch.Generator().manual_seed(seed)
+    for step in (1, 2):
+        for parameter in parameters:
+            parameter.data = torch.randn(parameter.shape, generator=random) * 0.5
+        path = folder / f"checkpoints/{step:06}" / ADAPTER
+        path.parent.mkdir(parents=True)
+        path.write_bytes(adapter.save(base))
+    persona = Persona(
+        path=folder, token=token, class_noun=class_noun, base=str(base_folder), base_hash=base.hash, step=2
+    )
+    return persona.write(path)

@@ -1,0 +1,122 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from persona import families, priors
+from persona.config import PriorsConfig
+from persona.events import Event, Note, Progress
+from persona.families import Family
+
+
+@pytest.fixture(scope="module")
+def base(base_folder: Callable[..., Path]) -> Family:
+    return families.load(str(base_folder("sd-v-zero")), device="cpu")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> PriorsConfig:
+    return PriorsConfig(class_noun="dog", n=5, steps=2, store=tmp_path / "store")
+
+
+def pixels(path: Path) -> Any:
+    with Image.open(path) as image:
+        return np.asarray(image, int)
+
+
+def test_pictures_are_drawn_once_and_found_again(base: Family, config: PriorsConfig) -> None:
+    events: list[Event] = []
+    drawn = priors.ensure(config, base, events.append)
+    assert [path.name for path in drawn] == [f"{seed}.png" for seed in range(5)]
+    assert events[-1] == Progress("Drawing the class", 5, 5)
+    times = [path.stat().st_mtime_ns for path in drawn]
+
+    again: list[Event] = []
+    assert priors.ensure(config, base, again.append) == drawn
+    assert [path.stat().st_mtime_ns for path in drawn] == times
+    assert again == [Note("5 of 5 pictures of the class were there already.")]
+
+
+def test_each_has_its_own_seed_and_depends_on_nothing_else(base: Family, config: PriorsConfig, tmp_path: Path) -> None:
+    together = priors.ensure(config, base)
+    alone = priors.ensure(replace(config, n=1, seed=3, batch=1, store=tmp_path / "other"), base)
+    assert abs(pixels(together[3]) - pixels(alone[0])).max() <= 1  # sums of floats in another order
+    assert abs(pixels(together[3]) - pixels(together[4])).max() > 1
+
+
+def test_they_are_drawn_by_the_ancestral_sampler(base: Family, config: PriorsConfig) -> None:
+    (first, *_) = priors.ensure(config, base)
+    (wanted,) = base.draw(["a dog"], [0], steps=2, ancestral=True)
+    (other,) = base.draw(["a dog"], [0], steps=2)
+    assert abs(pixels(first) - np.asarray(wanted, int)).max() <= 1
+    assert abs(pixels(first) - np.asarray(other, int)).max() > 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"prompt": ("a big dog",)}, {"steps": 3}, {"guidance": 2.0}, {"resolution": 64}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_other_settings_are_other_pictures(base: Family, config: PriorsConfig, changed: dict[str, Any]) -> None:
+    config = replace(config, n=1)
+    assert not set(priors.ensure(config, base)) & set(priors.ensure(replace(config, **changed), base))
+
+
+def test_another_base_has_other_pictures(base: Family, config: PriorsConfig, base_folder: Callable[..., Path]) -> None:
+    config = replace(config, n=1)
+    other = families.load(str(base_folder("sd-eps")), device="cpu")
+    assert not set(priors.ensure(config, base)) & set(priors.ensure(config, other))
+
+
+def test_what_is_named_is_the_same_as_what_is_left_out(base: Family, config: PriorsConfig) -> None:
+    config = replace(config, n=1)
+    named = replace(config, prompt=("a dog",), guidance=base.recipe.guidance, resolution=base.resolution)
+    assert priors.ensure(config, base) == priors.ensure(named, base)
+
+
+def test_a_run_that_was_killed_goes_on(base: Family, config: PriorsConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.done >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        priors.ensure(replace(config, batch=1), base, stop)
+    kept = sorted(config.store.rglob("*.png")) if config.store else []
+    assert [path.name for path in kept] == ["0.png", "1.png"]
+    times = [path.stat().st_mtime_ns for path in kept]
+    assert len(priors.ensure(config, base)) == 5
+    assert [path.stat().st_mtime_ns for path in kept] == times
+
+
+def test_a_damaged_picture_is_drawn_again(base: Family, config: PriorsConfig) -> None:
+    first, second, *_ = priors.ensure(config, base)
+    whole, sound = pixels(first), second.stat().st_mtime_ns
+    first.write_bytes(first.read_bytes()[:-30])
+    priors.ensure(config, base)
+    assert np.array_equal(pixels(first), whole)
+    assert second.stat().st_mtime_ns == sound
+
+
+def test_prompts_share_the_number_and_more_pictures_add_to_those_there(base: Family, config: PriorsConfig) -> None:
+    config = replace(config, prompt=("a dog", "a red dog"), n=3)
+    few = priors.ensure(config, base)
+    more = priors.ensure(replace(config, n=4), base)
+    assert more[:3] == few
+    assert [path.name for path in more] == ["0.png", "0.png", "1.png", "1.png"]
+    assert len({path.parent for path in more}) == 2
+    assert json.loads((few[1].parent / "about.json").read_text())["prompt"] == "a red dog"
+
+
+def test_the_command_loads_the_base_and_uses_the_users_cache(
+    base_folder: Callable[..., Path], own_cache: Path, base: Family
+) -> None:
+    config = PriorsConfig(class_noun="cat", base=str(base_folder("sd-v-zero")), n=1, steps=1)
+    (path,) = priors.gen_priors(config)
+    assert path.is_relative_to(own_cache / "persona" / "priors")
+    assert priors.ensure(config, base) == [path]
+    assert str(base_folder("sd-v-zero")) not in (path.parent / "about.json").read_text()

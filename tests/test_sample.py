@@ -1,0 +1,249 @@
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import personas
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from persona import drawing, families
+from persona.config import SampleConfig
+from persona.errors import BadOption, BadPersona, BadPrompt
+from persona.events import Event, Note, Progress
+from persona.families import Family
+from persona.folder import Persona
+from persona.sample import sample
+from persona.sheet import Row, sheet
+
+
+@pytest.fixture(scope="module")
+def persona(base_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Persona:
+    return personas.make(tmp_path_factory.mktemp("personas") / "dog-zwx", base_folder("sd-v-zero"))
+
+
+@pytest.fixture
+def here(persona: Persona, base_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder that has the persona, and its base under the name that it remembers."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(persona.path, tmp_path / "personas" / "dog-zwx")
+    Path("sd-v-zero").symlink_to(base_folder("sd-v-zero"))
+    return tmp_path
+
+
+def config(*prompts: str, **options: Any) -> SampleConfig:
+    return SampleConfig(prompts=prompts or ("a [V] dog on the beach",), **{"n": 2, "steps": 2, **options})
+
+
+def pixels(path: Path) -> Any:
+    with Image.open(path) as image:
+        return np.asarray(image, int)
+
+
+def apart(first: Path, second: Path) -> int:
+    return int(abs(pixels(first) - pixels(second)).max())
+
+
+def notes(events: list[Event]) -> str:
+    return "\n".join(event.text for event in events if isinstance(event, Note))
+
+
+def test_the_newest_persona_is_drawn_and_named(here: Path) -> None:
+    events: list[Event] = []
+    pictures = sample(config(), events.append)
+    assert [(picture.path.name, picture.seed) for picture in pictures] == [
+        ("a-v-dog-on-the-beach-0.png", 0),
+        ("a-v-dog-on-the-beach-1.png", 1),
+    ]
+    assert all(picture.prompt == "a [V] dog on the beach" for picture in pictures)
+    assert "personas/dog-zwx: [V] dog is zwx dog" in notes(events)
+    assert Progress("Drawing", 2, 2) in events
+    assert not any(event.warning for event in events if isinstance(event, Note))
+    assert Path("pictures/grid.png").exists()
+
+
+def test_pictures_carry_what_draws_them_again(here: Path) -> None:
+    (_, picture) = sample(config(seed=4, guidance=3.0, negative="grass", scale=0.5))
+    with Image.open(picture.path) as image:
+        facts = image.info
+    assert facts["prompt"] == "a [V] dog on the beach"
+    assert facts["negative"] == "grass"
+    assert (facts["seed"], facts["steps"], facts["guidance"], facts["scale"]) == ("5", "2", "3.0", "0.5")
+    assert (facts["sampler"], facts["size"]) == ("DDIMScheduler", "32x32")
+    assert (facts["persona"], facts["token"], facts["class"], facts["step"]) == ("dog-zwx", "zwx", "dog", "2")
+    assert facts["base"] == "sd-v-zero"
+    assert len(facts["base hash"]) == 64
+    assert str(here) not in str(facts)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_each_picture_can_be_drawn_again_alone(here: Path, batch: int) -> None:
+    together = sample(config("a [V] dog", "a red [V] dog", n=3, batch=batch))
+    (alone,) = sample(config("a red [V] dog", n=1, seed=2))
+    assert apart(together[5].path, alone.path) <= 1  # sums of floats in another order
+    assert apart(together[4].path, alone.path) > 1
+    assert apart(together[2].path, alone.path) > 1
+
+
+def test_strength_and_checkpoint_change_the_picture(here: Path) -> None:
+    (whole,), (half,), (first,), (none,), (bare,) = (
+        sample(config("a zwx dog", n=1, **options))
+        for options in ({}, {"scale": 0.5}, {"checkpoint": 1}, {"scale": 0.0}, {"base": "sd-v-zero"})
+    )
+    assert min(apart(whole.path, other.path) for other in (half, first, bare)) > 1
+    assert apart(none.path, bare.path) == 0
+
+
+def test_nothing_that_exists_is_overwritten(here: Path) -> None:
+    (first,) = sample(config(n=1))
+    before = first.path.read_bytes()
+    (second,) = sample(config(n=1))
+    assert second.path.name == "a-v-dog-on-the-beach-0-2.png"
+    assert first.path.read_bytes() == before
+
+
+def test_prompts_from_a_file(here: Path) -> None:
+    Path("prompts.txt").write_text("\ufeffa [V] dog in snow\n\n  a red [V] dog  \n", encoding="utf-8")
+    pictures = sample(SampleConfig(prompts=("a [V] dog",), prompts_file=Path("prompts.txt"), n=1, steps=1))
+    assert [picture.prompt for picture in pictures] == ["a [V] dog", "a [V] dog in snow", "a red [V] dog"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no such file"), (b"\xff\xfe\xfa", "no text"), (b"\n \n", "no prompt"), (b"x" * 10_000, "10000 char")],
+)
+def test_files_of_prompts_that_are_refused(here: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        Path("prompts.txt").write_bytes(content)
+    with pytest.raises(BadPrompt, match=message):
+        sample(SampleConfig(prompts_file=Path("prompts.txt")))
+    assert not Path("pictures").exists()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "advice"),
+    [
+        ("a [V] on the beach", "does not say dog"),
+        ("a red car", "has no [V]"),
+        ("a [V] dog " + "in the snow " * 20, "is cut"),
+    ],
+)
+def test_prompts_that_get_a_word_of_advice(here: Path, prompt: str, advice: str) -> None:
+    events: list[Event] = []
+    sample(config(prompt, n=1, steps=1), events.append)
+    assert advice in notes(events)
+
+
+def test_a_bare_base_knows_no_subject(here: Path) -> None:
+    with pytest.raises(BadPrompt, match="--persona"):
+        sample(config("a [V] dog", base="sd-v-zero"))
+    (picture,) = sample(config("a dog", base="sd-v-zero", n=1))
+    with Image.open(picture.path) as image:
+        assert "persona" not in image.info
+
+
+def test_a_persona_of_another_base_is_refused(here: Path, base_folder: Callable[..., Path]) -> None:
+    Path("sd-v-zero").unlink()
+    Path("sd-v-zero").symlink_to(base_folder("sd-v"))
+    with pytest.raises(BadPersona, match="was made for another base"):
+        sample(config())
+    Path("sd-v-zero").unlink()
+    with pytest.raises(BadPersona, match="needs the base sd-v-zero"):
+        sample(config())
+    assert not Path("pictures").exists()
+
+
+def test_what_is_refused_before_the_base_is_loaded(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "load", None)
+    with pytest.raises(BadPersona, match="no checkpoint of step 7"):
+        sample(config(checkpoint=7))
+    Path("file").write_text("")
+    with pytest.raises(BadOption, match="--out"):
+        sample(config(out=Path("file/pictures")))
+    shutil.rmtree("personas")
+    with pytest.raises(BadPersona, match="persona train"):
+        sample(config())
+
+
+@given(
+    stems=st.lists(st.sampled_from(["a", "b", "a-2", "grid"]), max_size=8), there=st.sets(st.sampled_from(["a", "b"]))
+)
+def test_names_are_free_and_differ(tmp_path_factory: pytest.TempPathFactory, stems: list[str], there: set[str]) -> None:
+    folder = tmp_path_factory.mktemp("out")
+    for name in there:
+        (folder / f"{name}.png").touch()
+    paths = list(drawing.free_names(folder, stems))
+    assert len(set(paths)) == len(stems)
+    assert not any(path.exists() for path in paths)
+
+
+def test_short_memory_makes_smaller_batches(
+    base_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = families.load(str(base_folder("sd-v-zero")), device="cpu")
+    whole = Family.draw
+
+    def tight(self: Family, prompts: list[str], seeds: list[int], **how: Any) -> list[Image.Image]:
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return whole(self, prompts, seeds, **how)
+
+    monkeypatch.setattr(Family, "draw", tight)
+    jobs = [drawing.Job("a dog", seed, tmp_path / f"{seed}.png") for seed in range(5)]
+    events: list[Event] = []
+    drawing.draw(base, jobs, events.append, steps=1, size=(32, 32))
+    assert all(job.path.exists() for job in jobs)
+    assert "drawing 2 at a time" in notes(events)
+
+
+def test_two_processes_share_the_work(here: Path) -> None:
+    program = (
+        "from pathlib import Path; from persona.config import SampleConfig; from persona.sample import sample\n"
+        "totals = []\n"
+        "config = SampleConfig(prompts=('a [V] dog',), n=3, steps=2, out=Path('shared'))\n"
+        "made = sample(config, lambda event: totals.append(getattr(event, 'total', None)))\n"
+        "print(len(made), max(filter(None, totals)))"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | group | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=environment | {"RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    assert [run.communicate(timeout=240)[0].split() for run in runs] == [["3", "2"], ["3", "1"]]
+    shared = sorted(Path("shared").glob("a-*.png"))
+    alone = sorted(picture.path for picture in sample(config("a [V] dog", n=3)))
+    assert [path.name for path in shared] == [path.name for path in alone]
+    assert max(map(apart, shared, alone)) <= 1
+    assert Path("shared/grid.png").exists()
+
+
+def test_a_sheet_shows_every_picture_and_caption() -> None:
+    red, blue = Image.new("RGB", (40, 20), "red"), Image.new("RGB", (600, 300), "blue")
+    rows = [Row("a caption " * 30, [(red, "seed 0"), (blue, "seed 1"), (red, "")]), Row("", [(blue, "")])]
+    page = sheet(rows, columns=2)
+    colours = {colour: number for number, colour in page.getcolors(page.width * page.height) or ()}
+    assert page.width == 2 * 256 + 3 * 8
+    assert colours[255, 0, 0] == 2 * 40 * 20
+    assert colours[0, 0, 255] == 2 * 256 * 128
+
+
+@given(caption=st.text(), columns=st.integers(1, 4), number=st.integers(1, 6))
+def test_any_caption_can_be_set(caption: str, columns: int, number: int) -> None:
+    page = sheet([Row(caption, [(Image.new("L", (30, 30)), caption)] * number)], columns)
+    assert page.mode == "RGB"
