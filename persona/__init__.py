@@ -6,7 +6,9 @@ dog = persona.train(persona.TrainConfig(photos="photos", class_noun="dog"))
 persona.sample(persona.SampleConfig(prompts=("a [V] dog on the beach",)))
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from persona.config import InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
@@ -49,14 +51,24 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Import what needs torch when it is first asked for, so that ``persona --help`` answers at once.
+class _Public(ModuleType):
+    """The package, whose functions bear the names of their modules and keep them.
 
-    All of it together: importing ``persona.interpolate`` would otherwise leave the module ``persona.sample`` where
-    the function of that name belongs.
+    Importing ``persona.sample`` would put the module in the function's place, for whoever imports it.
     """
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    modules = {public: import_module(f"{__name__}.{module}") for public, module in _LAZY.items()}
-    globals().update({public: getattr(module, public) for public, module in modules.items()})
-    return globals()[name]
+
+    def __getattr__(self, name: str) -> object:
+        """Import what needs torch when it is first asked for, so that ``persona --help`` answers at once."""
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _LAZY and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return __all__
+
+
+sys.modules[__name__].__class__ = _Public
