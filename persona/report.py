@@ -22,7 +22,7 @@ Points = Sequence[tuple[float, float]]
 """A curve: (step, value) in the order of the steps."""
 
 _LARGEST = 384  # pixels a side: photos of a camera would make the page tens of megabytes
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 220, 56, 28, 12
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 240, 56, 28, 20
 _DOTS = 60  # more points than this are a noisy curve: it is drawn faint, with its running mean above it
 _ROWS = 50  # of the table that stands beside a curve
 
@@ -36,25 +36,27 @@ body { margin: 0 auto; padding: 1.5rem; max-width: 68rem; font: 1rem/1.5 system-
        color: var(--ink); background: var(--paper); overflow-wrap: anywhere }
 h1 { margin: 0 0 1rem; line-height: 1.2 }
 h2 { margin: 2.5rem 0 .75rem; border-bottom: 1px solid var(--line) }
+#curves figure { display: inline-block; width: min(31.5rem, 100%); padding-right: 1rem; vertical-align: top }
 h3 { margin: 1.25rem 0 .5rem; font-size: 1rem }
 nav a { margin-right: 1rem }
 a { color: var(--accent) }
 a:focus-visible, summary:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .75rem;
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: .75rem;
             margin: 0; padding: 0; list-style: none }
 figure { margin: 0; break-inside: avoid }
 img { display: block; width: 100%; height: auto; border-radius: 4px }
 figcaption, .soft, text { font-size: .8rem; color: var(--soft); fill: var(--soft) }
-svg { display: block; width: 100%; max-width: 40rem; height: auto }
+svg { display: block; width: 100%; height: auto }
 svg .axis { stroke: var(--line) }
 svg .curve { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round }
 svg .raw { opacity: .3; stroke-width: 1 }
 svg .dot { fill: var(--accent) }
+svg text { font-size: 14px }
 svg .chosen { stroke: var(--ink); stroke-dasharray: 4 3 }
 table { border-collapse: collapse }
+caption { text-align: left }
 th, td { padding: .2rem 1.25rem .2rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
 td { font-variant-numeric: tabular-nums }
-.chosen-row { outline: 2px solid var(--accent); outline-offset: 6px; border-radius: 2px }
 @media print { nav, details:not([open]) { display: none } body { max-width: none; padding: 0 } }
 """
 
@@ -165,6 +167,8 @@ def _chart(name: str, points: Points, chosen: float | None) -> str:
         return ""
     (first_x, first_y), (last_x, last_y) = finite[0], finite[-1]
     summary = f"{name}: from {first_y:.4g} at {first_x:g} to {last_y:.4g} at {last_x:g}"
+    if chosen is not None:
+        summary += f", kept at {chosen:g}"
     return (
         f"<figure><h3>{escape(name)}</h3>"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(summary)}">'
@@ -197,7 +201,10 @@ def _drawn(points: Points, chosen: float | None) -> str:
     ]
     if chosen is not None and x_low <= chosen <= x_high:
         x = f"{across(chosen):.1f}"
-        parts.append(f'<line class="chosen" x1="{x}" x2="{x}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
+        parts.append(
+            f'<line class="chosen" x1="{x}" x2="{x}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>'
+            f'<text x="{x}" y="{_TOP - 3}" text-anchor="middle">kept</text>'
+        )
     if len(points) > _DOTS:
         parts += [line(_thinned(points, 2 * _WIDTH), "curve raw"), line(_smoothed(points), "curve")]
     else:
