@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from persona import __version__
 from persona.cli import app
 from persona.cli.options import EXPERTS
-from persona.config import PriorsConfig, SampleConfig, TrainConfig
+from persona.config import InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
 from persona.errors import BadPhotos
 from persona.events import Event, Listener, Note, Progress
 
@@ -192,8 +192,14 @@ def test_people_read_stderr_and_machines_stdout(training: Callable[..., object])
     assert "The background is [the same] everywhere." in made["notes"]
     assert "! The background is [the same] everywhere." in result.stderr
     assert "Training: 400/400  loss 0.125" in result.stderr
-    assert 'persona sample "a [V] dog on the beach"' in result.stderr
+    assert "persona sample 'a [V] dog on the beach'" in result.stderr
     assert run(*TRAIN).stdout == ""
+
+
+def test_the_next_command_finds_what_was_made(training: Callable[..., object], tmp_path: Path) -> None:
+    training()
+    said = run(*TRAIN, "--base", str(tmp_path), COLUMNS="300").stderr
+    assert f"'a [V] dog on the beach' --persona personas/dog-sks --base {tmp_path}" in said
 
 
 def test_clay_is_named_once(training: Callable[..., object]) -> None:
@@ -255,6 +261,26 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
         ("a cat", 0),
         ("a cat", 1),
     ]
+    assert "persona interpolate 'a [V] dog' --seed 0 --seed 1" in drawn.stderr
+
+
+def test_interpolate(stand_in: Callable[..., None], tmp_path: Path) -> None:
+    def interpolate(config: InterpolateConfig, listener: Listener) -> Any:
+        return SimpleNamespace(
+            what="the base to dog-sks",
+            folder=config.out,
+            paths=(config.out / "frame-0000.png", config.out / "frame-0001.png"),
+            places=(0.0, 1.0),
+            distances=(0.3,),
+            strip=config.out / "strip.png",
+            animations=(config.out / "series.webp",),
+        )
+
+    stand_in("interpolate", interpolate)
+    result = run("interpolate", "a [V] dog", "--frames", "2", "--out", str(tmp_path), "--json")
+    made = json.loads(result.stdout)
+    assert (made["between"], len(made["frames"]), made["distances"]) == ("the base to dog-sks", 2, [0.3])
+    assert "2 frames, from the base to dog-sks." in result.stderr
 
 
 # How it ends

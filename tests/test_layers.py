@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "persona"
 
 LAYERS = [
     {"errors"},
-    {"events", "config", "atomic", "eye", "sheet"},
-    {"noise", "photos", "identity", "report"},
+    {"events", "config", "atomic", "eye", "sheet", "between"},
+    {"noise", "photos", "identity", "report", "film"},
     {"families"},
     {"adapter"},
     {"folder", "drawing"},

@@ -97,7 +97,7 @@ def train(config: TrainConfig, json: bool) -> None:
                 *_scored(made.scores),
                 f"Look at it: {made.path / 'report.html'}",
             ],
-            f'persona sample "a [V] {made.class_noun} on the beach"{_where(made.path)}',
+            f"persona sample {shlex.quote(f'a [V] {made.class_noun} on the beach')}{_where(made.path, config.base)}",
             {
                 "persona": str(made.path),
                 "token": made.token,
@@ -122,12 +122,14 @@ def sample(config: SampleConfig, json: bool) -> None:
         from persona.sample import sample
 
         pictures = sample(config, display)
+    owners = {"--persona": config.persona, "--base": config.base}
     display.close(
         "sample",
         Outcome(
             f"{len(pictures)} pictures in {config.out}",
             [f"{picture.path.name}: {picture.prompt}" for picture in pictures[:: config.n]],
-            f'persona interpolate "{pictures[0].prompt}" --seed {config.seed} --seed {config.seed + 1}',
+            f"persona interpolate {shlex.quote(pictures[0].prompt)} --seed {config.seed} --seed {config.seed + 1}"
+            + "".join(f" {flag} {shlex.quote(str(given))}" for flag, given in owners.items() if given),
             {
                 "folder": str(config.out),
                 "pictures": [{"path": str(p.path), "prompt": p.prompt, "seed": p.seed} for p in pictures],
@@ -142,8 +144,35 @@ def sample(config: SampleConfig, json: bool) -> None:
 def interpolate(config: InterpolateConfig, json: bool) -> None:
     """Draw a smooth series between two things.
 
-    Two prompts, two seeds, two personas, or else the base and the persona: what it goes between is what is given twice.
+    Two prompts, two personas or two seeds; with one of each, from the base to the persona.
     """
+    from persona.cli.display import Display, Outcome
+
+    with Display() as display:
+        from persona.interpolate import interpolate
+
+        series = interpolate(config, display)
+    display.close(
+        "interpolate",
+        Outcome(
+            str(series.folder),
+            [
+                f"{len(series.paths)} frames, from {series.what}.",
+                f"Look at it: {series.strip.name}, {', '.join(path.name for path in series.animations)}",
+            ],
+            "",
+            {
+                "folder": str(series.folder),
+                "between": series.what,
+                "frames": [str(path) for path in series.paths],
+                "places": list(series.places),
+                "distances": list(series.distances),
+                "strip": str(series.strip),
+                "animations": [str(path) for path in series.animations],
+            },
+        ),
+        as_json=json,
+    )
 
 
 @app.command(cls=Command)
@@ -163,8 +192,11 @@ def _base(base: str) -> str:
     return "" if base == "clay" else f" --base {shlex.quote(base)}"
 
 
-def _where(folder: Path) -> str:
-    return "" if folder.parent == Path("personas") else f" --persona {shlex.quote(str(folder))}"
+def _where(folder: Path, base: str) -> str:
+    """Say where a persona is, if not where it is looked for, and its base, if only this machine knows it."""
+    local = Path(base).is_dir()
+    named = f" --persona {shlex.quote(str(folder))}" if local or folder.parent != Path("personas") else ""
+    return named + (f" --base {shlex.quote(base)}" if local else "")
 
 
 def _scored(scores: Mapping[str, float]) -> list[str]:
