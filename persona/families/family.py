@@ -133,8 +133,8 @@ class Family:
         latents = posterior.mean.float() + posterior.std.float() * noise
         if not latents.isfinite().all():
             raise BadBase(f"The autoencoder of {self.name} overflows in {self.dtype}. Give --precision fp32.")
-        shift, scale = vae.config.shift_factor or 0.0, float(vae.config.scaling_factor)
-        return (latents - shift) * scale
+        scaled: Tensor = (latents - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
+        return scaled
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Encode prompts anew, with a gradient where the text encoders are adapted; one row a prompt."""

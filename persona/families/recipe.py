@@ -13,6 +13,7 @@ class Recipe:
 
     Attributes:
         resolution: side of the pictures in pixels; ``None`` for the base's own.
+        widest: longest side over shortest of the pictures that the base was made for; 1 for squares only.
         steps_per_photo: training steps for each photo ...
         least_steps: ... but no fewer ...
         most_steps: ... and no more.
@@ -33,6 +34,7 @@ class Recipe:
     """
 
     resolution: int | None = None
+    widest: float = 2.0
     steps_per_photo: int = 100
     least_steps: int = 400
     most_steps: int = 800

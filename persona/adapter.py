@@ -1,0 +1,241 @@
+"""The few weights that learn: attached to a frozen base by peft, and kept in one safetensors file.
+
+The file's keys are those that diffusers reads (``unet.<module>.lora_A.weight``); its metadata says how the adapter was
+made, so that loading needs nothing else. A base may carry several adapters under different names; what they add up to
+is the sum of their products ``B A``, each times its strength.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoHaConfig, LoKrConfig, LoraConfig, OFTConfig, PeftConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from persona.errors import BadOption, BadPersona
+from persona.families import Family
+
+NAME = "persona"
+"""What peft calls the adapter where there is only one."""
+
+_MAKE = "persona"  # key of the metadata that says how the adapter was made
+_LORA = ("lora", "dora", "rslora")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Make:
+    """How an adapter is made.
+
+    Attributes:
+        kind: lora (Hu et al., 2106.09685), dora (2402.09353), rslora (2312.03732), loha (2108.06098),
+            lokr (2212.10650) or oft (2306.07280).
+        rank: of each product of two factors; of oft, the side of its rotated blocks.
+        alpha: the product counts ``alpha / rank`` (rslora: ``alpha / sqrt(rank)``); oft has none.
+        targets: modules of the denoiser, by the end of their names.
+        text_targets: modules of the text encoders; none leaves them as they are.
+    """
+
+    kind: str = "lora"
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    text_targets: tuple[str, ...] = ()
+
+
+def attach(base: Family, make: Make, *, seed: int = 0, name: str = NAME) -> dict[str, list[nn.Parameter]]:
+    """Add an untrained adapter: the base predicts exactly what it did before.
+
+    Args:
+        base: gets the adapter beside those that it may have.
+        make: what kind, how large and where.
+        seed: of the random factors.
+        name: what to call it; no number, which would look like the name of a module.
+
+    Returns:
+        The float32 parameters to train, by the component of the pipeline that they sit in, the denoiser first.
+
+    Raises:
+        BadOption: the denoiser has no module of those names.
+    """
+    parts = {base.denoiser_name: (base.denoiser, make.targets)}
+    parts |= {key: (encoder, make.text_targets) for key, encoder in base.text_encoders.items()}
+    found = {key: part for key, part in parts.items() if _has(*part)}
+    if base.denoiser_name not in found:
+        raise BadOption(f"{base.name} has no module named {', '.join(make.targets)}. Leave --target out.")
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are what is wanted
+        torch.manual_seed(seed)
+        for module, targets in found.values():
+            inject_adapter_in_model(_config(make, targets), module, adapter_name=name)
+            module.peft_config[name].persona = make
+    for layer in _layers(base):
+        layer.set_adapter(list(base.denoiser.peft_config))
+        # Forward passes in bf16 run under autocast: casting their input to float32 first would only cost a copy.
+        layer.cast_input_dtype_enabled = base.dtype == torch.float32
+    parameters = {
+        key: [p for path, p in module.named_parameters() if p.requires_grad and f".{name}." in f"{path}."]
+        for key, (module, _) in found.items()
+    }
+    for parameter in (p for part in parameters.values() for p in part):
+        parameter.data = parameter.data.float()
+    return parameters
+
+
+def _has(module: nn.Module, targets: tuple[str, ...]) -> bool:
+    return any(f".{name}".endswith(f".{target}") for name, _ in module.named_modules() for target in targets)
+
+
+def _config(make: Make, targets: tuple[str, ...]) -> PeftConfig:
+    where = {"target_modules": list(targets)}
+    match make.kind:
+        case "loha":
+            return LoHaConfig(r=make.rank, alpha=make.alpha, **where)
+        case "lokr":
+            return LoKrConfig(r=make.rank, alpha=make.alpha, **where)
+        case "oft":
+            return OFTConfig(r=0, oft_block_size=make.rank, **where)
+        case kind:
+            variant = {"use_dora": kind == "dora", "use_rslora": kind == "rslora"}
+            return LoraConfig(r=make.rank, lora_alpha=make.alpha, **variant, **where)
+
+
+def save(base: Family, *, name: str = NAME) -> bytes:
+    """Return an adapter as the bytes of a safetensors file; its tensors are exactly the adapter's."""
+    weights: dict[str, Tensor] = {}
+    configs: dict[str, Any] = {}
+    make: Make = base.denoiser.peft_config[name].persona
+    for key, module in _adapted(base, name).items():
+        state = get_peft_model_state_dict(module, adapter_name=name)
+        weights |= {f"{key}.{weight}": value.detach().cpu().contiguous() for weight, value in state.items()}
+        configs |= {f"{key}.{field}": value for field, value in module.peft_config[name].to_dict().items()}
+    metadata = {"format": "pt", _MAKE: json.dumps(asdict(make))}
+    if make.kind in _LORA:  # diffusers knows no others; without this it would take alpha for the rank
+        metadata["lora_adapter_metadata"] = json.dumps(configs, default=sorted)  # only its sets are not JSON
+    return to_bytes(weights, metadata)
+
+
+def load(base: Family, path: Path, *, name: str = NAME) -> dict[str, list[nn.Parameter]]:
+    """Attach an adapter that was saved, beside those that the base may have, and return its parameters.
+
+    Raises:
+        BadPersona: the file is damaged, is no safetensors, was not written here, or was made for another base. The
+            base stays as it was.
+    """
+    make, weights = _read(path)
+    parameters = attach(base, make, name=name)
+    for key, module in _adapted(base, name).items():
+        state = {weight.removeprefix(f"{key}."): weights.pop(weight) for weight in list(weights) if _of(weight, key)}
+        wanted = get_peft_model_state_dict(module, adapter_name=name)
+        if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in wanted.items()}:
+            detach(base, name=name)
+            raise BadPersona(f"{path} was made for another base than {base.name}. Give the one that it was made for.")
+        set_peft_model_state_dict(module, state, adapter_name=name)
+    if weights:
+        detach(base, name=name)
+        raise BadPersona(f"{path} adapts {next(iter(weights))}, which {base.name} has not. Give its own base.")
+    return parameters
+
+
+def _read(path: Path) -> tuple[Make, dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            made: dict[str, Any] = json.loads((file.metadata() or {})[_MAKE])
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no mapping
+        for targets in ("targets", "text_targets"):
+            made[targets] = tuple(made[targets])
+        return Make(**made), weights
+    except (OSError, SafetensorError) as error:
+        raise BadPersona(f"{path} cannot be read: it is missing, damaged or no safetensors file.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadPersona(f"{path} does not say how it was made. Take an adapter that persona has written.") from error
+
+
+def scale(base: Family, strength: float | Mapping[str, float]) -> None:
+    """Set how much adapters count.
+
+    Args:
+        base: carries them.
+        strength: of the one adapter, or of each by name; 0 takes an adapter out, so that the base alone is exact.
+
+    Raises:
+        BadOption: an oft adapter is neither 0 nor 1: it rotates, and half a rotation is not defined.
+    """
+    strengths = strength if isinstance(strength, Mapping) else {NAME: strength}
+    for name, value in strengths.items():
+        if value not in (0, 1) and base.denoiser.peft_config[name].persona.kind == "oft":
+            raise BadOption("An oft adapter can only be on or off: give --scale 1 or 0.")
+    active = [name for name, value in strengths.items() if value]
+    for layer in _layers(base):
+        layer.enable_adapters(enabled=bool(active))
+        if active:
+            layer.set_adapter(active)
+        for name in active:
+            if base.denoiser.peft_config[name].persona.kind != "oft":
+                layer.set_scale(name, strengths[name])
+
+
+@contextmanager
+def off(base: Family) -> Iterator[None]:
+    """Let the base predict as it did without its adapters, which learn nothing meanwhile."""
+    layers = list(_layers(base))
+    for layer in layers:
+        layer.enable_adapters(enabled=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(enabled=True)
+
+
+def detach(base: Family, *, name: str = NAME) -> None:
+    """Take an adapter away; with the last one, the layers are those of the base again."""
+    for module in _adapted(base, name).values():
+        del module.peft_config[name]
+        for path, layer in list(module.named_modules()):
+            if isinstance(layer, BaseTunerLayer):
+                layer.set_adapter([other for other in layer.active_adapters if other != name])
+                layer.delete_adapter(name)
+                if not module.peft_config:
+                    module.set_submodule(path, layer.get_base_layer())
+        if not module.peft_config:
+            del module.peft_config
+
+
+def delta(base: Family, *, name: str = NAME) -> dict[str, Tensor]:
+    """Return what an adapter adds to each weight at strength 1, float32, by the name of the module.
+
+    Raises:
+        BadOption: it is an oft adapter, which multiplies instead.
+    """
+    if base.denoiser.peft_config[name].persona.kind == "oft":
+        raise BadOption("An oft adapter adds nothing to weights: it rotates them.")
+    return {
+        f"{key}.{path}": layer.get_delta_weight(name).detach().float()
+        for key, module in _adapted(base, name).items()
+        for path, layer in module.named_modules()
+        if isinstance(layer, BaseTunerLayer)
+    }
+
+
+def _of(weight: str, component: str) -> bool:
+    return weight.startswith(f"{component}.")
+
+
+def _adapted(base: Family, name: str) -> dict[str, Any]:
+    """Return the components that carry an adapter."""
+    parts: dict[str, Any] = {base.denoiser_name: base.denoiser, **base.text_encoders}
+    return {key: part for key, part in parts.items() if name in getattr(part, "peft_config", {})}
+
+
+def _layers(base: Family) -> Iterator[Any]:
+    for part in (base.denoiser, *base.text_encoders.values()):
+        yield from (module for module in part.modules() if isinstance(module, BaseTunerLayer))

@@ -1,0 +1,89 @@
+"""Teach a base model one subject: photos in, a persona out."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from persona import checkpoints, families, identity
+from persona.config import TrainConfig
+from persona.errors import NoSpace
+from persona.events import Listener, silent
+from persona.families import Family
+from persona.folder import Persona, folder_for
+from persona.identity import Token
+from persona.photos import read
+from persona.train.run import Run
+
+__all__ = ["train"]
+
+
+def train(config: TrainConfig, listener: Listener = silent) -> Persona:
+    """Learn the subject of a few photos.
+
+    The same call goes on with a run that was stopped, however it was stopped, to the bit; where the persona is
+    finished it only opens it. Under ``accelerate launch`` the processes share each step.
+
+    Args:
+        config: what to learn, and how; what it leaves open is as the base recommends.
+        listener: told how far it is, and what could be better.
+
+    Raises:
+        PersonaError: whatever the user can mend; what was there before is untouched.
+    """
+    accelerator = Accelerator()
+    main = accelerator.is_main_process
+    listener = listener if main else silent
+    photos = read(config.photos, listener)
+    base = families.load(config.base, dtype=_dtype(config.precision, accelerator.device), device=accelerator.device)
+    token = _token(config, base, accelerator, listener)
+    out = config.out or folder_for(config.class_noun, token.text)
+    with _room(out), checkpoints.held(out) if main else nullcontext():
+        return Run(config, base, photos, token, out, accelerator, listener).finish()
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return bf16 where it is asked for, or where the device computes in it."""
+    if precision == "auto":
+        units = torch.cpu.get_capabilities()
+        fast = {
+            "cuda": torch.cuda.is_bf16_supported,
+            "cpu": lambda: units.get("amx_bf16", False) or units.get("avx512_bf16", False),
+        }
+        return torch.bfloat16 if device.type in fast and fast[device.type]() else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def _token(config: TrainConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Token:
+    """Return the user's token, that of the run in the folder, or one that the first process chooses for all."""
+    if config.token is not None:
+        token, advice = identity.check(base, config.token, config.class_noun)
+        for note in advice:
+            listener(note)
+        return token
+    unfinished = checkpoints.latest(config.out) if config.out else None
+    if unfinished:
+        return identity.check(base, unfinished.record["token"], config.class_noun)[0]
+    chosen: list[Token | None] = [
+        identity.choose(base, config.class_noun, listener) if accelerator.is_main_process else None
+    ]
+    broadcast_object_list(chosen)
+    assert chosen[0] is not None  # noqa: S101  # the first process has chosen
+    return chosen[0]
+
+
+@contextmanager
+def _room(out: Path) -> Iterator[None]:
+    """Say what to do about a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise NoSpace(
+            f"The disk of {out} is full. Make room, and type the same command again: it goes on where it was."
+        ) from error

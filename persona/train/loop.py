@@ -1,0 +1,125 @@
+"""The training loop: the same for every family and every method."""
+
+import importlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from persona.errors import Diverged
+from persona.events import Listener, Note
+from persona.methods import Method
+
+LONGEST_STEP = 1.0
+"""Norm that gradients are clipped to, as in the reference implementation."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One update of the weights.
+
+    Attributes:
+        number: steps done, counted from the beginning of the run.
+        loss: scalar on the device; reading it waits for the device.
+        gradient: norm of the gradient before it was clipped, likewise.
+    """
+
+    number: int
+    loss: Tensor
+    gradient: Tensor
+
+    def check(self) -> float:
+        """Return the loss.
+
+        Raises:
+            Diverged: it, or the gradient, is not finite.
+        """
+        loss = self.loss.item()
+        if not (math.isfinite(loss) and math.isfinite(self.gradient.item())):
+            raise Diverged(
+                f"The loss is no longer a number at step {self.number}. Lower --learning-rate (a tenth is a good try), "
+                "or give --precision fp32."
+            )
+        return loss
+
+
+def make_optimizer(kind: str, rates: Sequence[tuple[list[nn.Parameter], float]], listener: Listener) -> Optimizer:
+    """Return the optimizer, in 8 bits (Dettmers et al., 2110.02861) where that can be had.
+
+    Args:
+        kind: ``adamw8bit`` or ``adamw``.
+        rates: groups of parameters with their learning rates.
+        listener: told where 8 bits cannot be had.
+    """
+    groups = [{"params": parameters, "lr": rate} for parameters, rate in rates]
+    if kind == "adamw8bit":
+        try:
+            made: Optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit(groups)
+        except (ImportError, OSError, RuntimeError) as error:  # not installed, or without a library for this device
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            listener(Note(f"No 8-bit optimizer here ({reason}): training with plain AdamW, which needs more memory."))
+        else:
+            return made
+    return AdamW(groups)
+
+
+def steps(
+    method: Method,
+    optimizer: Optimizer,
+    accelerator: Accelerator,
+    *,
+    first: int,
+    last: int,
+    batch: int,
+    accumulate: int,
+) -> Iterator[Step]:
+    """Train, a step at a time.
+
+    One process with a batch of four, two with two, or one that accumulates two batches of two: the same losses.
+
+    Args:
+        method: gives the loss.
+        optimizer: over the parameters that learn.
+        accelerator: knows the other processes.
+        first: steps already done.
+        last: steps done when the training ends.
+        batch: examples that a process puts through the network at once.
+        accumulate: batches of each process whose gradients make a step.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    processes = accelerator.num_processes
+    total = batch * accumulate * processes
+    for number in range(first, last):
+        losses = []
+        for part in range(accumulate):
+            start = number * total + (part * processes + accelerator.process_index) * batch
+            loss = method.loss(range(start, start + batch), total)
+            torch.autograd.backward(loss)
+            losses.append(loss.detach())
+        mean = torch.stack(losses).sum() if accumulate > 1 else losses[0]
+        if processes > 1:
+            mean = _add_up(accelerator, parameters, mean)
+        gradient = nn.utils.clip_grad_norm_(parameters, LONGEST_STEP)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        yield Step(number + 1, mean, gradient)
+
+
+def _add_up(accelerator: Accelerator, parameters: Sequence[nn.Parameter], loss: Tensor) -> Tensor:
+    """Add up gradients and losses over all processes in one message, and return the loss.
+
+    The adapters are small, so nothing is gained by sending while the backward pass still runs; and the networks stay
+    what they are, without a wrapper that the rest of the program would have to know of.
+    """
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    message = torch.cat([loss.reshape(1), *(gradient.flatten() for gradient in gradients)])
+    summed: Tensor = accelerator.reduce(message, "sum")
+    rest = summed[1:]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = rest[: gradient.numel()].view_as(gradient)
+        rest = rest[gradient.numel() :]
+    return summed[0]

@@ -1,0 +1,121 @@
+"""How a run is coming along, judged by its pictures: the loss says little about when to stop."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from persona.events import Listener, Note, Progress
+from persona.families import Family
+from persona.folder import slug
+from persona.identity import fill
+from persona.photos import Photo
+
+SEEDS = (0, 1)
+"""Seeds of the pictures that are drawn of each prompt, the same each time."""
+PATIENCE = 2
+"""Scores in a row below the best after which it has passed."""
+UNSCORED = ("a photo of a [V] {class}", "a [V] {class} on the beach")
+"""What is drawn at the end where nothing can judge it."""
+
+_STEP = "step-"
+
+
+class Watch:
+    """Draws a fixed set of pictures at intervals, scores them, and knows which weights are the best.
+
+    Attributes:
+        history: scores of each time, with their ``step``; goes into the checkpoints.
+    """
+
+    def __init__(
+        self,
+        base: Family,
+        photos: Sequence[Photo],
+        token: str,
+        class_noun: str,
+        every: int,
+        run: Path,
+        listener: Listener,
+    ) -> None:
+        """Find out what can judge this base.
+
+        Args:
+            base: carries the adapter while pictures are drawn.
+            photos: of the subject.
+            token: stands for it.
+            class_noun: what it is.
+            every: steps between two looks; 0 for none.
+            run: folder of the run.
+            listener: told how far the drawing is, and what cannot be judged.
+        """
+        self.base, self.photos, self.folder, self.listener = base, photos, run / "previews", listener
+        self.every = every
+        self.scorer = _scorer(base, class_noun) if every else None
+        templates = (*self.scorer.prompts, *self.scorer.bare) if self.scorer else UNSCORED
+        self.prompts = {one: fill(one.replace("{class}", class_noun), token, class_noun) for one in templates}
+        self.history: list[dict[str, float]] = []
+        if every and not self.scorer:
+            listener(Note("Nothing here can judge pictures of this base, so the last checkpoint is kept."))
+
+    def due(self, step: int, last: int) -> bool:
+        """Tell whether to look at this step: at intervals and at the end; only at the end where nothing can judge."""
+        return bool(self.every) and (step == last or (self.scorer is not None and step % self.every == 0))
+
+    def look(self, step: int) -> None:
+        """Draw the pictures of this step, keep them in the folder, and score them."""
+        drawn = {}
+        for number, (template, prompt) in enumerate(self.prompts.items()):
+            self.listener(Progress("Drawing previews", number, len(self.prompts)))
+            drawn[template] = self.base.draw([prompt] * len(SEEDS), SEEDS)
+        self.listener(Progress("Drawing previews", len(self.prompts), len(self.prompts)))
+        self._keep(step, drawn)
+        if self.scorer:
+            scores = self.scorer.score(drawn, [photo.image for photo in self.photos])
+            self.history.append({"step": step, **_numbers(scores)})
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """The scores of the best weights so far; of equals the earliest, which has forgotten least."""
+        return max(self.history, key=lambda scores: scores["total"], default=None)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the best is so long ago that going on is of no use."""
+        if self.best is None:
+            return False
+        return len(self.history) - 1 - self.history.index(self.best) >= PATIENCE
+
+    def previews(self) -> dict[str, list[tuple[str, Image.Image]]]:
+        """Return the pictures kept so far under the step that they are of, each with its prompt."""
+        return {
+            f"Step {int(step.name.removeprefix(_STEP))}": [
+                (prompt, _open(path))
+                for template, prompt in self.prompts.items()
+                for path in sorted(step.glob(f"{slug(template)}-*.png"))
+            ]
+            for step in sorted(self.folder.glob(f"{_STEP}*"))
+        }
+
+    def _keep(self, step: int, drawn: Mapping[str, Sequence[Image.Image]]) -> None:
+        folder = self.folder / f"{_STEP}{step:06d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for template, images in drawn.items():
+            for seed, image in zip(SEEDS, images, strict=True):
+                image.save(folder / f"{slug(template)}-{seed}.png")
+
+
+def _scorer(base: Family, class_noun: str) -> Any:
+    from persona.score import scorer_for  # brings networks along that a run without previews does not need
+
+    return scorer_for(base, class_noun)
+
+
+def _numbers(scores: Any) -> dict[str, float]:
+    return {name: float(getattr(scores, name)) for name in ("total", "identity", "prompt", "drift", "memorisation")}
+
+
+def _open(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()

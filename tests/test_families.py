@@ -1,0 +1,193 @@
+import json
+import shutil
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import bases
+import numpy as np
+import pytest
+import torch
+from PIL.Image import Image
+
+from persona import families
+from persona.errors import BadBase
+from persona.families import Family
+
+Folder = Callable[[str], Path]
+ALL = pytest.mark.parametrize("name", sorted(bases.BASES))
+
+
+def load(folder: Folder, name: str = "sd-eps", dtype: torch.dtype = torch.float32) -> Family:
+    return families.load(str(folder(name)), dtype=dtype, device="cpu")
+
+
+def differ(one: Image, other: Image) -> int:
+    return int(np.abs(np.asarray(one, int) - np.asarray(other, int)).max())
+
+
+@ALL
+@pytest.mark.parametrize("ancestral", [False, True])
+def test_a_picture_depends_on_its_prompt_and_seed_alone(base_folder: Folder, name: str, ancestral: bool) -> None:
+    base = load(base_folder, name)
+    size = (base.granularity * 4, base.granularity * 4)
+    first, other, again = base.draw(["a dog", "a cat", "a dog"], [1, 2, 1], size=size, ancestral=ancestral)
+    alone = base.draw(["a dog"], [1], size=size, ancestral=ancestral)[0]
+    assert first.size == size
+    assert first.tobytes() == again.tobytes()
+    assert differ(first, alone) <= 1
+    assert differ(first, other) > 10
+
+
+@ALL
+def test_drawing_is_as_the_pipeline_draws(base_folder: Folder, name: str) -> None:
+    base = load(base_folder, name)
+    size = (base.granularity * 4, base.granularity * 4)
+    ours = base.draw(["a dog"], [7], steps=3, guidance=3.0, size=size)[0]
+    theirs = base.pipe(
+        "a dog",
+        generator=torch.Generator().manual_seed(7),
+        num_inference_steps=3,
+        guidance_scale=3.0,
+        width=size[0],
+        height=size[1],
+    ).images[0]
+    assert differ(ours, theirs) <= 1
+
+
+@ALL
+def test_given_conditioning_and_noise_take_the_place_of_prompt_and_seed(base_folder: Folder, name: str) -> None:
+    base = load(base_folder, name)
+    size = (base.granularity * 4, base.granularity * 4)
+    wanted = base.draw(["a dog"], [3], size=size)[0]
+    noise = base.initial_noise([torch.Generator().manual_seed(3)], size)
+    with torch.no_grad():
+        given = base.draw(["no matter"], [8], size=size, conditioning=base.encode_prompts(["a dog"]), latents=noise)
+    assert differ(wanted, given[0]) <= 1
+
+
+@ALL
+def test_freed_encoders_are_gone_and_not_missed(base_folder: Folder, name: str) -> None:
+    base = load(base_folder, name)
+    size = (base.granularity * 4, base.granularity * 4)
+    wanted = base.draw(["a dog"], [1], size=size)[0]
+    encoders = [weakref.ref(part) for part in (*base.text_encoders.values(), base.pipe.vae.encoder)]
+    base.remember(["a dog", ""])
+    base.free_text_encoders()
+    base.free_image_encoder()
+    assert [encoder() for encoder in encoders] == [None] * len(encoders)
+    assert base.draw(["a dog"], [1], size=size)[0].tobytes() == wanted.tobytes()
+
+
+@ALL
+def test_each_prompt_has_its_row(base_folder: Folder, name: str) -> None:
+    base = load(base_folder, name)
+    prompts = ["a dog", "a cat", "a dog", "a red cat"]
+    apart = [base.encode_prompts([prompt]) for prompt in prompts]
+    for remembered in ([], ["a cat"], prompts):
+        base.remember(remembered)
+        for key, rows in base.conditioning(prompts).items():
+            torch.testing.assert_close(rows, torch.cat([one[key] for one in apart]))
+
+
+@ALL
+def test_latents_are_scaled_as_the_pipeline_undoes_it(base_folder: Folder, name: str) -> None:
+    base = load(base_folder, name)
+    pixels = torch.rand(2, 3, 32, 32) * 2 - 1
+    latents = base.encode_images(pixels, torch.Generator().manual_seed(0))
+    config = base.pipe.vae.config
+    back = latents / config.scaling_factor + (config.shift_factor or 0)
+    posterior = base.pipe.vae.encode(pixels).latent_dist
+    noise = torch.randn(back.shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(back, posterior.mean + posterior.std * noise)
+
+
+@ALL
+def test_bf16_predicts_nearly_the_same(base_folder: Folder, name: str) -> None:
+    fine, coarse = load(base_folder, name), load(base_folder, name, torch.bfloat16)
+    channels = fine.pipe.vae.config.latent_channels
+    noisy, times = torch.randn(2, channels, 8, 8), torch.tensor([10, 700])
+    with torch.no_grad():
+        exact = fine.predict(noisy, times, fine.encode_prompts(["a dog", "a cat"]))
+    near = coarse.predict(noisy.requires_grad_(), times, coarse.encode_prompts(["a dog", "a cat"]))
+    assert near.dtype == torch.float32
+    assert (near - exact).std() < 0.05 * exact.std()
+    torch.autograd.backward(near.sum())
+    assert noisy.grad is not None  # whichever attention kernels were chosen
+    assert fine.hash == coarse.hash
+
+
+def test_the_hash_is_of_the_contents(base_folder: Folder, tmp_path: Path) -> None:
+    folder = base_folder("sd-eps")
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert load(lambda _: copy).hash == load(lambda _: folder).hash
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert load(lambda _: copy).hash != load(lambda _: folder).hash
+
+
+def test_a_base_may_bring_its_own_recipe(base_folder: Folder, tmp_path: Path) -> None:
+    copy = shutil.copytree(base_folder("sd-eps"), tmp_path / "copy")
+    (copy / "recipe.json").write_text('{"rank": 3, "resolution": 64}')
+    base = load(lambda _: copy)
+    assert base.recipe.rank == 3
+    assert base.resolution == 64
+    (copy / "recipe.json").write_text('{"rnak": 3}')
+    with pytest.raises(BadBase, match="rnak"):
+        load(lambda _: copy)
+
+
+def no_index(folder: Path) -> None:
+    (folder / "model_index.json").unlink()
+
+
+def unknown_family(folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "KandinskyPipeline"}))
+
+
+def no_weights(folder: Path) -> None:
+    next((folder / "unet").glob("*.safetensors")).unlink()
+
+
+def cut_off(folder: Path) -> None:
+    weights = next((folder / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+
+def pickled(folder: Path) -> None:
+    no_weights(folder)
+    torch.save({}, folder / "unet" / "diffusion_pytorch_model.bin")
+
+
+def predicts_samples(folder: Path) -> None:
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "sample"}))
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (no_index, "no pipeline"),
+        (unknown_family, "KandinskyPipeline is not supported"),
+        (no_weights, "damaged"),
+        (cut_off, "damaged"),
+        (pickled, "damaged"),
+        (predicts_samples, "cannot be trained"),
+    ],
+)
+def test_bad_bases_are_refused(base_folder: Folder, tmp_path: Path, harm: Callable[[Path], None], said: str) -> None:
+    copy = shutil.copytree(base_folder("sd-eps"), tmp_path / "copy")
+    harm(copy)
+    with pytest.raises(BadBase, match=said) as refusal:
+        load(lambda _: copy)
+    assert len(str(refusal.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize("name", ["nothing", "no/such/folder", "sd15", "someone/something"])
+def test_bases_that_cannot_be_found_are_refused(name: str) -> None:
+    with pytest.raises(BadBase) as refusal:
+        families.load(name)
+    assert len(str(refusal.value).splitlines()) <= 2
