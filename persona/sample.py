@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from persona import __version__, adapter
-from persona.config import SampleConfig
+from persona.config import InterpolateConfig, SampleConfig
 from persona.drawing import Job, Size, check_output, draw, free_names, open_base, processes, save, size_of
 from persona.errors import BadBase, BadPersona, BadPrompt
 from persona.events import Listener, Note, silent
@@ -65,7 +65,7 @@ def sample(config: SampleConfig, listener: Listener = silent) -> list[Picture]:
         adapter.scale(base, persona.recommended_scale if config.scale is None else config.scale)
     tell_cut(base, filled, listener)
     size = size_of(base, config.resolution)
-    jobs = list(_jobs(config, filled, _metadata(config, base, persona, size)))
+    jobs = list(_jobs(config, filled, drawn_with(config, base, size) | _of(persona, config)))
     processes().wait_for_everyone()  # all have chosen the same names before the first is taken
     draw(
         base,
@@ -170,9 +170,13 @@ def tell_cut(base: Family, prompts: Sequence[str], listener: Listener) -> None:
             listener(Note(f"{prompt[:60]!r} is cut: {hint}", warning=True))
 
 
-def _metadata(config: SampleConfig, base: Family, persona: Persona | None, size: Size) -> dict[str, str]:
-    """Return what all pictures share: with the prompt and the seed, enough to draw them again."""
+def drawn_with(config: SampleConfig | InterpolateConfig, base: Family, size: Size) -> dict[str, str]:
+    """Return what the pictures of a command share, as texts: with prompt, seed and persona, enough to draw them again.
+
+    Nothing in it tells where the user's files are.
+    """
     facts: dict[str, object] = {
+        "Software": f"persona {__version__}",
         "negative": config.negative,
         "steps": config.steps or base.recipe.sample_steps,
         "guidance": base.recipe.guidance if config.guidance is None else config.guidance,
@@ -181,15 +185,19 @@ def _metadata(config: SampleConfig, base: Family, persona: Persona | None, size:
         "base": Path(base.name).name if Path(base.name).is_dir() else base.name,
         "base hash": base.hash,
     }
-    if persona is not None:
-        facts |= {
-            "persona": persona.path.resolve().name,
-            "token": persona.token,
-            "class": persona.class_noun,
-            "step": config.checkpoint or persona.step,
-            "scale": persona.recommended_scale if config.scale is None else config.scale,
-        }
-    return {"Software": f"persona {__version__}", **{key: str(fact) for key, fact in facts.items()}}
+    return {key: str(fact) for key, fact in facts.items()}
+
+
+def _of(persona: Persona | None, config: SampleConfig) -> dict[str, str]:
+    if persona is None:
+        return {}
+    return {
+        "persona": persona.path.resolve().name,
+        "token": persona.token,
+        "class": persona.class_noun,
+        "step": str(config.checkpoint or persona.step),
+        "scale": str(persona.recommended_scale if config.scale is None else config.scale),
+    }
 
 
 def _jobs(config: SampleConfig, filled: list[str], shared: dict[str, str]) -> Iterator[Job]:

@@ -1,0 +1,273 @@
+"""Smooth series between two things: two prompts, two seeds, two personas, or the base and a persona.
+
+What moves is what was given twice. Prompts move between their embeddings and seeds between their noises, on the
+sphere, where both keep the lengths that the network knows. Personas move in the space of the weights themselves, by
+the sum of their products ``B A``: a mean of the factors would multiply the one's A with the other's B.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from PIL import Image
+from torch import Generator
+
+from persona import adapter, film
+from persona.between import between, even, mix, slerp
+from persona.config import InterpolateConfig
+from persona.drawing import Size, check_output, free_names, processes, save, size_of
+from persona.errors import BadOption, BadPersona, BadPrompt
+from persona.events import Listener, Note, Progress, silent
+from persona.eye import distance
+from persona.families import Family
+from persona.folder import Persona, slug
+from persona.identity import fill
+from persona.sample import base_of, drawn_with, tell_cut, wear
+from persona.sheet import Row, sheet
+
+ROUNDS = 2
+"""Times that frames are drawn anew where the eye wants them; the first puts most right."""
+EVEN = 1.25
+"""Largest step over the mean step from which frames are drawn anew."""
+STRIP = 16
+"""Frames on the contact strip."""
+
+_NAMES = ("first", "second")  # what the adapters of the personas are called
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A series that was drawn.
+
+    Attributes:
+        what: between which two things.
+        folder: holds all of it.
+        paths: a PNG file for each frame, in their order.
+        places: where each frame lies, from 0 (the one thing) to 1 (the other).
+        distances: how different each frame looks from the one before.
+        strip: frames side by side, in one picture.
+        animations: WebP, GIF, and MP4 where it could be written.
+    """
+
+    what: str
+    folder: Path
+    paths: tuple[Path, ...]
+    places: tuple[float, ...]
+    distances: tuple[float, ...]
+    strip: Path
+    animations: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """All that a frame is drawn from, at both of its ends; what does not move is the same at both."""
+
+    base: Family
+    prompts: tuple[str, str]
+    seeds: tuple[int, int]
+    strengths: tuple[dict[str, float], dict[str, float]]
+    config: InterpolateConfig
+    size: Size
+
+    @torch.no_grad()
+    def draw(self, places: Sequence[float]) -> list[Image.Image]:
+        """Draw the frames at these places."""
+        if self.strengths[0] == self.strengths[1]:
+            return self._draw(places)
+        return [frame for place in places for frame in self._draw([place])]  # the base wears one strength at a time
+
+    def _draw(self, places: Sequence[float]) -> list[Image.Image]:
+        start, end = self.strengths
+        if start:
+            adapter.scale(self.base, {name: mix(start[name], end[name], places[0]) for name in start})
+        noise = self.base.initial_noise([Generator().manual_seed(seed) for seed in self.seeds], self.size)
+        frames: list[Image.Image] = self.base.draw(
+            [self.prompts[0]] * len(places),
+            [self.seeds[0]] * len(places),
+            steps=self.config.steps,
+            guidance=self.config.guidance,
+            negative=self.config.negative,
+            size=self.size,
+            conditioning=between(self.base.conditioning(self.prompts), places),
+            latents=torch.stack([slerp(noise[0].flatten(), noise[1].flatten(), at).view_as(noise[0]) for at in places]),
+            batch=self.config.batch,
+        )
+        return frames
+
+
+def interpolate(config: InterpolateConfig, listener: Listener = silent) -> Frames:
+    """Draw a series of frames from one thing to another, as evenly as the eye sees them.
+
+    Args:
+        config: the two things, how many frames, and how to draw them.
+        listener: told what moves, and how far it has come.
+
+    Raises:
+        BadOption: nothing is given twice, the folder cannot be written to, or there are several processes.
+        BadPrompt: a prompt cannot be drawn.
+        BadPersona: a persona is missing, damaged, or was made for another base.
+        BadBase: the base cannot be found, or is damaged.
+        OSError: the disk is full.
+    """
+    if processes().num_processes > 1:
+        raise BadOption("The frames of a series depend on each other. Start interpolate without accelerate launch.")
+    check_output(config.out)
+    personas = _personas(config)
+    what = _what(config, personas)
+    listener(Note(f"From {what[0]} to {what[1]}."))
+    line = _line(config, personas, listener)
+    config.out.mkdir(parents=True, exist_ok=True)
+    (folder,) = free_names(config.out, [f"{slug(what[0])}-to-{slug(what[1])}"], suffix="")
+    with TemporaryDirectory(prefix=".series-", dir=config.out) as part:
+        drawn = _drawn(line, Path(part, "drawn"), listener)
+        animations = _finish(" to ".join(what), drawn, line, Path(part, "series"), listener)
+        Path(part, "series").rename(folder)
+    return Frames(
+        what=" to ".join(what),
+        folder=folder,
+        paths=tuple(folder / _name(number) for number in range(len(drawn))),
+        places=tuple(place for place, _ in drawn),
+        distances=tuple(_distances([folder / _name(number) for number in range(len(drawn))])),
+        strip=folder / "strip.png",
+        animations=tuple(folder / animation.name for animation in animations),
+    )
+
+
+def _personas(config: InterpolateConfig) -> list[Persona]:
+    """Open what is drawn: at most two, and of one base."""
+    if config.persona:
+        personas = [Persona.open(path) for path in config.persona]
+    else:
+        personas = [] if config.base else [Persona.newest()]
+    for persona in personas[1:]:
+        if persona.base_hash != personas[0].base_hash:
+            raise BadPersona(f"{persona.path} and {personas[0].path} were made for different bases. Train both on one.")
+    return personas
+
+
+def _what(config: InterpolateConfig, personas: list[Persona]) -> tuple[str, str]:
+    """Name the two ends, by what moves."""
+    if len(config.prompts) == 2:
+        return config.prompts[0], config.prompts[1]
+    if len(personas) == 2:
+        return personas[0].path.resolve().name, personas[1].path.resolve().name
+    if len(config.seeds) == 2:
+        return f"seed {config.seeds[0]}", f"seed {config.seeds[1]}"
+    if personas:
+        return "the base", personas[0].path.resolve().name
+    raise BadOption("There is nothing to go between. Give two prompts, two --seed, or a --persona.")
+
+
+def _line(config: InterpolateConfig, personas: list[Persona], listener: Listener) -> _Line:
+    prompts = _prompts(config, personas, listener)
+    base = base_of(personas[0] if personas else None, config.base)
+    for name, persona in zip(_NAMES, personas, strict=False):
+        wear(base, persona, name=name)
+    tell_cut(base, prompts, listener)
+    return _Line(
+        base,
+        prompts,
+        (config.seeds[0], config.seeds[-1]),
+        _strengths(config, personas),
+        config,
+        size_of(base, config.resolution),
+    )
+
+
+def _prompts(config: InterpolateConfig, personas: list[Persona], listener: Listener) -> tuple[str, str]:
+    """Fill in the token of the persona at each end, and its class noun where one prompt stands for both."""
+    first, second = config.prompts[0], config.prompts[-1]
+    if not personas:
+        if "[v]" in (first + second).lower():
+            raise BadPrompt("[V] stands for a persona's subject. Name one with --persona, or leave [V] out.")
+        return first, second
+    start, end = personas[0], personas[-1]
+    if len(config.prompts) == 1:
+        noun = re.compile(rf"(\[v\]\s+){re.escape(start.class_noun)}\b", re.IGNORECASE)
+        second = noun.sub(lambda match: match[1] + end.class_noun, second)
+    filled = [fill(first, start.token, start.class_noun, listener)]
+    if (second, end) != (first, start):
+        filled.append(fill(second, end.token, end.class_noun, listener))
+    return filled[0], filled[-1]
+
+
+def _strengths(config: InterpolateConfig, personas: list[Persona]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the strength of each adapter at both ends."""
+    full = [persona.recommended_scale if config.scale is None else config.scale for persona in personas]
+    if len(personas) == 2:
+        return {"first": full[0], "second": 0.0}, {"first": 0.0, "second": full[1]}
+    end = dict(zip(_NAMES, full, strict=False))
+    moves_otherwise = len(config.prompts) == 2 or len(config.seeds) == 2
+    return (end if moves_otherwise else dict.fromkeys(end, 0.0)), end
+
+
+def _drawn(line: _Line, folder: Path, listener: Listener) -> list[tuple[float, Path]]:
+    """Draw the frames, evenly spaced, and return their places and files."""
+    number = line.config.frames
+    known: dict[float, Path] = {}
+    folder.mkdir()
+
+    def draw(places: Sequence[float], stage: str) -> None:
+        wanted = [place for place in places if place not in known]
+        at_once = line.config.batch or line.base.batch_of(line.size)
+        for first in range(0, len(wanted), at_once):
+            part = wanted[first : first + at_once]
+            listener(Progress(stage, first, len(wanted)))
+            for place, frame in zip(part, line.draw(part), strict=True):
+                known[place] = folder / f"{len(known)}.png"
+                save(frame, known[place], {})
+        listener(Progress(stage, max(1, len(wanted)), max(1, len(wanted))))
+
+    chosen = [one / (number - 1) for one in range(number)]
+    draw(chosen, "Drawing the series")
+    for _ in range(0 if line.config.linear else ROUNDS):
+        if _is_even(_distances([known[place] for place in chosen])):
+            break
+        path = sorted(known)
+        chosen = even(_distances([known[place] for place in path]), path, number)
+        draw(chosen, "Spacing the frames")
+    return [(place, known[place]) for place in chosen]
+
+
+def _is_even(distances: Sequence[float]) -> bool:
+    return max(distances) <= EVEN * math.fsum(distances) / len(distances)
+
+
+def _distances(paths: Sequence[Path]) -> list[float]:
+    return [distance(_open(a), _open(b)) for a, b in pairwise(paths)]
+
+
+def _open(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def _finish(what: str, drawn: list[tuple[float, Path]], line: _Line, folder: Path, listener: Listener) -> list[Path]:
+    """Write the frames with what they were drawn from, the strip and the animations; return the latter."""
+    folder.mkdir()
+    frames = [_open(path) for _, path in drawn]
+    for number, ((place, _), frame) in enumerate(zip(drawn, frames, strict=True)):
+        save(frame, folder / _name(number), {"series": what, "place": f"{place:.6f}", **_facts(line)})
+    shown = sorted({round(one * (len(frames) - 1) / (STRIP - 1)) for one in range(STRIP)})
+    strip = Row(what, [(frames[number], f"{drawn[number][0]:.2f}") for number in shown])
+    save(sheet([strip]), folder / "strip.png", {})
+    return film.write(frames, folder, line.config.fps, listener)
+
+
+def _name(number: int) -> str:
+    return f"frame-{number:04}.png"
+
+
+def _facts(line: _Line) -> dict[str, str]:
+    config = line.config
+    return {
+        "prompts": " | ".join(config.prompts),
+        "seeds": " ".join(map(str, config.seeds)),
+        **drawn_with(config, line.base, line.size),
+        "personas": " ".join(path.resolve().name for path in config.persona),
+    }

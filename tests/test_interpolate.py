@@ -1,0 +1,251 @@
+import math
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import personas
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageSequence
+
+from persona import adapter, families, film
+from persona.between import between, even, slerp
+from persona.config import InterpolateConfig, SampleConfig
+from persona.errors import BadOption, BadPersona, BadPrompt
+from persona.events import Event, Note
+from persona.eye import distance
+from persona.interpolate import Frames, interpolate
+from persona.sample import sample
+
+
+@pytest.fixture(scope="module")
+def two_personas(base_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    personas.make(folder / "dog-zwx", base_folder("sd-v-zero"), token="zwx", class_noun="dog", seed=1)
+    personas.make(folder / "cat-sks", base_folder("sd-v-zero"), token="sks", class_noun="cat", seed=2)
+    return folder
+
+
+@pytest.fixture
+def here(two_personas: Path, base_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder that has two personas, and their base under the name that they remember."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(two_personas, tmp_path / "personas")
+    Path("sd-v-zero").symlink_to(base_folder("sd-v-zero"))
+    return tmp_path
+
+
+def config(*prompts: str, **options: Any) -> InterpolateConfig:
+    return InterpolateConfig(prompts=prompts, **{"frames": 4, "steps": 2, "linear": True, **options})
+
+
+def pixels(path: Path) -> Any:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), int)
+
+
+def drawn(prompt: str, **options: Any) -> Any:
+    (picture,) = sample(SampleConfig(prompts=(prompt,), n=1, steps=2, **options))
+    return pixels(picture.path)
+
+
+def ends(frames: Frames) -> tuple[Any, Any]:
+    return pixels(frames.paths[0]), pixels(frames.paths[-1])
+
+
+def same(first: Any, second: Any) -> bool:
+    return int(abs(first - second).max()) <= 2  # an arc's ends are exact to rounding
+
+
+def test_two_prompts_move_the_embedding(here: Path) -> None:
+    made = interpolate(config("a dog", "a red cat", base="sd-v-zero"))
+    start, end = ends(made)
+    assert same(start, drawn("a dog", base="sd-v-zero"))
+    assert same(end, drawn("a red cat", base="sd-v-zero"))
+    assert made.places == pytest.approx((0, 1 / 3, 2 / 3, 1))
+    assert made.what == "a dog to a red cat"
+    assert min(made.distances) > 0
+
+
+def test_two_seeds_move_the_noise(here: Path) -> None:
+    start, end = ends(interpolate(config("a dog", base="sd-v-zero", seeds=(3, 8))))
+    assert same(start, drawn("a dog", base="sd-v-zero", seed=3))
+    assert same(end, drawn("a dog", base="sd-v-zero", seed=8))
+
+
+def test_one_persona_grows_out_of_the_base(here: Path) -> None:
+    made = interpolate(config("a [V] dog", persona=(Path("personas/dog-zwx"),), scale=0.8))
+    start, end = ends(made)
+    assert same(start, drawn("a zwx dog", base="sd-v-zero"))
+    assert same(end, drawn("a [V] dog", persona=Path("personas/dog-zwx"), scale=0.8))
+    assert made.what == "the base to dog-zwx"
+
+
+def test_a_persona_is_worn_throughout_where_something_else_moves(here: Path) -> None:
+    start, end = ends(interpolate(config("a [V] dog", "a red [V] dog", persona=(Path("personas/dog-zwx"),))))
+    assert same(start, drawn("a [V] dog", persona=Path("personas/dog-zwx")))
+    assert same(end, drawn("a red [V] dog", persona=Path("personas/dog-zwx")))
+
+
+def test_one_persona_becomes_another(here: Path) -> None:
+    events: list[Event] = []
+    both = (Path("personas/dog-zwx"), Path("personas/cat-sks"))
+    start, end = ends(interpolate(config("a [V] dog", persona=both), events.append))
+    assert same(start, drawn("a [V] dog", persona=both[0]))
+    assert same(end, drawn("a [V] cat", persona=both[1]))
+    assert not any(event.warning for event in events if isinstance(event, Note))
+
+
+def test_half_way_between_personas_is_half_of_each_product(here: Path, base_folder: Callable[..., Path]) -> None:
+    """The reference adds half of each ``B A`` to the weights themselves; a mean of the factors would fail."""
+    both = (Path("personas/dog-zwx"), Path("personas/cat-sks"))
+    made = interpolate(config("a dog", persona=both, frames=3))
+    base = families.load(str(base_folder("sd-v-zero")), device="cpu")
+    deltas = []
+    for path in both:
+        adapter.load(base, path / "adapter.safetensors")
+        deltas.append(adapter.delta(base))
+        adapter.detach(base)
+    modules = dict(base.denoiser.named_modules())
+    for name in deltas[0]:
+        weight = modules[name.removeprefix("unet.")].weight
+        weight.data += (0.5 * deltas[0][name] + 0.5 * deltas[1][name]).view_as(weight)
+    (wanted,) = base.draw(["a dog"], [0], steps=2)
+    assert same(pixels(made.paths[1]), np.asarray(wanted, int))
+
+
+def test_frames_are_spaced_as_the_eye_sees_them(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = lambda a, b, at: slerp(a, b, at**4)  # noqa: E731  # most of the way lies at the end
+    monkeypatch.setattr(sys.modules["persona.interpolate"], "slerp", late)
+    settings = config("a dog", base="sd-v-zero", seeds=(0, 1), frames=8)
+    plain, spaced = interpolate(settings), interpolate(replace(settings, linear=False))
+
+    def unevenness(made: Frames) -> float:
+        return max(made.distances) / (sum(made.distances) / len(made.distances))
+
+    assert unevenness(plain) > 2
+    assert unevenness(spaced) < 1.25
+    assert (spaced.places[0], spaced.places[-1]) == (0, 1)
+    assert all(earlier < later for earlier, later in pairwise(spaced.places))
+    assert all(same(a, b) for a, b in zip(ends(plain), ends(spaced), strict=True))
+
+
+def test_a_series_is_frames_a_strip_and_animations(here: Path) -> None:
+    made = interpolate(config("a dog", "a cat", base="sd-v-zero", fps=4.0))
+    assert made.folder == Path("series/a-dog-to-a-cat")
+    assert [path.name for path in made.paths] == [f"frame-{number:04}.png" for number in range(4)]
+    with Image.open(made.strip) as strip:
+        assert strip.width > 4 * 32
+    for path in made.animations[:2]:
+        with Image.open(path) as animation:
+            durations = [frame.copy().info["duration"] for frame in ImageSequence.Iterator(animation)]
+            assert durations == [250] * 4
+    with Image.open(made.paths[1]) as frame:
+        assert frame.info["series"] == "a dog to a cat"
+        assert frame.info["prompts"] == "a dog | a cat"
+        assert float(frame.info["place"]) == pytest.approx(1 / 3, abs=1e-5)
+        assert str(here) not in str(frame.info)
+    assert made.distances == tuple(distance(Image.open(a), Image.open(b)) for a, b in pairwise(made.paths))
+
+
+def test_what_exists_stays_and_nothing_is_left_half_written(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = interpolate(config("a dog", "a cat", base="sd-v-zero"))
+    second = interpolate(config("a dog", "a cat", base="sd-v-zero"))
+    assert second.folder.name == first.folder.name + "-2"
+
+    def full(*args: Any, **how: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(film, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        interpolate(config("a dog", "a cat", base="sd-v-zero"))
+    assert sorted(path.name for path in Path("series").iterdir()) == [first.folder.name, second.folder.name]
+
+
+def test_an_mp4_needs_a_program_that_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(film, "find_spec", lambda name: None)
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    events: list[Event] = []
+    assert [path.suffix for path in film.write(frames, tmp_path, 8.0, events.append)] == [".webp", ".gif"]
+    (note,) = events
+    assert isinstance(note, Note)
+    assert "imageio-ffmpeg" in note.text
+
+
+def test_the_mp4_plays(tmp_path: Path) -> None:
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    frames = [Image.new("RGB", (40, 24), (0, 0, 20 * number)) for number in range(10)]
+    path = film.write(frames, tmp_path, 5.0)[2]
+    assert ffmpeg.count_frames_and_secs(str(path)) == (10, pytest.approx(2, abs=0.1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        (config("a dog", base="sd-v-zero"), BadOption, "nothing to go between"),
+        (config("a [V] dog", "a cat", base="sd-v-zero"), BadPrompt, "--persona"),
+        (config("a dog", "a cat", persona=(Path("absent"),)), BadPersona, "There is no persona"),
+        (config("a dog", "a cat", base="sd-v-zero", out=Path("sd-v-zero/recipe.json/x")), BadOption, "--out"),
+    ],
+)
+def test_what_is_refused(here: Path, settings: InterpolateConfig, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        interpolate(settings)
+    assert not Path("series").exists()
+
+
+def test_personas_of_different_bases_are_refused(here: Path, base_folder: Callable[..., Path]) -> None:
+    personas.make(here / "personas/other", base_folder("sd-v"))
+    with pytest.raises(BadPersona, match="different bases"):
+        interpolate(config("a [V] dog", persona=(Path("personas/dog-zwx"), Path("personas/other"))))
+
+
+VECTORS = st.lists(st.floats(-100, 100, width=32), min_size=2, max_size=8)
+
+
+@given(a=VECTORS, b=VECTORS, at=st.floats(0, 1))
+def test_an_arc_begins_and_ends_at_its_vectors_and_keeps_their_length(
+    a: list[float], b: list[float], at: float
+) -> None:
+    width = min(len(a), len(b))
+    start, end = torch.tensor(a[:width]), torch.tensor(b[:width])
+    for place, wanted in ((0.0, start), (1.0, end)):
+        torch.testing.assert_close(slerp(start, end, place), wanted, rtol=1e-3, atol=1e-2)
+    on_the_way = slerp(start, end, at)
+    assert on_the_way.isfinite().all()
+    assert on_the_way.norm() <= 1.01 * max(start.norm(), end.norm()) + 1e-2
+
+
+def test_an_arc_by_example() -> None:
+    half = slerp(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 4.0]), 0.5)
+    torch.testing.assert_close(half, torch.tensor([3 / math.sqrt(2)] * 2))
+    noise = torch.randn(2, 4096, generator=torch.Generator().manual_seed(0))
+    assert slerp(noise[0], noise[1], 0.5).std() == pytest.approx(1, abs=0.05)
+
+
+def test_masks_change_half_way_and_numbers_go_between() -> None:
+    made = between({"mask": torch.tensor([[1, 0], [1, 1]]), "same": torch.ones(2, 3)}, [0.0, 0.4, 0.6])
+    assert made["mask"].tolist() == [[1, 0], [1, 0], [1, 1]]
+    torch.testing.assert_close(made["same"], torch.ones(3, 3))
+
+
+@given(
+    steps=st.lists(st.floats(0, 10), min_size=1, max_size=20),
+    number=st.integers(2, 20),
+)
+def test_even_places_divide_the_path_into_equal_parts(steps: list[float], number: int) -> None:
+    places = [one / len(steps) for one in range(len(steps) + 1)]
+    found = even(steps, places, number)
+    assert len(found) == number
+    assert (found[0], found[-1]) == (0, 1)
+    assert all(earlier <= later for earlier, later in pairwise(found))
+    gone = np.interp(found[1:-1], places, np.concatenate([[0], np.cumsum(steps)]))
+    if sum(steps) > 1e-3:
+        assert gone == pytest.approx(sum(steps) * np.arange(1, number - 1) / (number - 1), abs=1e-6 * sum(steps))
