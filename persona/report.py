@@ -140,6 +140,8 @@ def _shown(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(map(_shown, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_shown(part)}" for name, part in value.items())
     return f"{value:.4g}" if isinstance(value, float) else "as the base recommends" if value is None else str(value)
 
 

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from persona import __version__
@@ -325,6 +326,52 @@ def test_misuse_ends_with_2_and_no_traceback(arguments: list[str]) -> None:
 def test_refusals_are_json_too(training: Callable[..., object]) -> None:
     training(BadPhotos("No photos."))
     assert json.loads(run(*TRAIN, "--json").stdout) == {"error": {"kind": "BadPhotos", "message": "No photos."}}
+
+
+# All of it
+
+
+class Judge:
+    """Scores that need no network: the later pictures are the better ones."""
+
+    prompts: ClassVar = ("a [V] {class} on the beach",)
+    bare: ClassVar = ("a {class}",)
+    total = 0.0
+
+    def score(self, drawn: dict[str, list[Image.Image]], photos: list[Image.Image]) -> Any:
+        assert set(drawn) == {*self.prompts, *self.bare}
+        self.total += 0.25
+        return SimpleNamespace(identity=0.5, prompt=0.5, drift=0.1, memorisation=0.2, total=self.total)
+
+
+def test_from_photos_to_pictures(
+    base_folder: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "persona.score", SimpleNamespace(scorer_for=lambda base, noun: Judge()))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        Image.effect_noise((48, 40), 60 + 40 * number).convert("RGB").save(tmp_path / f"photos/{number}.png")
+    base = ["--base", str(base_folder())]
+
+    def made(*arguments: str) -> dict[str, Any]:
+        result = run(*arguments, *base, "--json")
+        assert result.exit_code == 0, result.output
+        value: dict[str, Any] = json.loads(result.stdout)
+        return value
+
+    dog = made("train", "photos", "--class", "dog", "--token", "zwx", "--steps", "4", "--score-every", "2")
+    assert (dog["persona"], dog["token"], dog["class"]) == ("personas/dog-zwx", "zwx", "dog")
+    assert dog["scores"]["total"] == 0.5
+    assert "a zwx dog on the beach" in Path(dog["report"]).read_text(encoding="utf-8")
+    persona = ["--persona", dog["persona"]]
+    drawn = made("sample", "a [V] dog in the snow", "-n", "2", *persona)
+    assert all(Path(picture["path"]).exists() for picture in drawn["pictures"])
+    series = made("interpolate", "a [V] dog", "--frames", "2", "--linear", *persona)
+    assert all(Path(frame).exists() for frame in series["frames"])
+    told = json.loads(run("info", dog["persona"], "--json").stdout)
+    assert (told["token"], told["scores"]) == ("zwx", dog["scores"])
+    assert json.loads(run("info", str(base_folder()), "--json").stdout)["pipeline"] == "StableDiffusionPipeline"
 
 
 def test_ctrl_c() -> None:

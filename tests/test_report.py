@@ -55,7 +55,7 @@ def written(path: Path, **changed: object) -> str:
         "photos": [("garden.jpg", picture())],
         "previews": {"step 100": [("a sks dog", picture())], "step 200": [("a sks dog", picture())]},
         "curves": {"loss": [(step, 1 / step) for step in range(1, 401)], "identity": [(100, 0.5), (200, 0.8)]},
-        "settings": {"steps": 400, "flip": True, "rank": None, "targets": ("to_q", "to_k")},
+        "settings": {"steps": 400, "flip": True, "rank": None, "targets": ("to_q", "to_k"), "evidence": {"sks": 0.25}},
         "scores": {"identity": 0.8123456},
         "chosen": 200,
     }
@@ -69,7 +69,7 @@ def test_holds_everything(tmp_path: Path) -> None:
     assert len(page.all("img")) == 3
     assert len(page.all("svg")) == 2
     assert page.text.count("kept") == 2
-    for shown in ("A dog", "garden.jpg", "step 100", "0.8123", "as the base recommends", "to_q, to_k"):
+    for shown in ("A dog", "garden.jpg", "step 100", "0.8123", "as the base recommends", "to_q, to_k", "sks 0.25"):
         assert shown in page.text
 
 
