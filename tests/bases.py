@@ -118,6 +118,13 @@ def sd_zero_snr() -> Any:
 BASES: dict[str, Callable[[], Any]] = {"sd-eps": sd, "sd-v": lambda: sd("v_prediction"), "sd-v-zero": sd_zero_snr}
 
 
+def training_schedule(pipe: Any) -> Any:
+    """Return the scheduler that diffusers' own training scripts would use for a pipeline."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler.from_config(pipe.scheduler.config)
+
+
 def save(name: str, folder: Path, *, seed: int = 0) -> Path:
     """Write a tiny base of random weights to ``folder`` and return it."""
     with torch.random.fork_rng(devices=[]):

@@ -5,8 +5,12 @@ from pathlib import Path
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
 
 import bases
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from persona.photos import Photo, read
 
 torch.set_num_threads(1)  # tiny networks: threads only wait for each other
 
@@ -31,3 +35,19 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         return made[name]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with three photos, square and not, of nothing in particular. Do not change it."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for number, size in enumerate(((40, 40), (64, 40), (44, 44))):
+        coarse = Image.fromarray(random.integers(0, 255, (6, 6, 3), dtype=np.uint8))
+        coarse.resize(size, Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(photo_folder: Path) -> list[Photo]:
+    return read(photo_folder)

@@ -1,0 +1,182 @@
+"""The loss against a plain reading of the paper, one example at a time, with diffusers' own scheduler."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import bases
+import pytest
+import torch
+from diffusers.training_utils import compute_snr
+from torch import Tensor
+
+from persona import adapter, families
+from persona.families import Family
+from persona.methods.dreambooth import Cut, Draw, DreamBooth, Example, Half, encode, without
+from persona.photos import Photo
+
+Folder = Callable[[str], Path]
+WEIGHT = 0.7
+
+
+def examples(base: Family, *, captions: bool, seed: int = 0, sides: Sequence[int] = (8, 8, 8)) -> list[Example]:
+    random = torch.Generator().manual_seed(seed)
+    channels = base.pipe.vae.config.latent_channels
+    words = ("a sks dog", "a sks dog in the snow", "a red sks dog") if captions else ("a sks dog",) * 3
+    return [
+        Example(torch.randn(2, channels, 8, side, generator=random), prompt)
+        for side, prompt in zip(sides, words, strict=True)
+    ]
+
+
+def trained(base: Family, *, text_encoder: bool) -> list[torch.nn.Parameter]:
+    """Attach an adapter that has learnt something, so that the teacher and the adapted text encoder differ."""
+    make = adapter.Make(rank=4, alpha=4.0, targets=base.targets, text_targets=base.text_targets if text_encoder else ())
+    parameters = [p for part in adapter.attach(base, make).values() for p in part]
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(torch.randn(parameter.shape, generator=random) * 0.1)
+    return parameters
+
+
+def method(base: Family, prior: str, *, captions: bool = False, gamma: float = 0.0, **other: Any) -> DreamBooth:
+    subject = examples(base, captions=captions, **other)
+    halves = {
+        "none": [],
+        "generated": [
+            Half([Example(e.latents, "a dog") for e in examples(base, captions=False, seed=1)], weight=WEIGHT)
+        ],
+        "self": [Half(without("sks", subject), weight=WEIGHT, taught=True)],
+    }[prior]
+    return DreamBooth(base, [Half(subject), *halves], gamma=gamma)
+
+
+def paper(term: Draw, adapted: Any, untouched: Any, gamma: float) -> Tensor:
+    """Return one term of the paper's sum, written with the parts of the pipelines."""
+    x, eps, t = term.x[None], term.eps[None], term.time
+    schedule = bases.training_schedule(adapted)
+    noisy = schedule.add_noise(x, eps, t)
+    said = adapted.unet(noisy, t, words(adapted, term.prompt)).sample
+    if term.half.taught:
+        with torch.no_grad():
+            target = untouched.unet(noisy, t, words(untouched, term.prompt)).sample
+    else:
+        velocity = schedule.config.prediction_type == "v_prediction"
+        target = schedule.get_velocity(x, eps, t) if velocity else eps
+    loss = (said - target).pow(2).mean()
+    if gamma:
+        snr = compute_snr(schedule, t)
+        loss = loss * (snr.clamp(max=gamma) / (snr + (schedule.config.prediction_type == "v_prediction"))).squeeze()
+    return loss
+
+
+def words(pipe: Any, prompt: str) -> Tensor:
+    tokens = pipe.tokenizer(
+        prompt, padding="max_length", max_length=pipe.tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    )
+    states: Tensor = pipe.text_encoder(tokens.input_ids)[0]
+    return states
+
+
+def reference(method: DreamBooth, slots: Sequence[int], untouched: Any) -> Tensor:
+    """Mean over the subject's examples, plus the weighted mean over those that preserve its class."""
+    terms = method.draws(slots)
+    total = torch.zeros(())
+    for half in method.halves:
+        own = [paper(term, method.base.pipe, untouched, method.gamma) for term in terms if term.half is half]
+        total = total + half.weight * torch.stack(own).mean()
+    return total
+
+
+@pytest.mark.parametrize("name", ["sd-eps", "sd-v-zero"])
+@pytest.mark.parametrize("prior", ["generated", "self", "none"])
+@pytest.mark.parametrize("text_encoder", [False, True])
+@pytest.mark.parametrize("captions", [False, True])
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_loss_and_gradient_are_those_of_the_paper(
+    base_folder: Folder, name: str, prior: str, text_encoder: bool, captions: bool, batch: int
+) -> None:
+    base = families.load(str(base_folder(name)), device="cpu")
+    untouched = families.load(str(base_folder(name)), device="cpu").pipe
+    dreambooth = method(base, prior, captions=captions, gamma=5.0 if captions else 0.0)
+    if not text_encoder:
+        base.remember(dreambooth.prompts)
+    parameters = trained(base, text_encoder=text_encoder)
+    slots = range(5, 5 + batch)
+    wanted = torch.autograd.grad(reference(dreambooth, slots, untouched), parameters)
+    loss = dreambooth.loss(slots, batch)
+    torch.testing.assert_close(loss, reference(dreambooth, slots, untouched), rtol=1e-5, atol=1e-6)
+    got = torch.autograd.grad(loss, parameters)
+    for mine, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("prior", ["generated", "self", "none"])
+def test_batches_of_a_step_add_up_to_it(base_folder: Folder, prior: str) -> None:
+    base = families.load(str(base_folder("sd-eps")), device="cpu")
+    dreambooth = method(base, prior, captions=True)
+    trained(base, text_encoder=False)
+    with torch.no_grad():
+        whole = dreambooth.loss(range(8, 12), 4)
+        for parts in ((range(8, 10), range(10, 12)), [(slot,) for slot in range(8, 12)]):
+            torch.testing.assert_close(torch.stack([dreambooth.loss(part, 4) for part in parts]).sum(), whole)
+
+
+def test_pictures_of_different_shapes_share_a_step(base_folder: Folder) -> None:
+    base = families.load(str(base_folder("sd-eps")), device="cpu")
+    untouched = families.load(str(base_folder("sd-eps")), device="cpu").pipe
+    for prior in ("generated", "self"):
+        dreambooth = method(base, prior, sides=(8, 12, 8))
+        loss = dreambooth.loss(range(3), 3)
+        torch.testing.assert_close(loss, reference(dreambooth, range(3), untouched))
+
+
+def test_each_example_and_each_half_has_its_own_time_and_noise(base_folder: Folder) -> None:
+    base = families.load(str(base_folder("sd-eps")), device="cpu")
+    for prior in ("generated", "self"):
+        drawn = method(base, prior).draws(range(50))
+        noises = {tuple(draw.eps.flatten()[:4].tolist()) for draw in drawn}
+        assert len(noises) == len(drawn) == 100
+        times = torch.cat([draw.time for draw in drawn]).float()
+        assert torch.corrcoef(times.view(2, 50))[0, 1].abs() < 0.4
+
+
+def test_every_photo_is_seen_in_every_round(base_folder: Folder) -> None:
+    base = families.load(str(base_folder("sd-eps")), device="cpu")
+    dreambooth = method(base, "none", captions=True)
+    rounds = [[draw.prompt for draw in dreambooth.draws(range(3 * k, 3 * k + 3))] for k in range(8)]
+    assert all(len(set(one)) == 3 for one in rounds)
+    assert len({tuple(one) for one in rounds}) > 1
+
+
+def test_the_seed_decides_all_draws(base_folder: Folder) -> None:
+    base = families.load(str(base_folder("sd-eps")), device="cpu")
+    one, same, other = (
+        DreamBooth(base, [Half(examples(base, captions=False))], seed=seed).draws(range(4)) for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(a.eps, b.eps) and torch.equal(a.time, b.time) for a, b in zip(one, same, strict=True))
+    assert not any(torch.equal(a.eps, b.eps) for a, b in zip(one, other, strict=True))
+
+
+def test_an_untrained_adapter_is_its_own_teacher(base_folder: Folder) -> None:
+    base = families.load(str(base_folder("sd-eps")), device="cpu")
+    subject = examples(base, captions=False)
+    dreambooth = DreamBooth(base, [Half(without("sks", subject), taught=True)])
+    adapter.attach(base, adapter.Make(rank=4, alpha=4.0, targets=base.targets))
+    assert dreambooth.loss(range(3), 3).item() == 0
+
+
+def test_the_class_is_what_is_left_without_the_token() -> None:
+    latents = torch.zeros(1, 4, 8, 8)
+    given = [Example(latents, prompt) for prompt in ("a sks dog", "a dog, sks", "a sksy dog and sks")]
+    assert [example.prompt for example in without("sks", given)] == ["a dog", "a dog,", "a sksy dog and"]
+
+
+def test_photos_are_encoded_once_with_their_crops_and_mirror_images(base_folder: Folder, photos: list[Photo]) -> None:
+    base = families.load(str(base_folder("sd-eps")), device="cpu")
+    cut = Cut(32, crops=3, flip=True)
+    encoded = encode(base, photos, lambda photo: f"a {photo.name}", cut, stage="Encoding")
+    assert sorted(example.prompt for example in encoded) == [f"a {photo.name}" for photo in photos]
+    assert {example.latents.shape[0] for example in encoded} == {6}
+    assert all(example.latents.isfinite().all() and not example.latents.requires_grad for example in encoded)
