@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from persona.errors import BadOption, BadPrompt, BadToken
@@ -64,6 +65,33 @@ class Setting:
             return self.name.upper()
         return self.option.flag[0] if self.option.flag else "--" + self.name.replace("_", "-")
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values it may have, where they can be counted."""
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+    @property
+    def many(self) -> bool:
+        """Whether it takes any number of values, as a tuple."""
+        return any(get_origin(part) is tuple for part in (self.kind, *get_args(self.kind)))
+
+    @property
+    def classes(self) -> tuple[type, ...]:
+        """The classes of its value, or of each of its values."""
+        return tuple(_classes(self.kind))
+
+
+def _classes(kind: Any) -> Iterator[type]:
+    if get_origin(kind) is Literal:
+        yield str
+    elif get_origin(kind) is tuple:
+        yield from _classes(get_args(kind)[0])
+    elif get_args(kind):
+        for part in get_args(kind):
+            yield from _classes(part)
+    else:
+        yield from (int, float) if kind is float else (kind,)
+
 
 def settings(config: "type[Config]") -> Iterator[Setting]:
     """Yield the settings of a command in the order of their declaration."""
@@ -81,12 +109,13 @@ class Config:
         """Check every setting.
 
         Raises:
-            BadOption: a value is out of bounds; the message names the option as it is typed.
+            BadOption: a value is of another type or out of bounds; the message names the option as it is typed.
         """
         for setting in settings(type(self)):
             value = getattr(self, setting.name)
-            for item in value if isinstance(value, tuple) else (value,):
-                _check(setting, item)
+            _check_type(setting, value)
+            for item in value if setting.many and value is not None else (value,):
+                _check_bounds(setting, item)
 
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON values. Paths are left out: they say where the user's files are."""
@@ -94,11 +123,19 @@ class Config:
         return {name: value for name, value in values.items() if not isinstance(value, Path)}
 
 
-def _check(setting: Setting, value: object) -> None:
+def _check_type(setting: Setting, value: Any) -> None:
+    """Raise BadOption for what Python would let pass and no command line could say, such as text for a number."""
+    given = value if setting.many and isinstance(value, tuple) else (value,)
+    alone = setting.many and value is not None and not isinstance(value, tuple)
+    if alone or not all(isinstance(one, setting.classes) for one in given):
+        names = " or ".join("nothing" if kind is NoneType else kind.__name__ for kind in setting.classes)
+        raise BadOption(f"{setting.flag} takes {'a tuple of ' if setting.many else ''}{names}, not {value!r}.")
+
+
+def _check_bounds(setting: Setting, value: object) -> None:
     """Raise BadOption unless the value is among the choices and within the bounds of its setting."""
-    choices = get_args(setting.kind) if get_origin(setting.kind) is Literal else ()
-    if choices and value not in choices:
-        raise BadOption(f"{setting.flag} is one of {', '.join(choices)}, not {value!r}.")
+    if setting.choices and value not in setting.choices:
+        raise BadOption(f"{setting.flag} is one of {', '.join(setting.choices)}, not {value!r}.")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     low, high = setting.option.min, setting.option.max
@@ -126,10 +163,17 @@ def _check_token(token: str) -> None:
         raise BadToken(f"--token {token[:32]!r} must be a short word of letters and digits. Try --token sks.")
 
 
+def _is_text(prompt: str) -> bool:
+    """Tell text from bytes that were none: Python passes those on as halves of characters."""
+    return "\0" not in prompt and not any("\ud800" <= letter <= "\udfff" for letter in prompt)
+
+
 def _check_prompts(prompts: tuple[str, ...]) -> None:
     for prompt in prompts:
         if not prompt.strip():
             raise BadPrompt('A prompt is empty. Say what to draw: "a [V] dog on the beach"')
+        if not _is_text(prompt):
+            raise BadPrompt(f"The prompt {prompt[:60]!a} is no text that can be written down. Type it again.")
         if "../" in prompt or "..\\" in prompt:
             raise BadPrompt(f"The prompt {prompt[:60]!r} looks like a path. Give a file of prompts with --prompts.")
         if len(prompt) > MAX_PROMPT:

@@ -25,7 +25,7 @@ STEPS = 8
 COMMON = 0.4
 """Position in a vocabulary, as a share of it, before which a word is common; they are in the order of frequency."""
 
-_WORD = re.compile(r"[a-z]{2,4}")
+_SHORT = 3  # letters; the paper takes no longer ones, which are likelier to be words
 _SKS_IN_CLIP = 48136  # CLIP's id of "sks": bases with its tokenizer have read about the rifle of that name
 _SLOT = re.compile(r"\[v\]", re.IGNORECASE)
 
@@ -82,17 +82,23 @@ def choose(base: Base, class_noun: str, listener: Listener = silent) -> Token:
 
 
 def _rare(tokenizers: list[Any]) -> Iterator[str]:
-    """Yield the short words that are one token in each tokenizer, the rarest first."""
-    first = tokenizers[0]
-    vocabulary: dict[str, int] = first.get_vocab()
-    # Byte-pair vocabularies mark where a word ends (</w>) or begins; pieces of words bear no mark.
-    words = (re.sub(r"^[▁Ġ]|</w>$", "", piece) for piece in vocabulary if re.search(r"^[▁Ġ]|</w>$", piece))
-    known = {word for word in words if _WORD.fullmatch(word)}
-    others = [set(tokenizer.get_vocab()) for tokenizer in tokenizers[1:]]
-    known = {word for word in known if all({word, f"{word}</w>", f"▁{word}", f"Ġ{word}"} & other for other in others)}
-    for word in sorted(known, key=lambda word: (-_rarity(tokenizers, word), word)):
+    """Yield the words that are one token in each tokenizer: those of up to three letters first, then the rarest."""
+    known = [_words(tokenizer) for tokenizer in tokenizers]
+    rarity = {word: min(words[word] for words in known) for word in set.intersection(*map(set, known))}
+    for word in sorted(rarity, key=lambda word: (len(word) > _SHORT, -rarity[word], word)):
         if all(len(ids) == 1 for ids in _ids(tokenizers, word)):
             yield word
+
+
+def _words(tokenizer: Any) -> dict[str, float]:
+    """Return the whole words of a vocabulary with their positions in it, from 0 (common) to 1 (rare)."""
+    found = {}
+    for piece, number in tokenizer.get_vocab().items():
+        # Byte-pair vocabularies mark where a word ends (</w>) or begins; pieces of words bear no mark.
+        word = re.fullmatch(r"[▁Ġ]([a-z]{2,6})|([a-z]{2,6})</w>", piece)
+        if word:
+            found[word[1] or word[2]] = number / len(tokenizer)
+    return found
 
 
 def _rarity(tokenizers: list[Any], word: str) -> float:

@@ -128,15 +128,15 @@ def base_of(persona: Persona | None, name: str | None) -> Family:
         name: where the base is on this machine; ``None`` for where the persona says.
 
     Raises:
-        BadPersona: the base is not here, or is another than the persona was made for.
-        BadBase: it is damaged.
+        BadPersona: it is another than the persona was made for.
+        BadBase: it is not here, or is damaged.
     """
     if persona is None:
         return open_base(name or "clay")
     try:
         base = open_base(name or persona.base)
     except BadBase as error:
-        raise BadPersona(f"{persona.path} needs the base {persona.base}. {error}") from error
+        raise BadBase(f"{persona.path} needs the base {persona.base}: say where it is with --base. {error}") from error
     if base.hash != persona.base_hash:
         raise BadPersona(
             f"{persona.path} was made for another base: {persona.base} with the hash {persona.base_hash[:12]}, "

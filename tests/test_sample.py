@@ -11,13 +11,13 @@ import numpy as np
 import personas
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from persona import drawing, families
 from persona.config import SampleConfig
-from persona.errors import BadOption, BadPersona, BadPrompt
+from persona.errors import BadBase, BadOption, BadPersona, BadPrompt
 from persona.events import Event, Note, Progress
 from persona.families import Family
 from persona.folder import Persona
@@ -142,6 +142,30 @@ def test_prompts_that_get_a_word_of_advice(here: Path, prompt: str, advice: str)
     assert advice in notes(events)
 
 
+@pytest.mark.parametrize("prompt", ["a \udcff dog", "a \0 dog", " ", "../../dog.png", "x" * 10_000])
+def test_prompts_that_are_refused(prompt: str) -> None:
+    with pytest.raises(BadPrompt):
+        config(prompt)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(prompt=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80))
+def test_whatever_is_no_refused_prompt_is_drawn_inside_the_folder(here: Path, prompt: str) -> None:
+    out = Path("pictures")
+    try:
+        asked = config(prompt, n=1, steps=1, base="sd-v-zero")
+    except BadPrompt:
+        return
+    try:
+        (picture,) = sample(asked)
+    except BadPrompt:
+        assert "[v]" in prompt.lower()
+        return
+    assert picture.path.parent == out
+    with Image.open(picture.path) as image:
+        assert image.info["prompt"] == prompt
+
+
 def test_a_bare_base_knows_no_subject(here: Path) -> None:
     with pytest.raises(BadPrompt, match="--persona"):
         sample(config("a [V] dog", base="sd-v-zero"))
@@ -156,8 +180,10 @@ def test_a_persona_of_another_base_is_refused(here: Path, base_folder: Callable[
     with pytest.raises(BadPersona, match="was made for another base"):
         sample(config())
     Path("sd-v-zero").unlink()
-    with pytest.raises(BadPersona, match="needs the base sd-v-zero"):
+    with pytest.raises(BadBase, match="needs the base sd-v-zero: say where it is with --base"):
         sample(config())
+    elsewhere = str(base_folder("sd-v-zero"))
+    assert len(sample(config(persona=Path("personas/dog-zwx"), base=elsewhere, out=Path("elsewhere")))) == 2
     assert not Path("pictures").exists()
 
 
