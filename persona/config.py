@@ -90,7 +90,7 @@ def _classes(kind: Any) -> Iterator[type]:
         for part in get_args(kind):
             yield from _classes(part)
     else:
-        yield from (int, float) if kind is float else (kind,)
+        yield from (float, int) if kind is float else (kind,)
 
 
 def settings(config: "type[Config]") -> Iterator[Setting]:

@@ -66,6 +66,26 @@ def test_refusals_name_the_option_as_it_is_typed(changed: dict[str, Any], flag: 
         train(**changed)
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"photos": "photos"}, "PHOTOS takes Path, not 'photos'."),
+        ({"rank": "4"}, "--rank takes int or nothing, not '4'."),
+        ({"prior_weight": None}, "--prior-weight takes float or int, not None."),
+        ({"targets": "to_q"}, "--target takes a tuple of str or nothing, not 'to_q'."),
+    ],
+)
+def test_types_are_checked_for_notebooks(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadOption) as refusal:
+        train(**changed)
+    assert str(refusal.value) == said
+
+
+def test_a_lone_prompt_is_no_row_of_letters() -> None:
+    with pytest.raises(BadOption, match="takes a tuple"):
+        SampleConfig(prompts="a [V] dog")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("noun", ["", "  ", "\n", "a" * 100, "[V]"])
 def test_classes_that_are_none(noun: str) -> None:
     with pytest.raises(BadToken, match="--class"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import MISSING
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand
@@ -82,14 +82,13 @@ def _argument(setting: Setting) -> Any:
 def _option(setting: Setting) -> Any:
     """Declare a named option; a switch that is not simply off by default can be turned off too."""
     names = setting.option.flag or (setting.flag,)
-    kinds = (setting.kind, *get_args(setting.kind))
-    if bool in kinds and setting.default is not False:
+    if bool in setting.classes and setting.default is not False:
         names = (f"{setting.flag}/--no-{setting.flag[2:]}",)
-    choices = get_args(setting.kind) if get_origin(setting.kind) is Literal else ()
+    text = setting.option.help
     return typer.Option(
         *names,
-        help=f"{setting.option.help[:-1]}: {', '.join(choices)}." if choices else setting.option.help,
-        metavar=next((_METAVARS[kind] for kind in kinds if kind in _METAVARS), "NAME"),
+        help=f"{text[:-1]}: {', '.join(setting.choices)}." if setting.choices else text,
+        metavar="NAME" if setting.choices else _METAVARS[setting.classes[0]],
         rich_help_panel=EXPERTS if setting.option.expert else None,
         show_default=not isinstance(setting.default, bool | None) and setting.default not in ("", ()),
     )
