@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persona.config import Config, InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig, settings
+from persona.config import InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
 from persona.errors import BadOption, BadPrompt, BadToken, PersonaError
+from persona.option import Config, settings
 
 CONFIGS: list[type[Config]] = [TrainConfig, PriorsConfig, SampleConfig, InterpolateConfig]
 PHOTOS = Path("photos")
