@@ -3,17 +3,18 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFilter
+from PIL import Image, ImageCms, ImageFilter
 
 from persona.errors import BadPhotos
 from persona.events import Event, Note
-from persona.photos import Photo, advise, buckets, crops, read
+from persona.photos import Photo, advise, buckets, crops, read, reading
 from persona.photos.advice import blur
 
 
@@ -46,6 +47,63 @@ def test_every_format_that_people_have(tmp_path: Path, suffix: str) -> None:
     assert (found.image.mode, found.image.size) == ("RGB", (96, 64))
     seen, drawn = np.asarray(found.image, float), np.asarray(picture(), float)
     assert abs(seen - drawn).mean() < 12  # what lossy formats leave of hard edges
+
+
+def test_without_pillow_heif_heic_is_named_and_not_lost_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    picture().save(tmp_path / "phone.heic", "HEIF")
+    picture(1).save(tmp_path / "other.png")
+    monkeypatch.setattr(reading, "find_spec", lambda name: None)
+    photos, notes = told(tmp_path)
+    assert [found.name for found in photos] == ["other.png"]
+    assert "phone.heic: install pillow-heif" in texts(notes)
+
+
+def test_both_pictures_of_a_stereo_camera_count_as_one(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[picture(1)])
+    (found,) = read(tmp_path)
+    assert found.image.size == (96, 64)
+
+
+def test_wide_colours_are_brought_into_srgb(tmp_path: Path) -> None:
+    linear = ImageCms.ImageCmsProfile(io.BytesIO(_linear_profile()))
+    grey = Image.new("RGB", (8, 8), (55, 55, 55))
+    grey.save(tmp_path / "linear.png", icc_profile=linear.tobytes())
+    grey.save(tmp_path / "broken.png", icc_profile=b"no profile")
+    broken, converted = read(tmp_path)
+    assert broken.image.getpixel((0, 0)) == (55, 55, 55)
+    assert converted.image.getpixel((0, 0)) == pytest.approx((128, 128, 128), abs=3)  # linear 0.216 is half to the eye
+
+
+def _linear_profile() -> bytes:
+    """Return the sRGB profile with its curves replaced by straight lines."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for tag in range(int.from_bytes(profile[128:132], "big")):
+        name = bytes(profile[132 + 12 * tag : 136 + 12 * tag])
+        start = int.from_bytes(profile[136 + 12 * tag : 140 + 12 * tag], "big")
+        if name in (b"rTRC", b"gTRC", b"bTRC"):
+            profile[start : start + 16] = b"para" + bytes(8) + (1 << 16).to_bytes(4, "big")  # power law of power 1
+    return bytes(profile)
+
+
+def test_a_photo_that_may_not_be_read_is_skipped_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("mine.png", "theirs.png"):
+        picture().save(tmp_path / name)
+    opened = Image.open
+
+    def guarded(path: Path, **how: Any) -> Image.Image:
+        if path.name == "theirs.png":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, **how)
+
+    monkeypatch.setattr(Image, "open", guarded)
+    photos, notes = told(tmp_path)
+    assert [found.name for found in photos] == ["mine.png"]
+    assert "theirs.png: damaged or unreadable" in texts(notes)
 
 
 def test_a_file_is_known_by_its_content_not_by_its_name(tmp_path: Path) -> None:
@@ -164,7 +222,7 @@ def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: p
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), kind=st.sampled_from(["PNG", "JPEG", "WEBP"]))
+@given(data=st.data(), kind=st.sampled_from(["PNG", "JPEG", "WEBP", "AVIF"]))
 def test_damaged_bytes_never_break_the_run(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: str
 ) -> None:

@@ -27,7 +27,17 @@ _HEIC = {".heic", ".heif"}
 _KINDS = "JPEG, PNG, WebP, HEIC or AVIF"
 
 # What decoders raise on damaged bytes, as far as damaging them at random has shown.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error, zlib.error)
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, eq=False)
