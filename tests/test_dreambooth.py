@@ -64,7 +64,7 @@ def paper(term: Draw, adapted: Any, untouched: Any, gamma: float) -> Tensor:
     else:
         velocity = schedule.config.prediction_type == "v_prediction"
         target = schedule.get_velocity(x, eps, t) if velocity else eps
-    loss = (said - target).pow(2).mean()
+    loss: Tensor = (said - target).pow(2).mean()
     if gamma:
         snr = compute_snr(schedule, t)
         loss = loss * (snr.clamp(max=gamma) / (snr + (schedule.config.prediction_type == "v_prediction"))).squeeze()

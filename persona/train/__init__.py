@@ -2,12 +2,11 @@
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from persona import checkpoints, families, identity
 from persona.config import TrainConfig
@@ -17,6 +16,7 @@ from persona.families import Family
 from persona.folder import Persona, folder_for
 from persona.identity import Token
 from persona.photos import read
+from persona.train.processes import agree
 from persona.train.run import Run
 
 __all__ = ["train"]
@@ -36,13 +36,14 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
         PersonaError: whatever the user can mend; what was there before is untouched.
     """
     accelerator = Accelerator()
-    main = accelerator.is_main_process
-    listener = listener if main else silent
+    if not accelerator.is_main_process:
+        listener = silent
     photos = read(config.photos, listener)
     base = families.load(config.base, dtype=_dtype(config.precision, accelerator.device), device=accelerator.device)
     token = _token(config, base, accelerator, listener)
     out = config.out or folder_for(config.class_noun, token.text)
-    with _room(out), checkpoints.held(out) if main else nullcontext():
+    with _room(out), ExitStack() as stack:
+        agree(accelerator, lambda: stack.enter_context(checkpoints.held(out)))
         return Run(config, base, photos, token, out, accelerator, listener).finish()
 
 
@@ -68,12 +69,7 @@ def _token(config: TrainConfig, base: Family, accelerator: Accelerator, listener
     unfinished = checkpoints.latest(config.out) if config.out else None
     if unfinished:
         return identity.check(base, unfinished.record["token"], config.class_noun)[0]
-    chosen: list[Token | None] = [
-        identity.choose(base, config.class_noun, listener) if accelerator.is_main_process else None
-    ]
-    broadcast_object_list(chosen)
-    assert chosen[0] is not None  # noqa: S101  # the first process has chosen
-    return chosen[0]
+    return agree(accelerator, lambda: identity.choose(base, config.class_noun, listener))
 
 
 @contextmanager

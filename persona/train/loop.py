@@ -13,6 +13,7 @@ from torch.optim import AdamW, Optimizer
 from persona.errors import Diverged
 from persona.events import Listener, Note
 from persona.methods import Method
+from persona.train.processes import add_up
 
 LONGEST_STEP = 1.0
 """Norm that gradients are clipped to, as in the reference implementation."""
@@ -102,24 +103,8 @@ def steps(
             losses.append(loss.detach())
         mean = torch.stack(losses).sum() if accumulate > 1 else losses[0]
         if processes > 1:
-            mean = _add_up(accelerator, parameters, mean)
+            mean = add_up(accelerator, parameters, mean)
         gradient = nn.utils.clip_grad_norm_(parameters, LONGEST_STEP)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         yield Step(number + 1, mean, gradient)
-
-
-def _add_up(accelerator: Accelerator, parameters: Sequence[nn.Parameter], loss: Tensor) -> Tensor:
-    """Add up gradients and losses over all processes in one message, and return the loss.
-
-    The adapters are small, so nothing is gained by sending while the backward pass still runs; and the networks stay
-    what they are, without a wrapper that the rest of the program would have to know of.
-    """
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    message = torch.cat([loss.reshape(1), *(gradient.flatten() for gradient in gradients)])
-    summed: Tensor = accelerator.reduce(message, "sum")
-    rest = summed[1:]
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = rest[: gradient.numel()].view_as(gradient)
-        rest = rest[gradient.numel() :]
-    return summed[0]

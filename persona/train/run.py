@@ -6,11 +6,11 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from PIL import Image
 from torch.optim import Optimizer
 
@@ -27,6 +27,7 @@ from persona.methods.settings import Settings
 from persona.photos import Photo, read
 from persona.priors import ensure
 from persona.train.loop import make_optimizer, steps
+from persona.train.processes import agree
 from persona.train.watch import Watch
 
 READ_EVERY = 10
@@ -65,7 +66,7 @@ class Run:
             Diverged: the loss is no longer a number.
             OSError: the disk is full.
         """
-        start = self._start()
+        start = agree(self.accelerator, self._start)
         if start and self._is_done(start) and (self.out / RECORD).exists():
             self.listener(Note(f"{self.out} is trained already. Give more --steps to go on."))
             return Persona.open(self.out)
@@ -78,7 +79,7 @@ class Run:
             method = self._prepare()
             self._encode(method, watch)
             self._learn(method, self._attach(start), watch, start.step if start else 0)
-        return self._conclude(watch)
+        return agree(self.accelerator, lambda: self._conclude(watch))
 
     # What is there already
 
@@ -95,9 +96,8 @@ class Run:
                 f"{self.out} holds a run with other photos or settings. Choose another --out, "
                 "or discard that run with --fresh."
             )
-        if self.accelerator.is_main_process:
-            for path in (self.out / name for name in _OURS - {checkpoints.LOCK}):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        for path in (self.out / name for name in _OURS - {checkpoints.LOCK}):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return None
 
     def _fingerprint(self) -> str:
@@ -211,54 +211,48 @@ class Run:
                 self.listener(Progress("Training", step.number, last, loss))
                 if step.number % max(1, last // CURVE) == 0:
                     self.losses.append((step.number, loss))
-            if due and self._keep(step.number, optimizer, watch, looked=looked):
+            if due and agree(self.accelerator, partial(self._keep, step.number, optimizer, watch, looked=looked)):
                 break
 
     def _keep(self, step: int, optimizer: Optimizer, watch: Watch, *, looked: bool) -> bool:
         """Write a checkpoint, with previews where they are due, and tell whether the best has passed."""
-        passed = [False]
-        if self.accelerator.is_main_process:
-            if looked:
-                watch.look(step)
-            passed = [watch.passed]
-            checkpoints.save(
-                self.out,
-                step,
-                adapter=adapter.save(self.base),
-                optimizer=optimizer,
-                record={
-                    "run": self._fingerprint(),
-                    "token": self.token.text,
-                    "passed": watch.passed,
-                    "history": watch.history,
-                    "losses": self.losses,
-                },
-                keep=[int(scores["step"]) for scores in watch.history],
-            )
-        broadcast_object_list(passed)
-        return passed[0]
+        if looked:
+            watch.look(step)
+        checkpoints.save(
+            self.out,
+            step,
+            adapter=adapter.save(self.base),
+            optimizer=optimizer,
+            record={
+                "run": self._fingerprint(),
+                "token": self.token.text,
+                "passed": watch.passed,
+                "history": watch.history,
+                "losses": self.losses,
+            },
+            keep=[int(scores["step"]) for scores in watch.history],
+        )
+        return watch.passed
 
     def _conclude(self, watch: Watch) -> Persona:
         """Make the folder a persona with the best weights, or the last where nothing was scored."""
-        if self.accelerator.is_main_process:
-            best = watch.best or {"step": checkpoints.every(self.out)[-1].step}
-            step = int(best["step"])
-            weights = next(one for one in checkpoints.every(self.out) if one.step == step)
-            made = Persona(
-                path=self.out,
-                token=self.token.text,
-                class_noun=self.config.class_noun,
-                base=self.base.name,
-                base_hash=self.base.hash,
-                step=step,
-                scores={name: value for name, value in best.items() if name != "step"},
-                history=tuple(watch.history),
-                settings=self.config.record() | asdict(self.settings) | {"evidence": dict(self.token.evidence)},
-                photos=tuple(photo.sha256 for photo in self.photos),
-            ).write(weights.adapter)
-            self._report(made, watch)
-        self.accelerator.wait_for_everyone()
-        return Persona.open(self.out)
+        best = watch.best or {"step": checkpoints.every(self.out)[-1].step}
+        step = int(best["step"])
+        weights = next(one for one in checkpoints.every(self.out) if one.step == step)
+        made = Persona(
+            path=self.out,
+            token=self.token.text,
+            class_noun=self.config.class_noun,
+            base=self.base.name,
+            base_hash=self.base.hash,
+            step=step,
+            scores={name: value for name, value in best.items() if name != "step"},
+            history=tuple(watch.history),
+            settings=self.config.record() | asdict(self.settings) | {"evidence": dict(self.token.evidence)},
+            photos=tuple(photo.sha256 for photo in self.photos),
+        ).write(weights.adapter)
+        self._report(made, watch)
+        return made
 
     def _report(self, made: Persona, watch: Watch) -> None:
         names = list(made.scores)

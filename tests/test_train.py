@@ -1,0 +1,378 @@
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from PIL.Image import Image
+from safetensors.torch import load as from_bytes
+from torch import Tensor
+
+from persona import checkpoints
+from persona.config import TrainConfig
+from persona.errors import BadOption, BadPersona, Busy, Diverged, NoSpace
+from persona.events import Event, Note, Progress
+from persona.folder import Persona
+from persona.methods.dreambooth import DreamBooth
+from persona.train import train
+from persona.train.loop import make_optimizer, steps
+
+Folder = Callable[[str], Path]
+forked = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
+
+
+@pytest.fixture
+def config(base_folder: Folder, photo_folder: Path, tmp_path: Path) -> TrainConfig:
+    return TrainConfig(
+        photos=photo_folder,
+        class_noun="dog",
+        token="sks",
+        base=str(base_folder("sd-eps")),
+        out=tmp_path / "out",
+        steps=6,
+        prior="none",
+    )
+
+
+def weights(made: Persona) -> dict[str, Tensor]:
+    return from_bytes((made.path / "adapter.safetensors").read_bytes())
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def losses(events: Sequence[Event]) -> list[float]:
+    return [e.loss for e in events if isinstance(e, Progress) and e.loss is not None]
+
+
+def notes(events: Sequence[Event]) -> str:
+    return " ".join(event.text for event in events if isinstance(event, Note))
+
+
+@pytest.mark.parametrize("prior", ["generated", "self", "none", "folder"])
+@pytest.mark.parametrize("text_encoder", [False, True])
+def test_photos_become_a_persona(
+    config: TrainConfig, base_folder: Folder, photo_folder: Path, prior: str, text_encoder: bool
+) -> None:
+    prior = f"folder:{photo_folder}" if prior == "folder" else prior
+    events: list[Event] = []
+    made = train(replace(config, prior=prior, text_encoder=text_encoder, batch=2), events.append)
+    assert (made.token, made.class_noun, made.step) == ("sks", "dog", 6)
+    assert made.photos
+    assert len(losses(events)) == 6
+    keys = {key.split(".")[0] for key in weights(made)}
+    assert keys == ({"unet", "text_encoder"} if text_encoder else {"unet"})
+    assert (made.path / "report.html").stat().st_size > 1000
+    for file in made.path.rglob("*.json"):
+        assert str(photo_folder) not in file.read_text()
+    assert not (made.path / checkpoints.LOCK).exists()
+
+
+def test_it_learns(config: TrainConfig) -> None:
+    events: list[Event] = []
+    train(replace(config, steps=60, learning_rate=0.01, batch=4, precision="fp32"), events.append)
+    found = losses(events)
+    assert sum(found[-20:]) < 0.95 * sum(found[:20])
+
+
+@pytest.mark.parametrize("adapter", ["lora", "dora", "rslora", "loha", "lokr", "oft"])
+def test_every_kind_of_adapter_trains(config: TrainConfig, adapter: Any) -> None:
+    made = train(replace(config, adapter=adapter, steps=2))
+    start = train(replace(config, adapter=adapter, steps=2, out=config.out / "x" if config.out else None, seed=0))
+    assert same(weights(made), weights(start))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw8bit", "adamw"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_going_on_is_the_same_as_never_having_stopped(
+    config: TrainConfig, tmp_path: Path, optimizer: Any, precision: Any
+) -> None:
+    config = replace(config, optimizer=optimizer, precision=precision, prior="self", text_encoder=True)
+    straight, halves = list[Event](), list[Event]()
+    whole = train(config, straight.append)
+    train(replace(config, out=tmp_path / "two", steps=2), halves.append)
+    resumed = train(replace(config, out=tmp_path / "two"), halves.append)
+    assert "Going on from step 2" in notes(halves)
+    assert losses(halves) == losses(straight)
+    assert same(weights(whole), weights(resumed))
+
+
+@forked
+@pytest.mark.parametrize("moment", ["between", "writing"])
+def test_a_killed_run_goes_on_to_the_bit(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    whole = train(config)
+    config = replace(config, out=tmp_path / "killed")
+
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.stage == "Training":
+            if moment == "between" and event.done == 5:
+                die()
+            if moment == "writing" and event.done == 4:
+                checkpoints._pack = die  # type: ignore[assignment]  # the adapter is written by then
+
+    child = multiprocessing.get_context("fork").Process(target=train, args=(config, listen))
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
+    latest = checkpoints.latest(tmp_path / "killed")
+    assert latest is not None
+    assert latest.step == (4 if moment == "between" else 2)
+    with pytest.raises(BadPersona):
+        Persona.open(tmp_path / "killed")
+    assert same(weights(train(config)), weights(whole))
+    assert not list((tmp_path / "killed" / "checkpoints").glob(".*"))
+
+
+def _process(rank: int, world: int, port: int, config: TrainConfig, answers: Any) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    }
+    for state in (GradientState, AcceleratorState, PartialState):
+        state._reset_state()
+    torch.set_num_threads(1)
+    events: list[Event] = []
+    made = train(config, events.append)
+    answers.put((rank, losses(events), made.step))
+    torch.distributed.destroy_process_group()
+
+
+@forked
+@pytest.mark.parametrize("prior", ["generated", "self"])
+def test_two_processes_are_one_with_the_doubled_batch(config: TrainConfig, tmp_path: Path, prior: str) -> None:
+    config = replace(config, prior=prior, precision="fp32", optimizer="adamw", steps=4, text_encoder=True)
+    events: list[Event] = []
+    alone = train(replace(config, batch=2), events.append)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    answers: Any = context.Queue()
+    shared = replace(config, batch=1, out=tmp_path / "shared")
+    children = [context.Process(target=_process, args=(rank, 2, port, shared, answers)) for rank in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    assert [child.exitcode for child in children] == [0, 0]
+    told = {rank: found for rank, found, _ in (answers.get(), answers.get())}
+    torch.testing.assert_close(torch.tensor(told[0]), torch.tensor(losses(events)), rtol=1e-4, atol=1e-5)
+    assert told[1] == []  # only the first process tells
+    for key, value in weights(Persona.open(tmp_path / "shared")).items():
+        torch.testing.assert_close(value, weights(alone)[key], rtol=1e-3, atol=1e-4)
+
+
+def test_accumulated_batches_are_one_large_one(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, precision="fp32", steps=4, prior="self")
+    large, small = list[Event](), list[Event]()
+    train(replace(config, batch=4), large.append)
+    train(replace(config, batch=2, accumulate=2, out=tmp_path / "small"), small.append)
+    torch.testing.assert_close(torch.tensor(losses(small)), torch.tensor(losses(large)), rtol=1e-4, atol=1e-5)
+
+
+def test_gradient_checkpointing_changes_no_loss(config: TrainConfig, tmp_path: Path) -> None:
+    plain, frugal = list[Event](), list[Event]()
+    train(replace(config, precision="fp32", steps=3), plain.append)
+    frugally = replace(config, precision="fp32", steps=3, gradient_checkpointing=True, out=tmp_path / "frugal")
+    train(frugally, frugal.append)
+    torch.testing.assert_close(torch.tensor(losses(frugal)), torch.tensor(losses(plain)))
+
+
+def test_a_finished_run_is_only_opened(config: TrainConfig) -> None:
+    made = train(config)
+    stamp = (made.path / "persona.json").stat().st_mtime_ns
+    events: list[Event] = []
+    again = train(config, events.append)
+    assert again == made
+    assert "trained already" in notes(events)
+    assert (made.path / "persona.json").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("change", [{"rank": 2}, {"seed": 1}, {"prior": "self"}, {"class_noun": "cat"}])
+def test_the_folder_of_another_run_is_refused(config: TrainConfig, change: dict[str, Any]) -> None:
+    made = train(config)
+    before = {path: path.read_bytes() for path in made.path.rglob("*") if path.is_file()}
+    with pytest.raises(BadOption, match="--fresh"):
+        train(replace(config, **change))
+    assert {path: path.read_bytes() for path in made.path.rglob("*") if path.is_file()} == before
+    assert train(replace(config, fresh=True, **change)).step == 6
+
+
+def test_a_folder_with_other_files_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(BadOption, match=r"thesis\.tex"):
+        train(replace(config, fresh=True))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_in_use_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+    with checkpoints.held(tmp_path / "out"), pytest.raises(Busy):
+        train(config)
+
+
+def test_a_loss_that_is_no_number_is_refused(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = DreamBooth.loss
+
+    def loss(self: DreamBooth, slots: Sequence[int], total: int) -> Tensor:
+        return real(self, slots, total) * (float("nan") if slots[0] == 3 else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DreamBooth, "loss", loss)
+        with pytest.raises(Diverged, match="--learning-rate"):
+            train(config)
+    assert train(config).step == 6  # nothing of it was kept
+
+
+def test_a_full_disk_is_refused_and_the_run_goes_on_later(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(replace(config, out=tmp_path / "whole"))
+    real, left = os.fsync, [4]
+
+    def fsync(file: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(NoSpace, match="Make room"):
+            train(config)
+    assert same(weights(train(config)), weights(whole))
+
+
+def test_without_bitsandbytes_plain_adamw_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    events: list[Event] = []
+    made = make_optimizer("adamw8bit", [([torch.nn.Parameter(torch.zeros(1))], 0.1)], events.append)
+    assert type(made) is torch.optim.AdamW
+    assert "plain AdamW" in notes(events)
+
+
+def test_without_a_token_one_is_chosen_and_kept(config: TrainConfig) -> None:
+    made = train(replace(config, token=None, steps=2))
+    assert made.settings["evidence"]
+    events: list[Event] = []
+    assert train(replace(config, token=None, steps=4), events.append).token == made.token
+    assert "Going on" in notes(events)
+
+
+@dataclass(frozen=True)
+class Scores:
+    total: float
+    identity: float = 0.0
+    prompt: float = 0.0
+    drift: float = 0.0
+    memorisation: float = 0.0
+
+
+class FakeScorer:
+    """Finds the second look the best."""
+
+    prompts = ("a [V] {class}",)
+    bare = ("a {class}",)
+    totals = (0.3, 0.8, 0.5, 0.4, 0.9, 0.95)
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def score(self, drawn: dict[str, list[Image]], photos: list[Image]) -> Scores:
+        assert set(drawn) == {*self.prompts, *self.bare}
+        assert len(photos) == 3
+        self.seen += 1
+        return Scores(self.totals[self.seen - 1])
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("persona.score")
+    module.scorer_for = lambda base, class_noun: FakeScorer()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "persona.score", module)
+
+
+def test_the_best_checkpoint_is_kept_and_training_stops_once_it_has_passed(config: TrainConfig, scored: None) -> None:
+    made = train(replace(config, steps=12, score_every=2))
+    assert made.step == 4
+    assert made.scores["total"] == 0.8
+    assert [one["step"] for one in made.history] == [2, 4, 6, 8]
+    best = from_bytes((made.path / "checkpoints" / "step-000004" / "adapter.safetensors").read_bytes())
+    assert same(weights(made), best)
+    assert len(list((made.path / "previews").rglob("*.png"))) == 4 * 2 * 2
+    events: list[Event] = []
+    assert train(replace(config, steps=12, score_every=2), events.append) == made
+    assert "trained already" in notes(events)
+
+
+def test_previews_leave_no_trace_in_training(config: TrainConfig, scored: None, tmp_path: Path) -> None:
+    plain, watched = list[Event](), list[Event]()
+    train(replace(config, text_encoder=True), plain.append)
+    train(replace(config, text_encoder=True, score_every=3, out=tmp_path / "watched"), watched.append)
+    assert losses(watched) == losses(plain)
+
+
+def test_without_a_scorer_the_last_checkpoint_is_kept_and_said_so(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("persona.score")
+    module.scorer_for = lambda base, class_noun: None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "persona.score", module)
+    events: list[Event] = []
+    made = train(replace(config, score_every=2), events.append)
+    assert made.step == 6
+    assert "the last checkpoint is kept" in notes(events)
+    assert len(list((made.path / "previews").iterdir())) == 1
+
+
+def test_a_damaged_checkpoint_is_refused(config: TrainConfig) -> None:
+    made = train(replace(config, steps=4))
+    adapter = made.path / "checkpoints" / "step-000004" / "adapter.safetensors"
+    adapter.write_bytes(adapter.read_bytes()[:-9])
+    with pytest.raises(BadPersona):
+        train(config)
+
+
+def test_the_record_of_a_run_is_plain_json(config: TrainConfig) -> None:
+    made = train(replace(config, steps=2))
+    record = json.loads((made.path / "checkpoints" / "step-000002" / "state.json").read_text())
+    assert record["token"] == "sks"
+    assert len(record["losses"]) == 2
+    assert not list(made.path.rglob("*.pt")) + list(made.path.rglob("*.bin"))
+
+
+def test_the_loop_copies_nothing_and_waits_for_nothing(base_folder: Folder) -> None:
+    """A step is a forward, a backward and an update: no host value is read in it."""
+
+    class OneNumber:
+        def __init__(self) -> None:
+            self.parameter = torch.nn.Parameter(torch.ones(2, device="meta"))
+
+        def loss(self, slots: Sequence[int], total: int) -> Tensor:
+            return (self.parameter * len(slots) / total).sum()
+
+    method = OneNumber()
+    one = types.SimpleNamespace(num_processes=1, process_index=0)
+    made: Any = torch.optim.SGD([method.parameter])
+    loop = steps(method, made, one, first=0, last=3, batch=2, accumulate=1)
+    assert [step.number for step in loop] == [1, 2, 3]  # reading a value of the meta device would raise
