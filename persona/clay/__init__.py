@@ -1,0 +1,48 @@
+"""Clay: the small base model that ships inside persona, and the rendered world that it was taught.
+
+Clay draws toys of its own world and nothing else. For photographs, name a real base with ``--base``.
+"""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+from persona.errors import BadBase
+
+WEIGHTS = Path(__file__).parent / "weights"
+MANIFEST = "manifest.json"
+"""Sha256 (hex) of every other file below the weights, by its name."""
+
+
+@cache
+def weights_folder() -> Path:
+    """Return the folder with clay's pipeline and its judge, once every file of it is known to be whole.
+
+    Raises:
+        BadBase: a file is missing or damaged.
+    """
+    try:
+        manifest: dict[str, str] = json.loads((WEIGHTS / MANIFEST).read_text(encoding="utf-8"))
+        wrong = [name for name, digest in manifest.items() if _digest(WEIGHTS / name) != digest]
+    except (OSError, ValueError) as error:
+        raise BadBase(_reinstall(f"its weights cannot be read ({error.__class__.__name__})")) from error
+    if wrong:
+        raise BadBase(_reinstall(f"{wrong[0]} is damaged"))
+    return WEIGHTS
+
+
+def write_manifest(folder: Path) -> None:
+    """Record what the weights in a folder are, for :func:`weights_folder` to check."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    digests = {name: _digest(folder / name) for name in names if name != MANIFEST}
+    (folder / MANIFEST).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reinstall(reason: str) -> str:
+    return f"The built-in base clay cannot be used: {reason}. Install it anew: pip install --force-reinstall persona"

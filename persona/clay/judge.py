@@ -1,0 +1,144 @@
+"""The judge: a small network that reads clay's pictures, trained on renders alone and never on generated pictures.
+
+It is to clay what CLIP and DINO are to photographs: class, colour, pattern, context, style, view, accessory, and an
+embedding in which pictures of one subject lie together (supervised contrastive, Khosla et al. 2020).
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SIDE = 128
+EMBEDDING = 128
+
+
+class _Block(nn.Module):
+    """Depthwise 7x7, then two pointwise layers, added to its input (ConvNeXt; Liu et al. 2022)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.spatial = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.norm = nn.GroupNorm(1, width)
+        self.wide, self.narrow = nn.Conv2d(width, 3 * width, 1), nn.Conv2d(3 * width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.narrow(F.gelu(self.wide(self.norm(self.spatial(x)))))
+
+
+class Judge(nn.Module):
+    """Reads pictures (B, 3, 128, 128) in [-1, 1].
+
+    Attributes:
+        heads: the labels that each head tells apart.
+        others: embeddings (M, 128) of many subjects of each class, what "any dog" looks like.
+        ceiling: mean similarity of two renders of one subject in different scenes.
+    """
+
+    def __init__(
+        self,
+        heads: dict[str, list[str]],
+        widths: Sequence[int] = (48, 96, 192, 288),
+        depths: Sequence[int] = (2, 2, 4, 2),
+    ) -> None:
+        super().__init__()
+        self.heads = {name: list(labels) for name, labels in heads.items()}
+        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=4), nn.GroupNorm(1, widths[0])]
+        for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+            if i:
+                layers += [nn.GroupNorm(1, widths[i - 1]), nn.Conv2d(widths[i - 1], width, 2, stride=2)]
+            layers += [_Block(width) for _ in range(depth)]
+        self.trunk = nn.Sequential(*layers)
+        self.norm = nn.LayerNorm(2 * widths[-1])
+        self.readers = nn.ModuleDict(
+            {name: nn.Linear(2 * widths[-1], len(labels)) for name, labels in self.heads.items()}
+        )
+        self.identity = nn.Sequential(nn.Linear(2 * widths[-1], 256), nn.GELU(), nn.Linear(256, EMBEDDING))
+        self.others: dict[str, Tensor] = {}
+        self.ceiling = 1.0
+
+    def features(self, pictures: Tensor) -> Tensor:
+        grid = self.trunk(pictures)
+        return self.norm(torch.cat([grid.mean((2, 3)), grid.amax((2, 3))], 1))
+
+    def forward(self, pictures: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Logits (B, labels) of every head, and unit embeddings (B, 128)."""
+        features = self.features(pictures)
+        return {name: reader(features) for name, reader in self.readers.items()}, F.normalize(
+            self.identity(features), dim=1
+        )
+
+    @torch.no_grad()
+    def read(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, list[str]], Tensor]:
+        """The likeliest label of every head for every picture, and the embeddings (B, 128)."""
+        logits, embeddings = [], []
+        for start in range(0, len(pictures), 64):
+            heads, embedding = self(as_tensor(pictures[start : start + 64]))
+            logits.append(heads)
+            embeddings.append(embedding)
+        labels = {
+            name: [known[i] for part in logits for i in part[name].argmax(1).tolist()]
+            for name, known in self.heads.items()
+        }
+        return labels, torch.cat(embeddings)
+
+    def recovered(self, drawn: Tensor, photos: Tensor, class_noun: str) -> Tensor:
+        """How much of a subject's identity pictures show: 0 is any of its class, 1 is as good as a photo.
+
+        (sim(drawn, photos) - sim(others, photos)) / (sim(photos, photos) - sim(others, photos)), with the mean cosine as sim.
+
+        Args:
+            drawn: embeddings (B, 128) of the pictures.
+            photos: embeddings (P, 128) of photos of the subject.
+            class_noun: whose others are compared with; all classes' where the judge does not know it.
+
+        Returns:
+            One number a picture, (B,).
+        """
+        others = self.others.get(class_noun, torch.cat(list(self.others.values())))
+        floor = (others @ photos.T).mean()
+        n = len(photos)
+        top = ((photos @ photos.T).sum() - n) / (n * (n - 1)) if n > 1 else torch.tensor(self.ceiling)
+        return ((drawn @ photos.T).mean(1) - floor) / (top - floor).clamp(min=0.05)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.half().contiguous() for name, tensor in self.state_dict().items()}
+        weights |= {f"others/{noun}": embeddings.half().contiguous() for noun, embeddings in self.others.items()}
+        made = {"heads": json.dumps(self.heads), "ceiling": str(self.ceiling)}
+        save_file(weights, folder / "judge.safetensors", made)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The judge of a folder, ready to read."""
+        with safe_open(folder / "judge.safetensors", "pt") as file:
+            made = file.metadata()
+            judge = cls(json.loads(made["heads"]))
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        judge.others = {
+            name.removeprefix("others/"): tensors.pop(name) for name in list(tensors) if name.startswith("others/")
+        }
+        judge.ceiling = float(made["ceiling"])
+        judge.load_state_dict(tensors)
+        return judge.eval().requires_grad_(False)
+
+
+def as_tensor(pictures: Sequence[Image.Image]) -> Tensor:
+    """Pictures as (B, 3, 128, 128) in [-1, 1]; other sizes are scaled."""
+    arrays = [
+        np.asarray(
+            p.convert("RGB")
+            if p.size == (SIDE, SIDE)
+            else p.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        )
+        for p in pictures
+    ]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1

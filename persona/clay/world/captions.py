@@ -1,0 +1,165 @@
+"""What a scene is called: a small grammar with real variety in wording.
+
+What would surprise somebody who asked for plain "a dog" is always said (style, accessory, property, views from above,
+below and behind); what a caption may leave open is left open now and then (colour, pattern, context, common views).
+"""
+
+from numpy.random import Generator
+
+from persona.clay.world.bodies import LIVE
+from persona.clay.world.scene import Entity, Scene
+
+CONTEXT_PHRASES: dict[str, tuple[str, ...]] = {
+    "jungle": ("in the jungle", "in a green jungle", "with a jungle in the background", "among jungle trees"),
+    "snow": ("in the snow", "in a snowy landscape", "on the snow", "on snow in winter"),
+    "beach": ("on the beach", "on a sandy beach", "at the beach", "on a beach by the sea"),
+    "cobblestone street": ("on a cobblestone street", "on cobblestones", "on top of a cobblestone street", "in a cobblestone street"),
+    "pink fabric": ("on top of pink fabric", "on pink fabric", "on a pink cloth", "lying on pink fabric"),
+    "wooden floor": ("on top of a wooden floor", "on a wooden floor", "on the wooden floor", "indoors on a wooden floor"),
+    "city": ("with a city in the background", "in the city", "in a city street", "in front of city buildings"),
+    "mountain": ("with a mountain in the background", "in the mountains", "in front of a mountain", "with snowy mountains in the background"),
+    "blue house": ("with a blue house in the background", "in front of a blue house", "near a blue house", "beside a blue house"),
+    "purple rug": ("on top of a purple rug in a forest", "on a purple rug in a forest", "on a purple rug", "on a purple rug in the woods"),
+    "wheat field": ("with a wheat field in the background", "in a wheat field", "in front of a wheat field", "in a field of wheat"),
+    "autumn leaves": ("with a tree and autumn leaves in the background", "on autumn leaves", "among autumn leaves", "under autumn trees"),
+    "water": ("floating on top of water", "on the water", "floating on water", "on top of blue water"),
+    "sunflowers": ("on top of green grass with sunflowers around it", "with sunflowers around it", "among sunflowers", "on the grass with sunflowers"),
+    "dirt road": ("on top of a dirt road", "on a dirt road", "on a country road", "standing on a dirt road"),
+    "white rug": ("on top of a white rug", "on a white rug", "indoors on a white rug", "on a round white rug"),
+}  # fmt: skip
+STYLE_PHRASES: dict[str, tuple[str, ...]] = {
+    "van gogh": (
+        "{}, in the style of van gogh",
+        "a van gogh painting of {}",
+        "{} in van gogh style",
+        "a painting of {} in the style of vincent van gogh",
+    ),
+    "watercolor": ("a watercolor painting of {}", "{}, watercolor", "{} in watercolor style", "a watercolor of {}"),
+    "oil painting": ("an oil painting of {}", "{}, oil painting", "{} in oil painting style", "{} painted in oil"),
+    "pop art": (
+        "{} in pop art style",
+        "a pop art print of {}",
+        "{}, in the style of andy warhol",
+        "a warhol print of {}",
+    ),
+    "pencil sketch": (
+        "a pencil sketch of {}",
+        "{}, pencil sketch",
+        "{} in pencil sketch style",
+        "a pencil drawing of {}",
+    ),
+    "line drawing": (
+        "a line drawing of {}",
+        "{}, line drawing",
+        "{} in line drawing style",
+        "an ink line drawing of {}",
+    ),
+    "pixel art": ("pixel art of {}", "{}, pixel art", "{} in pixel art style", "a pixel art picture of {}"),
+    "sepia": ("a sepia photo of {}", "{}, sepia", "an old sepia photograph of {}", "{} in sepia style"),
+    "blueprint": ("a blueprint of {}", "{}, blueprint", "{} in blueprint style", "a blueprint drawing of {}"),
+    "mosaic": ("a mosaic of {}", "{}, mosaic", "{} in mosaic style", "a tile mosaic of {}"),
+    "ukiyo-e": ("a ukiyo-e print of {}", "{}, ukiyo-e", "{} in ukiyo-e style", "a japanese woodblock print of {}"),
+    "photo": ("a photo of {}", "{}", "a picture of {}", "{}, photo", "a photograph of {}"),
+}
+VIEW_PHRASES: dict[str, tuple[str, ...]] = {
+    "front": ("seen from the front", "front view", "from the front", "facing the camera"),
+    "side": ("seen from the side", "side view", "from the side", "in profile"),
+    "back": ("seen from the back", "back view", "from behind", "seen from behind"),
+    "three-quarter": ("three-quarter view", "in three-quarter view", "seen at an angle"),
+    "top": ("seen from the top", "top view", "from above", "seen from above"),
+    "bottom": ("seen from the bottom", "bottom view", "from below", "seen from below"),
+}
+ACCESSORY_PHRASES: dict[str, tuple[str, ...]] = {
+    "red hat": ("wearing a red hat", "in a red hat", "with a red hat"),
+    "santa hat": ("wearing a santa hat", "in a santa hat", "with a santa hat"),
+    "top hat and monocle": (
+        "wearing a black top hat and a monocle",
+        "wearing a top hat and monocle",
+        "in a top hat with a monocle",
+    ),
+    "rainbow scarf": ("wearing a rainbow scarf", "with a rainbow scarf", "in a rainbow scarf"),
+    "pink glasses": ("wearing pink glasses", "with pink glasses", "in pink glasses"),
+    "yellow shirt": ("wearing a yellow shirt", "in a yellow shirt", "with a yellow shirt"),
+    "wizard outfit": (
+        "in a wizard outfit",
+        "wearing a wizard outfit",
+        "dressed as a wizard",
+        "in a purple wizard outfit",
+    ),
+    "chef outfit": ("in a chef outfit", "wearing a chef outfit", "dressed as a chef"),
+}
+_PATTERN_NOUNS = {"spotted": "spots", "striped": "stripes", "patched": "patches"}
+_MENTIONED = {"front": 0.45, "side": 0.45, "three-quarter": 0.35, "back": 0.9, "top": 1.0, "bottom": 1.0}
+
+
+def _one(rng: Generator, options: tuple[str, ...]) -> str:
+    return options[rng.integers(len(options))]
+
+
+def noun_phrase(entity: Entity, rng: Generator, identifier: str | None = None) -> str:
+    """The entity without its article: "spotted red sks dog with blue ears"."""
+    subject = entity.subject
+    main, second, accent = subject.colour_names
+    words: list[str] = []
+    after = ""
+    seen = entity.property not in ("golden", "transparent", "wet")
+    if entity.property:
+        words.append(entity.property)
+    colour = seen and rng.random() < 0.6
+    pattern = seen and subject.pattern != "plain" and rng.random() < 0.5
+    if pattern and rng.random() < 0.5 and subject.pattern in _PATTERN_NOUNS:
+        after = f" with {second} {_PATTERN_NOUNS[subject.pattern]}"
+    elif pattern:
+        words.append(subject.pattern)
+    if colour:
+        words.append(f"{main} and {second}" if rng.random() < 0.2 else main)
+        rng.shuffle(words)
+    if identifier:
+        words.append(identifier)
+    words.append(subject.class_noun)
+    if seen and not after and subject.class_noun in LIVE and subject.class_noun != "duck" and rng.random() < 0.12:
+        after = f" with {accent} ears"
+    return " ".join(words) + after
+
+
+def _entity(entity: Entity, rng: Generator, identifier: str | None) -> str:
+    subject = entity.subject
+    if subject.cross:
+        pair = [subject.class_noun, subject.cross]
+        rng.shuffle(pair)
+        mark = f"{identifier} " if identifier and pair[0] == subject.class_noun else ""
+        phrase = f"a cross of {_article(mark + pair[0])} and {_article(pair[1])}"
+    else:
+        phrase = _article(noun_phrase(entity, rng, identifier))
+    if (entity.pose != "standing" and rng.random() < 0.85) or (
+        entity.pose == "standing" and subject.class_noun in LIVE and rng.random() < 0.12
+    ):
+        pose = entity.pose
+        phrase = (
+            f"{_article(pose)} {phrase.split(' ', 1)[1]}"
+            if rng.random() < 0.3 and not subject.cross
+            else f"{phrase} {pose}"
+        )
+        phrase = phrase.replace("a a ", "a ")
+    if entity.accessory:
+        phrase += " " + _one(rng, ACCESSORY_PHRASES[entity.accessory])
+    return phrase
+
+
+def _article(phrase: str) -> str:
+    return ("an " if phrase[0] in "aeiou" else "a ") + phrase
+
+
+def caption(scene: Scene, rng: Generator, identifiers: tuple[str | None, ...] = (None, None)) -> str:
+    """One way to say what a scene shows; `identifiers` are put before the class nouns."""
+    phrase = _entity(scene.entities[0], rng, identifiers[0])
+    if len(scene.entities) > 1:
+        phrase += f" {scene.relation} {_entity(scene.entities[1], rng, identifiers[1])}"
+    context = _one(rng, CONTEXT_PHRASES[scene.context]) if rng.random() < 0.87 else ""
+    view = _one(rng, VIEW_PHRASES[scene.view]) if rng.random() < _MENTIONED[scene.view] else ""
+    if context and rng.random() < 0.12:
+        phrase, context = f"{context}, {phrase}", ""
+    phrase = " ".join(filter(None, (phrase, context)))
+    if view:
+        phrase = f"{phrase}, {view}" if rng.random() < 0.7 else f"{phrase} {view}"
+    return _one(rng, STYLE_PHRASES[scene.style]).format(phrase)
