@@ -296,7 +296,8 @@ def full_disk() -> OSError:
     [
         (BadPhotos("No photos in [x]. Put some there."), 2, "Error: No photos in [x]. Put some there.\n"),
         (full_disk(), 2, "Error: The disk is full."),
-        (PermissionError(errno.EACCES, "denied", "/x"), 2, "Error: No permission for /x."),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "Error: /x: permission denied."),
+        (FileExistsError(errno.EEXIST, "File exists", "/x"), 2, "Error: /x: file exists."),
         (MemoryError(), 2, "Error: Out of memory."),
         (KeyboardInterrupt(), 130, "stopped; run the same command again to go on\n"),
         (ZeroDivisionError("oops"), 1, "ZeroDivisionError: oops"),
@@ -321,6 +322,16 @@ def test_misuse_ends_with_2_and_no_traceback(arguments: list[str]) -> None:
     assert result.exit_code == 2
     assert "Error" in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("what", ["personas", "personas/dog"])
+def test_a_persona_that_is_none_is_no_base(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "personas").mkdir()
+    result = run("info", what)
+    assert result.exit_code == 2
+    assert "persona" in result.stderr
+    assert "base" not in result.stderr
 
 
 def test_refusals_are_json_too(training: Callable[..., object]) -> None:

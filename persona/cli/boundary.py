@@ -56,8 +56,8 @@ def _mendable(error: Exception) -> PersonaError | None:
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace("The disk is full. Free some space and run the same command again: it goes on where it was.")
-    if isinstance(error, PermissionError):
-        return PersonaError(f"No permission for {error.filename}. Name another folder, or change its permissions.")
+    if isinstance(error, OSError) and error.filename is not None:
+        return PersonaError(f"{error.filename}: {str(error.strerror).lower()}. Name another, or mend this one.")
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate" in str(error):
         return PersonaError("Out of memory. Try a smaller --batch, or a smaller --resolution.")
     return None

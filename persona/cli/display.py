@@ -95,7 +95,7 @@ class Display:
     def name_base(self, base: str) -> None:
         """Say once that clay is not the world, and how to name a base that knows more of it."""
         if base == "clay":
-            self(Note("Base: clay, the small built-in world (128 pixels). A real one: --base HUB-ID or --base FOLDER"))
+            self(Note("Base: clay, the small built-in world. Name a real model with --base, such as --base sd15"))
 
     def _advance(self, event: Progress) -> None:
         stage = self._stages.get(event.stage)

@@ -45,7 +45,7 @@ def inform(what: str, *, as_json: bool) -> None:
     """
     if not what:
         facts = _machine()
-    elif (Path(what) / "persona.json").exists():
+    elif _is_persona(Path(what)):
         facts = _persona(Path(what))
     else:
         facts = _base(what)
@@ -89,6 +89,13 @@ def _version_of(library: str) -> str:
         return version(library)
     except PackageNotFoundError:
         return ""
+
+
+def _is_persona(path: Path) -> bool:
+    """Tell where a persona is, or should be, from a base by its folder, its name or its id on a hub."""
+    if path.is_dir():
+        return not (path / "model_index.json").exists()
+    return len(path.parts) > 1 and path.parent.is_dir()
 
 
 def _persona(folder: Path) -> dict[str, Any]:
