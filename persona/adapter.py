@@ -115,7 +115,7 @@ def save(base: Family, *, name: str = NAME) -> bytes:
     make: Make = base.denoiser.peft_config[name].persona
     for key, module in _adapted(base, name).items():
         state = get_peft_model_state_dict(module, adapter_name=name)
-        weights |= {f"{key}.{weight}": value.detach().cpu().contiguous() for weight, value in state.items()}
+        weights |= {f"{key}.{weight}": value.detach().cpu().clone() for weight, value in state.items()}
         configs |= {f"{key}.{field}": value for field, value in module.peft_config[name].to_dict().items()}
     metadata = {"format": "pt", _MAKE: json.dumps(asdict(make))}
     if make.kind in _LORA:  # diffusers knows no others; without this it would take alpha for the rank

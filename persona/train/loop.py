@@ -48,15 +48,30 @@ class Step:
         return loss
 
 
+def flatten(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
+    """Lay parameters side by side in one tensor, of which they and their gradients become views.
+
+    An adapter has hundreds of small factors; one large one takes the optimizer a fifth of the time, and one message
+    between processes.
+    """
+    flat = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    flat.grad = torch.zeros_like(flat)
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, values, gradient in zip(parameters, flat.detach().split(sizes), flat.grad.split(sizes), strict=True):
+        parameter.data = values.view_as(parameter)
+        parameter.grad = gradient.view_as(parameter)
+    return flat
+
+
 def make_optimizer(kind: str, rates: Sequence[tuple[list[nn.Parameter], float]], listener: Listener) -> Optimizer:
     """Return the optimizer, in 8 bits (Dettmers et al., 2110.02861) where that can be had.
 
     Args:
         kind: ``adamw8bit`` or ``adamw``.
-        rates: groups of parameters with their learning rates.
+        rates: groups of parameters with their learning rates; each group is laid out flat.
         listener: told where 8 bits cannot be had.
     """
-    groups = [{"params": parameters, "lr": rate} for parameters, rate in rates]
+    groups = [{"params": [flatten(parameters)], "lr": rate} for parameters, rate in rates]
     if kind == "adamw8bit":
         try:
             made: Optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit(groups)
@@ -103,8 +118,8 @@ def steps(
             losses.append(loss.detach())
         mean = torch.stack(losses).sum() if accumulate > 1 else losses[0]
         if processes > 1:
-            mean = add_up(accelerator, parameters, mean)
+            mean = add_up(accelerator, [p.grad for p in parameters if p.grad is not None], mean)
         gradient = nn.utils.clip_grad_norm_(parameters, LONGEST_STEP)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=False)  # the gradients are views of a flat one
         yield Step(number + 1, mean, gradient)

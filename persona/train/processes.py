@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import Tensor, nn
+from torch import Tensor
 
 from persona.errors import PersonaError
 
@@ -33,17 +33,15 @@ def agree(accelerator: Accelerator, action: Callable[[], T]) -> T:
     return agreed
 
 
-def add_up(accelerator: Accelerator, parameters: Sequence[nn.Parameter], loss: Tensor) -> Tensor:
-    """Add up gradients and losses over all processes in one message, and return the loss.
+def add_up(accelerator: Accelerator, gradients: Sequence[Tensor], loss: Tensor) -> Tensor:
+    """Add up gradients, in place, and losses over all processes in one message, and return the loss.
 
     The adapters are small, so nothing is gained by sending while the backward pass still runs; and the networks stay
     what they are, without a wrapper that the rest of the program would have to know of.
     """
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     message = torch.cat([loss.reshape(1), *(gradient.flatten() for gradient in gradients)])
     summed: Tensor = accelerator.reduce(message, "sum")
-    rest = summed[1:]
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = rest[: gradient.numel()].view_as(gradient)
-        rest = rest[gradient.numel() :]
-    return summed[0]
+    loss, *parts = summed.split([1, *(gradient.numel() for gradient in gradients)])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+    return loss[0]
