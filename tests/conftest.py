@@ -5,6 +5,7 @@ from pathlib import Path
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
 
 import bases
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,8 @@ from PIL import Image
 
 from persona.photos import Photo, read
 
+hypothesis.settings.register_profile("busy", deadline=None)  # a busy machine is no bug
+hypothesis.settings.load_profile("busy")
 torch.set_num_threads(1)  # tiny networks: threads only wait for each other
 
 

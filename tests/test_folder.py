@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from persona.atomic import beside
 from persona.errors import BadPersona
 from persona.folder import ADAPTER, RECORD, Persona, folder_for, slug
 
@@ -169,22 +168,6 @@ def test_checkpoints_are_checked_too(tmp_path: Path) -> None:
     weights(tmp_path / "checkpoints/000100" / ADAPTER, 9.0)
     with pytest.raises(BadPersona, match="was changed"):
         persona.weights(100)
-
-
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "file.txt"
-    with beside(path) as part:
-        part.write_text("old")
-
-    def fail() -> None:
-        with beside(path) as part:
-            part.write_text("ne")
-            raise OSError(28, "disk full")
-
-    with pytest.raises(OSError, match="full"):
-        fail()
-    assert path.read_text() == "old"
-    assert [left.name for left in path.parent.iterdir()] == ["file.txt"]
 
 
 @given(class_noun=st.text(), token=st.text())

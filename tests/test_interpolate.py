@@ -1,4 +1,3 @@
-import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,13 +9,10 @@ from typing import Any
 import numpy as np
 import personas
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 
 from persona import adapter, families, film
-from persona.between import between, even, slerp
+from persona.between import slerp
 from persona.config import InterpolateConfig, SampleConfig
 from persona.errors import BadOption, BadPersona, BadPrompt
 from persona.events import Event, Note
@@ -169,23 +165,6 @@ def test_what_exists_stays_and_nothing_is_left_half_written(here: Path, monkeypa
     assert sorted(path.name for path in Path("series").iterdir()) == [first.folder.name, second.folder.name]
 
 
-def test_an_mp4_needs_a_program_that_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(film, "find_spec", lambda name: None)
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
-    events: list[Event] = []
-    assert [path.suffix for path in film.write(frames, tmp_path, 8.0, events.append)] == [".webp", ".gif"]
-    (note,) = events
-    assert isinstance(note, Note)
-    assert "imageio-ffmpeg" in note.text
-
-
-def test_the_mp4_plays(tmp_path: Path) -> None:
-    ffmpeg = pytest.importorskip("imageio_ffmpeg")
-    frames = [Image.new("RGB", (40, 24), (0, 0, 20 * number)) for number in range(10)]
-    path = film.write(frames, tmp_path, 5.0)[2]
-    assert ffmpeg.count_frames_and_secs(str(path)) == (10, pytest.approx(2, abs=0.1))
-
-
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
@@ -205,47 +184,3 @@ def test_personas_of_different_bases_are_refused(here: Path, base_folder: Callab
     personas.make(here / "personas/other", base_folder("sd-v"))
     with pytest.raises(BadPersona, match="different bases"):
         interpolate(config("a [V] dog", persona=(Path("personas/dog-zwx"), Path("personas/other"))))
-
-
-VECTORS = st.lists(st.floats(-100, 100, width=32), min_size=2, max_size=8)
-
-
-@given(a=VECTORS, b=VECTORS, at=st.floats(0, 1))
-def test_an_arc_begins_and_ends_at_its_vectors_and_keeps_their_length(
-    a: list[float], b: list[float], at: float
-) -> None:
-    width = min(len(a), len(b))
-    start, end = torch.tensor(a[:width]), torch.tensor(b[:width])
-    for place, wanted in ((0.0, start), (1.0, end)):
-        torch.testing.assert_close(slerp(start, end, place), wanted, rtol=1e-3, atol=1e-2)
-    on_the_way = slerp(start, end, at)
-    assert on_the_way.isfinite().all()
-    assert on_the_way.norm() <= 1.01 * max(start.norm(), end.norm()) + 1e-2
-
-
-def test_an_arc_by_example() -> None:
-    half = slerp(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 4.0]), 0.5)
-    torch.testing.assert_close(half, torch.tensor([3 / math.sqrt(2)] * 2))
-    noise = torch.randn(2, 4096, generator=torch.Generator().manual_seed(0))
-    assert slerp(noise[0], noise[1], 0.5).std() == pytest.approx(1, abs=0.05)
-
-
-def test_masks_change_half_way_and_numbers_go_between() -> None:
-    made = between({"mask": torch.tensor([[1, 0], [1, 1]]), "same": torch.ones(2, 3)}, [0.0, 0.4, 0.6])
-    assert made["mask"].tolist() == [[1, 0], [1, 0], [1, 1]]
-    torch.testing.assert_close(made["same"], torch.ones(3, 3))
-
-
-@given(
-    steps=st.lists(st.floats(0, 10), min_size=1, max_size=20),
-    number=st.integers(2, 20),
-)
-def test_even_places_divide_the_path_into_equal_parts(steps: list[float], number: int) -> None:
-    places = [one / len(steps) for one in range(len(steps) + 1)]
-    found = even(steps, places, number)
-    assert len(found) == number
-    assert (found[0], found[-1]) == (0, 1)
-    assert all(earlier <= later for earlier, later in pairwise(found))
-    gone = np.interp(found[1:-1], places, np.concatenate([[0], np.cumsum(steps)]))
-    if sum(steps) > 1e-3:
-        assert gone == pytest.approx(sum(steps) * np.arange(1, number - 1) / (number - 1), abs=1e-6 * sum(steps))

@@ -221,7 +221,7 @@ def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: p
         read(tmp_path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), kind=st.sampled_from(["PNG", "JPEG", "WEBP", "AVIF"]))
 def test_damaged_bytes_never_break_the_run(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: str

@@ -10,19 +10,16 @@ from typing import Any
 import numpy as np
 import personas
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from persona import drawing, families
+from persona import families
 from persona.config import SampleConfig
 from persona.errors import BadBase, BadOption, BadPersona, BadPrompt
 from persona.events import Event, Note, Progress
-from persona.families import Family
 from persona.folder import Persona
 from persona.sample import sample
-from persona.sheet import Row, sheet
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +145,7 @@ def test_prompts_that_are_refused(prompt: str) -> None:
         config(prompt)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(prompt=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80))
 def test_whatever_is_no_refused_prompt_is_drawn_inside_the_folder(here: Path, prompt: str) -> None:
     out = Path("pictures")
@@ -199,37 +196,6 @@ def test_what_is_refused_before_the_base_is_loaded(here: Path, monkeypatch: pyte
         sample(config())
 
 
-@given(
-    stems=st.lists(st.sampled_from(["a", "b", "a-2", "grid"]), max_size=8), there=st.sets(st.sampled_from(["a", "b"]))
-)
-def test_names_are_free_and_differ(tmp_path_factory: pytest.TempPathFactory, stems: list[str], there: set[str]) -> None:
-    folder = tmp_path_factory.mktemp("out")
-    for name in there:
-        (folder / f"{name}.png").touch()
-    paths = list(drawing.free_names(folder, stems))
-    assert len(set(paths)) == len(stems)
-    assert not any(path.exists() for path in paths)
-
-
-def test_short_memory_makes_smaller_batches(
-    base_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    base = families.load(str(base_folder("sd-v-zero")), device="cpu")
-    whole = Family.draw
-
-    def tight(self: Family, prompts: list[str], seeds: list[int], **how: Any) -> list[Image.Image]:
-        if len(prompts) > 2:
-            raise torch.OutOfMemoryError("no room")
-        return whole(self, prompts, seeds, **how)
-
-    monkeypatch.setattr(Family, "draw", tight)
-    jobs = [drawing.Job("a dog", seed, tmp_path / f"{seed}.png") for seed in range(5)]
-    events: list[Event] = []
-    drawing.draw(base, jobs, events.append, steps=1, size=(32, 32))
-    assert all(job.path.exists() for job in jobs)
-    assert "drawing 2 at a time" in notes(events)
-
-
 def test_two_processes_share_the_work(here: Path) -> None:
     program = (
         "from pathlib import Path; from persona.config import SampleConfig; from persona.sample import sample\n"
@@ -257,19 +223,3 @@ def test_two_processes_share_the_work(here: Path) -> None:
     assert [path.name for path in shared] == [path.name for path in alone]
     assert max(map(apart, shared, alone)) <= 1
     assert Path("shared/grid.png").exists()
-
-
-def test_a_sheet_shows_every_picture_and_caption() -> None:
-    red, blue = Image.new("RGB", (40, 20), "red"), Image.new("RGB", (600, 300), "blue")
-    rows = [Row("a caption " * 30, [(red, "seed 0"), (blue, "seed 1"), (red, "")]), Row("", [(blue, "")])]
-    page = sheet(rows, columns=2)
-    colours = {colour: number for number, colour in page.getcolors(page.width * page.height) or ()}
-    assert page.width == 2 * 256 + 3 * 8
-    assert colours[255, 0, 0] == 2 * 40 * 20
-    assert colours[0, 0, 255] == 2 * 256 * 128
-
-
-@given(caption=st.text(), columns=st.integers(1, 4), number=st.integers(1, 6))
-def test_any_caption_can_be_set(caption: str, columns: int, number: int) -> None:
-    page = sheet([Row(caption, [(Image.new("L", (30, 30)), caption)] * number)], columns)
-    assert page.mode == "RGB"

@@ -1,0 +1,92 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from persona import drawing, families
+from persona.errors import BadOption
+from persona.events import Event, Note, Progress
+from persona.families import Family
+
+
+@given(
+    stems=st.lists(st.sampled_from(["a", "b", "a-2", "grid"]), max_size=8), there=st.sets(st.sampled_from(["a", "b"]))
+)
+def test_names_are_free_and_differ(tmp_path_factory: pytest.TempPathFactory, stems: list[str], there: set[str]) -> None:
+    folder = tmp_path_factory.mktemp("out")
+    for name in there:
+        (folder / f"{name}.png").touch()
+    paths = list(drawing.free_names(folder, stems))
+    assert len(set(paths)) == len(stems)
+    assert not any(path.exists() for path in paths)
+
+
+def test_short_memory_makes_smaller_batches(
+    base_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = families.load(str(base_folder("sd-v-zero")), device="cpu")
+    whole = Family.draw
+
+    def tight(self: Family, prompts: list[str], seeds: list[int], **how: Any) -> list[Image.Image]:
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return whole(self, prompts, seeds, **how)
+
+    monkeypatch.setattr(Family, "draw", tight)
+    jobs = [drawing.Job("a dog", seed, tmp_path / f"{seed}.png") for seed in range(5)]
+    events: list[Event] = []
+    drawing.draw(base, jobs, events.append, steps=1, size=(32, 32))
+    assert all(job.path.exists() for job in jobs)
+    assert Note("Memory is short: drawing 2 at a time.") in events
+
+
+def test_pictures_are_kept_as_soon_as_they_are_drawn(
+    base_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = families.load(str(base_folder("sd-v-zero")), device="cpu")
+    jobs = [drawing.Job("a dog", seed, tmp_path / f"{seed}.png", {"seed": str(seed)}) for seed in range(3)]
+    there: list[int] = []
+
+    def watch(event: Event) -> None:
+        assert isinstance(event, Progress)
+        assert event.done == len(list(tmp_path.glob("*.png")))
+        there.append(event.done)
+
+    drawing.draw(base, jobs, watch, steps=1, size=(32, 32), batch=1)
+    assert there == [0, 1, 2, 3]
+    with Image.open(jobs[2].path) as image:
+        assert image.info["seed"] == "2"
+
+
+def test_other_errors_are_not_taken_for_short_memory(
+    base_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Family, prompts: list[str], seeds: list[int], **how: Any) -> list[Image.Image]:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Family, "draw", broken)
+    base = families.load(str(base_folder("sd-v-zero")), device="cpu")
+    with pytest.raises(RuntimeError, match="a bug"):
+        drawing.draw(base, [drawing.Job("a dog", 0, tmp_path / "0.png")] * 2, steps=1, size=(32, 32))
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(tmp_path: Path) -> None:
+    drawing.check_output(tmp_path / "new" / "deeper")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(BadOption, match="--out"):
+            drawing.check_output(folder)
+
+
+@pytest.mark.parametrize(("asked", "side"), [(None, 32), (64, 64), (61, 64), (1, 8), (33, 32)])
+def test_pictures_have_the_nearest_size_that_the_base_can_draw(
+    base_folder: Callable[..., Path], asked: int | None, side: int
+) -> None:
+    base = families.load(str(base_folder("sd-v-zero")), device="cpu")
+    assert drawing.size_of(base, asked) == (side, side)
