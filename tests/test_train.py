@@ -25,7 +25,7 @@ from persona.events import Event, Note, Progress
 from persona.folder import Persona
 from persona.methods.dreambooth import DreamBooth
 from persona.train import train
-from persona.train.loop import make_optimizer, steps
+from persona.train.loop import flatten, make_optimizer, steps
 
 Folder = Callable[[str], Path]
 forked = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
@@ -269,6 +269,19 @@ def test_without_bitsandbytes_plain_adamw_is_used(monkeypatch: pytest.MonkeyPatc
     made = make_optimizer("adamw8bit", [([torch.nn.Parameter(torch.zeros(1))], 0.1)], events.append)
     assert type(made) is torch.optim.AdamW
     assert "plain AdamW" in notes(events)
+
+
+def test_flat_parameters_learn_as_they_would_alone() -> None:
+    alone = [torch.nn.Parameter(torch.randn(3, 2)), torch.nn.Parameter(torch.randn(4))]
+    views = [torch.nn.Parameter(parameter.detach().clone()) for parameter in alone]
+    optimizers = [torch.optim.AdamW(alone), torch.optim.AdamW([flatten(views)])]
+    for _ in range(3):
+        for parameters, optimizer in zip((alone, views), optimizers, strict=True):
+            torch.autograd.backward(parameters[0].square().sum() + parameters[1].exp().sum())
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)
+    for one, view in zip(alone, views, strict=True):
+        torch.testing.assert_close(view, one)
 
 
 def test_without_a_token_one_is_chosen_and_kept(config: TrainConfig) -> None:

@@ -57,9 +57,9 @@ def flatten(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
     flat = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
     flat.grad = torch.zeros_like(flat)
     sizes = [parameter.numel() for parameter in parameters]
-    for parameter, values, gradient in zip(parameters, flat.detach().split(sizes), flat.grad.split(sizes), strict=True):
-        parameter.data = values.view_as(parameter)
-        parameter.grad = gradient.view_as(parameter)
+    values, gradients = torch.split(flat.detach(), sizes), torch.split(flat.grad, sizes)
+    for parameter, value, gradient in zip(parameters, values, gradients, strict=True):
+        parameter.data, parameter.grad = value.view_as(parameter), gradient.view_as(parameter)
     return flat
 
 

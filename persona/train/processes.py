@@ -41,7 +41,7 @@ def add_up(accelerator: Accelerator, gradients: Sequence[Tensor], loss: Tensor) 
     """
     message = torch.cat([loss.reshape(1), *(gradient.flatten() for gradient in gradients)])
     summed: Tensor = accelerator.reduce(message, "sum")
-    loss, *parts = summed.split([1, *(gradient.numel() for gradient in gradients)])
+    loss, *parts = torch.split(summed, [1, *(gradient.numel() for gradient in gradients)])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
     return loss[0]
