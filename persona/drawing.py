@@ -46,14 +46,32 @@ def processes() -> PartialState:
     return PartialState(cpu=chosen or not torch.accelerator.is_available())
 
 
-def open_base(name: str) -> Family:
+def open_base(name: str, dtype: torch.dtype | None = None) -> Family:
     """Load a base to draw with, on this process's own device.
+
+    Args:
+        name: of the base.
+        dtype: number format of its weights; when left out bfloat16 on a GPU, else float32.
 
     Raises:
         BadBase: it cannot be found, or is damaged.
     """
     device = processes().device
-    return families.load(name, device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32)
+    return families.load(
+        name, device=device, dtype=dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    )
+
+
+def training_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return bf16 where it is asked for, or where ``auto`` leaves it open and the device computes in it."""
+    if precision == "auto":
+        units = torch.cpu.get_capabilities()
+        fast = {
+            "cuda": torch.cuda.is_bf16_supported,
+            "cpu": lambda: units.get("amx_bf16", False) or units.get("avx512_bf16", False),
+        }
+        return torch.bfloat16 if device.type in fast and fast[device.type]() else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def draw(base: Family, jobs: Sequence[Job], listener: Listener = silent, stage: str = "Drawing", **how: Any) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from persona.atomic import beside
 from persona.config import PriorsConfig
-from persona.drawing import Job, draw, open_base, processes, size_of
+from persona.drawing import Job, draw, open_base, processes, size_of, training_dtype
 from persona.events import Listener, Note, silent
 from persona.families import Family
 
@@ -37,7 +37,8 @@ def gen_priors(config: PriorsConfig, listener: Listener = silent) -> list[Path]:
         BadBase: the base cannot be found, or is damaged.
         OSError: the disk is full, or the store may not be written to. Run again, and it goes on where it was.
     """
-    return ensure(config, open_base(config.base), listener)
+    # In the number format of a training, which then finds these pictures to be its own.
+    return ensure(config, open_base(config.base, training_dtype("auto", processes().device)), listener)
 
 
 def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> list[Path]:
@@ -68,7 +69,7 @@ def store(config: PriorsConfig) -> Path:
 
 def _folder(config: PriorsConfig, base: Family, prompt: str, how: dict[str, Any]) -> Path:
     """Return the folder of the pictures of one prompt, with a file for people that says what they are."""
-    about = {"base": base.hash, "prompt": prompt, "sampler": SAMPLER, **how}
+    about = {"base": base.hash, "dtype": str(base.dtype), "prompt": prompt, "sampler": SAMPLER, **how}
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     folder = store(config) / key[:32]
     if not (folder / "about.json").exists():

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -73,8 +74,8 @@ def scorer_for(base: Family, class_noun: str) -> Scorer | None:
 class JudgeScorer:
     """Scores by the judge that a base ships with."""
 
-    prompts = tuple(_EXPECTED)
-    bare = (_BARE,)
+    prompts: tuple[str, ...] = tuple(_EXPECTED)
+    bare: tuple[str, ...] = (_BARE,)
 
     def __init__(self, base: Family, class_noun: str) -> None:
         """Draw what the base makes of the bare class."""
@@ -98,7 +99,7 @@ class JudgeScorer:
         after = read[_BARE][1]
         leak = self.judge.recovered(after, subject, self.class_noun).mean().item()
         prompt = sum(right) / len(right)
-        # A picture has to be of the subject and as asked; a class that turns into the subject costs as much as it leaks.
+        # Pictures have to be of the subject and as asked; a class that turns into the subject costs what it leaks.
         total = math.sqrt(max(identity, 0) * prompt) - max(leak - 0.1, 0)
         pictures = [picture for template in self.prompts for picture in drawn[template]]
         return Scores(identity, prompt, drift(self.before, after), memorisation(pictures, photos), total)
@@ -107,8 +108,12 @@ class JudgeScorer:
 class PhotoScorer:
     """Scores by DINO ViT-S/16 and CLIP ViT-B/32, as the DreamBooth paper does."""
 
-    prompts = ("a photo of a [V] {class} in the snow", "a [V] {class} on the beach", "a painting of a [V] {class}")
-    bare = (_BARE,)
+    prompts: tuple[str, ...] = (
+        "a photo of a [V] {class} in the snow",
+        "a [V] {class} on the beach",
+        "a painting of a [V] {class}",
+    )
+    bare: tuple[str, ...] = (_BARE,)
 
     def __init__(self, base: Family, class_noun: str) -> None:
         """Load both networks.
@@ -159,11 +164,12 @@ def memorisation(drawn: Sequence[Image.Image], photos: Sequence[Image.Image]) ->
     return float((one @ other.T).max(1).mean())
 
 
-def _thumbnails(pictures: Sequence[Image.Image]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _thumbnails(pictures: Sequence[Image.Image]) -> NDArray[np.float64]:
     small = np.stack([np.asarray(p.convert("RGB").resize((16, 16), Image.Resampling.BOX), float) for p in pictures])
-    flat = small.reshape(len(small), -1)
+    flat: NDArray[np.float64] = small.reshape(len(small), -1)
     flat -= flat.mean(1, keepdims=True)
-    return flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6
+    return flat
 
 
 def _bare_pictures(base: Family, class_noun: str) -> list[Image.Image]:

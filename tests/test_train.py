@@ -7,7 +7,7 @@ import socket
 import sys
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from persona.errors import BadOption, BadPersona, Busy, Diverged, NoSpace
 from persona.events import Event, Note, Progress
 from persona.folder import Persona
 from persona.methods.dreambooth import DreamBooth
-from persona.train import train
+from persona.score import Scores
+from persona.train import train, watch
 from persona.train.loop import flatten, make_optimizer, steps
 
 Folder = Callable[[str], Path]
@@ -292,15 +293,6 @@ def test_without_a_token_one_is_chosen_and_kept(config: TrainConfig) -> None:
     assert "Going on" in notes(events)
 
 
-@dataclass(frozen=True)
-class Scores:
-    total: float
-    identity: float = 0.0
-    prompt: float = 0.0
-    drift: float = 0.0
-    memorisation: float = 0.0
-
-
 class FakeScorer:
     """Finds the second look the best."""
 
@@ -315,14 +307,12 @@ class FakeScorer:
         assert set(drawn) == {*self.prompts, *self.bare}
         assert len(photos) == 3
         self.seen += 1
-        return Scores(self.totals[self.seen - 1])
+        return Scores(0, 0, 0, 0, total=self.totals[self.seen - 1])
 
 
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("persona.score")
-    module.scorer_for = lambda base, class_noun: FakeScorer()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "persona.score", module)
+    monkeypatch.setattr(watch, "scorer_for", lambda base, class_noun: FakeScorer())
 
 
 def test_the_best_checkpoint_is_kept_and_training_stops_once_it_has_passed(config: TrainConfig, scored: None) -> None:
@@ -348,9 +338,7 @@ def test_previews_leave_no_trace_in_training(config: TrainConfig, scored: None, 
 def test_without_a_scorer_the_last_checkpoint_is_kept_and_said_so(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = types.ModuleType("persona.score")
-    module.scorer_for = lambda base, class_noun: None  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "persona.score", module)
+    monkeypatch.setattr(watch, "scorer_for", lambda base, class_noun: None)
     events: list[Event] = []
     made = train(replace(config, score_every=2), events.append)
     assert made.step == 6

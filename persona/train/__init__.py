@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 
 from persona import checkpoints, families, identity
 from persona.config import TrainConfig
+from persona.drawing import processes, training_dtype
 from persona.errors import NoSpace
 from persona.events import Listener, silent
 from persona.families import Family
@@ -35,28 +35,18 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     Raises:
         PersonaError: whatever the user can mend; what was there before is untouched.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=processes().device.type == "cpu")
     if not accelerator.is_main_process:
         listener = silent
     photos = read(config.photos, listener)
-    base = families.load(config.base, dtype=_dtype(config.precision, accelerator.device), device=accelerator.device)
+    base = families.load(
+        config.base, dtype=training_dtype(config.precision, accelerator.device), device=accelerator.device
+    )
     token = _token(config, base, accelerator, listener)
     out = config.out or folder_for(config.class_noun, token.text)
     with _room(out), ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(out)))
         return Run(config, base, photos, token, out, accelerator, listener).finish()
-
-
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return bf16 where it is asked for, or where the device computes in it."""
-    if precision == "auto":
-        units = torch.cpu.get_capabilities()
-        fast = {
-            "cuda": torch.cuda.is_bf16_supported,
-            "cpu": lambda: units.get("amx_bf16", False) or units.get("avx512_bf16", False),
-        }
-        return torch.bfloat16 if device.type in fast and fast[device.type]() else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def _token(config: TrainConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Token:

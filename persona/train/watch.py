@@ -1,8 +1,8 @@
 """How a run is coming along, judged by its pictures: the loss says little about when to stop."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -11,9 +11,8 @@ from persona.families import Family
 from persona.folder import slug
 from persona.identity import fill
 from persona.photos import Photo
+from persona.score import SEEDS, Scorer, scorer_for
 
-SEEDS = (0, 1)
-"""Seeds of the pictures that are drawn of each prompt, the same each time."""
 PATIENCE = 2
 """Scores in a row below the best after which it has passed."""
 UNSCORED = ("a photo of a [V] {class}", "a [V] {class} on the beach")
@@ -52,7 +51,7 @@ class Watch:
         """
         self.base, self.photos, self.folder, self.listener = base, photos, run / "previews", listener
         self.every = every
-        self.scorer = _scorer(base, class_noun) if every else None
+        self.scorer: Scorer | None = scorer_for(base, class_noun) if every else None
         templates = (*self.scorer.prompts, *self.scorer.bare) if self.scorer else UNSCORED
         self.prompts = {one: fill(one.replace("{class}", class_noun), token, class_noun) for one in templates}
         self.history: list[dict[str, float]] = []
@@ -73,7 +72,7 @@ class Watch:
         self._keep(step, drawn)
         if self.scorer:
             scores = self.scorer.score(drawn, [photo.image for photo in self.photos])
-            self.history.append({"step": step, **_numbers(scores)})
+            self.history.append({"step": step, **asdict(scores)})
 
     @property
     def best(self) -> dict[str, float] | None:
@@ -104,16 +103,6 @@ class Watch:
         for template, images in drawn.items():
             for seed, image in zip(SEEDS, images, strict=True):
                 image.save(folder / f"{slug(template)}-{seed}.png")
-
-
-def _scorer(base: Family, class_noun: str) -> Any:
-    from persona.score import scorer_for  # brings networks along that a run without previews does not need
-
-    return scorer_for(base, class_noun)
-
-
-def _numbers(scores: Any) -> dict[str, float]:
-    return {name: float(getattr(scores, name)) for name in ("total", "identity", "prompt", "drift", "memorisation")}
 
 
 def _open(path: Path) -> Image.Image:
