@@ -7,9 +7,8 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from persona import checkpoints, families, identity
+from persona import checkpoints, drawing, families, identity
 from persona.config import TrainConfig
-from persona.drawing import processes, training_dtype
 from persona.errors import NoSpace
 from persona.events import Listener, silent
 from persona.families import Family
@@ -35,7 +34,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     Raises:
         PersonaError: whatever the user can mend; what was there before is untouched.
     """
-    accelerator = Accelerator(cpu=processes().device.type == "cpu")
+    accelerator = Accelerator(cpu=drawing.processes().device.type == "cpu")
     if not accelerator.is_main_process:
         listener = silent
     photos = read(config.photos, listener)
