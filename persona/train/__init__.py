@@ -38,9 +38,8 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     if not accelerator.is_main_process:
         listener = silent
     photos = read(config.photos, listener)
-    base = families.load(
-        config.base, dtype=training_dtype(config.precision, accelerator.device), device=accelerator.device
-    )
+    dtype = drawing.training_dtype(config.precision, accelerator.device)
+    base = families.load(config.base, dtype=dtype, device=accelerator.device)
     token = _token(config, base, accelerator, listener)
     out = config.out or folder_for(config.class_noun, token.text)
     with _room(out), ExitStack() as stack:
