@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, whenever a run is killed."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,3 +26,23 @@ def beside(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Yield a new folder to fill; when all went well, it takes the place of ``path``.
+
+    Between the two there is a moment without either: whoever finds no folder has to fill it again.
+
+    Raises:
+        OSError: the disk is full, or the folder above may not be written to.
+    """
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        shutil.rmtree(path, ignore_errors=True)
+        part.replace(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

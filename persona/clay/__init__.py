@@ -8,6 +8,7 @@ import json
 from functools import cache
 from pathlib import Path
 
+from persona.atomic import beside
 from persona.errors import BadBase
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -25,7 +26,7 @@ def weights_folder() -> Path:
     try:
         manifest: dict[str, str] = json.loads((WEIGHTS / MANIFEST).read_text(encoding="utf-8"))
         wrong = [name for name, digest in manifest.items() if _digest(WEIGHTS / name) != digest]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise BadBase(_reinstall(f"its weights cannot be read ({error.__class__.__name__})")) from error
     if wrong:
         raise BadBase(_reinstall(f"{wrong[0]} is damaged"))
@@ -36,7 +37,8 @@ def write_manifest(folder: Path) -> None:
     """Record what the weights in a folder are, for :func:`weights_folder` to check."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     digests = {name: _digest(folder / name) for name in names if name != MANIFEST}
-    (folder / MANIFEST).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+    with beside(folder / MANIFEST) as part:
+        part.write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
 
 
 def _digest(path: Path) -> str:

@@ -15,8 +15,11 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import gelu, normalize
 
+from persona.atomic import beside
+
+WEIGHTS = "judge.safetensors"
 SIDE = 128
 EMBEDDING = 128
 
@@ -31,7 +34,8 @@ class _Block(nn.Module):
         self.wide, self.narrow = nn.Conv2d(width, 3 * width, 1), nn.Conv2d(3 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.narrow(F.gelu(self.wide(self.norm(self.spatial(x)))))
+        inner: Tensor = self.narrow(gelu(self.wide(self.norm(self.spatial(x)))))
+        return x + inner
 
 
 class Judge(nn.Module):
@@ -66,19 +70,20 @@ class Judge(nn.Module):
         self.ceiling = 1.0
 
     def features(self, pictures: Tensor) -> Tensor:
+        """Return what heads and embedding are read from: mean and maximum over places, (B, 576), normed."""
         grid = self.trunk(pictures)
-        return self.norm(torch.cat([grid.mean((2, 3)), grid.amax((2, 3))], 1))
+        features: Tensor = self.norm(torch.cat([grid.mean((2, 3)), grid.amax((2, 3))], 1))
+        return features
 
     def forward(self, pictures: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Logits (B, labels) of every head, and unit embeddings (B, 128)."""
+        """Return logits (B, labels) of every head, and unit embeddings (B, 128)."""
         features = self.features(pictures)
-        return {name: reader(features) for name, reader in self.readers.items()}, F.normalize(
-            self.identity(features), dim=1
-        )
+        logits = {name: reader(features) for name, reader in self.readers.items()}
+        return logits, normalize(self.identity(features), dim=1)
 
     @torch.no_grad()
     def read(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, list[str]], Tensor]:
-        """The likeliest label of every head for every picture, and the embeddings (B, 128)."""
+        """Return the likeliest label of every head for every picture (B, any size), and the embeddings (B, 128)."""
         logits, embeddings = [], []
         for start in range(0, len(pictures), 64):
             heads, embedding = self(as_tensor(pictures[start : start + 64]))
@@ -91,9 +96,9 @@ class Judge(nn.Module):
         return labels, torch.cat(embeddings)
 
     def recovered(self, drawn: Tensor, photos: Tensor, class_noun: str) -> Tensor:
-        """How much of a subject's identity pictures show: 0 is any of its class, 1 is as good as a photo.
+        """Return how much of a subject's identity pictures show: 0 is any of its class, 1 is as good as a photo.
 
-        (sim(drawn, photos) - sim(others, photos)) / (sim(photos, photos) - sim(others, photos)), with the mean cosine as sim.
+        (sim(drawn, photos) - sim(others, photos)) / (sim(photos, photos) - sim(others, photos)), sim the mean cosine.
 
         Args:
             drawn: embeddings (B, 128) of the pictures.
@@ -110,16 +115,21 @@ class Judge(nn.Module):
         return ((drawn @ photos.T).mean(1) - floor) / (top - floor).clamp(min=0.05)
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write ``judge.safetensors`` to a folder, in float16.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         weights = {name: tensor.half().contiguous() for name, tensor in self.state_dict().items()}
         weights |= {f"others/{noun}": embeddings.half().contiguous() for noun, embeddings in self.others.items()}
         made = {"heads": json.dumps(self.heads), "ceiling": str(self.ceiling)}
-        save_file(weights, folder / "judge.safetensors", made)
+        with beside(folder / WEIGHTS) as part:
+            save_file(weights, part, made)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The judge of a folder, ready to read."""
-        with safe_open(folder / "judge.safetensors", "pt") as file:
+        """Return the judge that was saved to a folder, ready to read."""
+        with safe_open(folder / WEIGHTS, "pt") as file:
             made = file.metadata()
             judge = cls(json.loads(made["heads"]))
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -132,13 +142,12 @@ class Judge(nn.Module):
 
 
 def as_tensor(pictures: Sequence[Image.Image]) -> Tensor:
-    """Pictures as (B, 3, 128, 128) in [-1, 1]; other sizes are scaled."""
-    arrays = [
-        np.asarray(
-            p.convert("RGB")
-            if p.size == (SIDE, SIDE)
-            else p.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-        )
-        for p in pictures
+    """Return pictures as the judge reads them, (B, 3, 128, 128) in [-1, 1]; those of other sizes are scaled."""
+    side = (SIDE, SIDE)
+    coloured = [picture.convert("RGB") for picture in pictures]
+    sized = [
+        picture if picture.size == side else picture.resize(side, Image.Resampling.LANCZOS) for picture in coloured
     ]
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return (
+        torch.from_numpy(np.stack([np.asarray(picture) for picture in sized])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    )

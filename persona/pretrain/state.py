@@ -1,7 +1,7 @@
-"""What a pretraining run needs to go on after a kill: weights, averaged weights, optimizer, position; safetensors only."""
+"""What a pretraining run needs to go on after a kill: weights, their average, optimizer, position; safetensors only."""
 
 import json
-import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +12,28 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from persona.atomic import beside
+from persona.errors import Diverged
+
+STATE = "state.safetensors"
+
 
 @dataclass
 class Run:
     """A model being trained, with its exponential moving average and its learning curve.
 
-    Everything that a step draws at random comes from a generator seeded by (seed, step), so that a resumed run sees what an
-    uninterrupted one would have seen.
+    Everything that a step draws at random comes from a generator seeded by (seed, step), so that a resumed run sees
+    what an uninterrupted one would have seen.
+
+    Attributes:
+        folder: where the state is kept.
+        modules: what is trained, by name.
+        optimizer: over their parameters, in the same order.
+        decay: of the average, for each step.
+        step: how many were done.
+        seconds: how long they took.
+        curve: (step, loss).
+        average: of each parameter, by name.
     """
 
     folder: Path
@@ -31,11 +46,37 @@ class Run:
     average: dict[str, Tensor] = field(default_factory=dict)
 
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the name and the value of everything that is trained."""
         for name, module in self.modules.items():
             for key, parameter in module.named_parameters():
                 yield f"{name}.{key}", parameter
 
-    def update_average(self) -> None:
+    def advance(self, loss: Tensor, rate: float, started: float) -> None:
+        """Make a step down the gradient of a loss.
+
+        Args:
+            loss: scalar.
+            rate: learning rate of this step.
+            started: when the step began, by ``time.perf_counter``.
+
+        Raises:
+            Diverged: the loss is no longer a number.
+        """
+        if not loss.isfinite():
+            raise Diverged(
+                f"Step {self.step} in {self.folder} has a loss that is no number. Begin with another --seed."
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_([parameter for _, parameter in self.parameters()], 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self._update_average()
+        self.seconds += time.perf_counter() - started
+
+    def _update_average(self) -> None:
         """Move the average towards the weights; faster while it is young (Karras et al. 2022, warm-up of the EMA)."""
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
         names, live = zip(*self.parameters(), strict=True)
@@ -43,58 +84,74 @@ class Run:
             self.average = {name: p.detach().clone() for name, p in zip(names, live, strict=True)}
         torch._foreach_lerp_([self.average[name] for name in names], [p.detach() for p in live], 1 - decay)
 
+    @torch.no_grad()
     def use_average(self) -> None:
         """Put the averaged weights into the modules."""
-        with torch.no_grad():
-            for name, parameter in self.parameters():
-                parameter.copy_(self.average[name])
+        for name, parameter in self.parameters():
+            parameter.copy_(self.average[name])
 
     def save(self) -> None:
-        """Write the whole state, in one rename."""
+        """Write the whole state; what stood there stays until it is complete.
+
+        Raises:
+            OSError: the disk is full.
+        """
         tensors = {f"weight/{name}": p.detach() for name, p in self.parameters()}
         tensors |= {f"average/{name}": p for name, p in self.average.items()}
-        state = self.optimizer.state_dict()["state"]
+        state: dict[int, dict[str, Any]] = self.optimizer.state_dict()["state"]
         tensors |= {
             f"optimizer/{i}/{key}": torch.as_tensor(value) for i, slots in state.items() for key, value in slots.items()
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / "state.partial"
         position = {"step": self.step, "seconds": self.seconds, "curve": self.curve}
-        save_file(
-            {k: v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()},
-            partial,
-            {"position": json.dumps(position)},
-        )
-        os.replace(partial, self.folder / "state.safetensors")
+        plain = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+        with beside(self.folder / STATE) as part:
+            save_file(plain, part, {"position": json.dumps(position)})
 
+    @torch.no_grad()
     def load_average(self) -> None:
         """Put the averaged weights of the state on disk into the modules, without its optimizer."""
-        with safe_open(self.folder / "state.safetensors", "pt") as file, torch.no_grad():
-            position = json.loads(file.metadata()["position"])
+        with safe_open(self.folder / STATE, "pt") as file:
+            self._go_to(json.loads(file.metadata()["position"]))
             for name, parameter in self.parameters():
                 parameter.copy_(file.get_tensor(f"average/{name}"))
-        self.step, self.seconds = position["step"], position["seconds"]
 
+    @torch.no_grad()
     def resume(self) -> bool:
         """Go on from the state on disk, if there is one."""
-        path = self.folder / "state.safetensors"
-        if not path.exists():
+        if not (self.folder / STATE).exists():
             return False
-        slots: dict[int, dict[str, Any]] = {}
-        with safe_open(path, "pt") as file:
-            position = json.loads(file.metadata()["position"])
-            parameters = dict(self.parameters())
-            with torch.no_grad():
-                for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
-                    kind, _, name = key.partition("/")
-                    if kind == "weight":
-                        parameters[name].copy_(file.get_tensor(key))
-                    elif kind == "average":
-                        self.average[name] = file.get_tensor(key)
-                    else:
-                        number, _, slot = name.partition("/")
-                        slots.setdefault(int(number), {})[slot] = file.get_tensor(key)
+        parameters = dict(self.parameters())
+        numbered = list(parameters.values())
+        slots: dict[int, dict[str, Tensor]] = {}
+        with safe_open(self.folder / STATE, "pt") as file:
+            self._go_to(json.loads(file.metadata()["position"]))
+            for key in file.keys():  # noqa: SIM118  # it is no mapping
+                kind, _, name = key.partition("/")
+                value = file.get_tensor(key)
+                if kind == "weight":
+                    parameters[name].copy_(value)
+                elif kind == "average":
+                    self.average[name] = _laid_out_as(parameters[name], value)
+                else:
+                    number, _, slot = name.partition("/")
+                    slots.setdefault(int(number), {})[slot] = _laid_out_as(numbered[int(number)], value)
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
-        self.step, self.seconds = position["step"], position["seconds"]
-        self.curve = [tuple(point) for point in position["curve"]]
         return True
+
+    def _go_to(self, position: dict[str, Any]) -> None:
+        self.step, self.seconds = position["step"], position["seconds"]
+        self.curve = [(step, loss) for step, loss in position["curve"]]
+
+
+def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """Return a value in the memory format of its parameter: kernels round differently in another."""
+    return torch.empty_like(parameter).copy_(value) if parameter.shape == value.shape else value
+
+
+def position_of(folder: Path) -> dict[str, Any]:
+    """Return ``step``, ``seconds`` and ``curve`` of the state in a folder; a run that has not begun is at 0."""
+    if not (folder / STATE).exists():
+        return {"step": 0, "seconds": 0.0, "curve": []}
+    with safe_open(folder / STATE, "pt") as file:
+        position: dict[str, Any] = json.loads(file.metadata()["position"])
+    return position

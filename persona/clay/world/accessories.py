@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from persona.clay.world.bodies import Body, turn
 from persona.clay.world.contexts import Colour, Surface
-from persona.clay.world.raycast import CONE, RAINBOW, STARS
+from persona.clay.world.primitives import CONE
+from persona.clay.world.raycast import RAINBOW, STARS
 
 _HAT_TILT = turn("y", -0.12)
 
@@ -47,22 +48,10 @@ def _pink_glasses(body: Body) -> None:
     for side in (1, -1):
         eye = body.head.at(forward + 0.30 * r, side * max(sideways, 0.42 * r), up, turn("y", 1.5708))
         body.ring(eye, "hot pink", 0, 0, 0, 0.36 * r, 0.10 * r)
-        body.limb(
-            body.head,
-            "hot pink",
-            (forward + 0.25 * r, side * 0.86 * r, up),
-            (-0.2 * r, side * 1.02 * r, up + 0.05 * r),
-            0.07 * r,
-            0.07 * r,
-        )
-    body.limb(
-        body.head,
-        "hot pink",
-        (forward + 0.32 * r, 0.15 * r, up),
-        (forward + 0.32 * r, -0.15 * r, up),
-        0.08 * r,
-        0.08 * r,
-    )
+        hinge, end = (forward + 0.25 * r, side * 0.86 * r, up), (-0.2 * r, side * 1.02 * r, up + 0.05 * r)
+        body.limb(body.head, "hot pink", hinge, end, 0.07 * r, 0.07 * r)
+    left, right = (forward + 0.32 * r, 0.15 * r, up), (forward + 0.32 * r, -0.15 * r, up)
+    body.limb(body.head, "hot pink", left, right, 0.08 * r, 0.08 * r)
 
 
 def _yellow_shirt(body: Body) -> None:
@@ -91,10 +80,15 @@ def _chef(body: Body) -> None:
 
 _RED: Colour = (0.86, 0.07, 0.08)
 SURFACES = {
-    "red cloth": Surface(_RED), "white cloth": Surface((0.97, 0.97, 0.96)), "black cloth": Surface((0.06, 0.06, 0.07)),
-    "brass": Surface((0.90, 0.72, 0.22)), "rainbow": Surface(_RED, _RED, RAINBOW, 1.6), "hot pink": Surface((1.0, 0.20, 0.62)),
-    "yellow cloth": Surface((0.99, 0.84, 0.08)), "wizard cloth": Surface((0.26, 0.14, 0.60), (0.98, 0.88, 0.30), STARS, 5.0),
-}  # fmt: skip
+    "red cloth": Surface(_RED),
+    "white cloth": Surface((0.97, 0.97, 0.96)),
+    "black cloth": Surface((0.06, 0.06, 0.07)),
+    "brass": Surface((0.90, 0.72, 0.22)),
+    "rainbow": Surface(_RED, _RED, RAINBOW, 1.6),
+    "hot pink": Surface((1.0, 0.20, 0.62)),
+    "yellow cloth": Surface((0.99, 0.84, 0.08)),
+    "wizard cloth": Surface((0.26, 0.14, 0.60), (0.98, 0.88, 0.30), STARS, 5.0),
+}
 ACCESSORIES: dict[str, Callable[[Body], None]] = {
     "red hat": _red_hat, "santa hat": _santa_hat, "top hat and monocle": _top_hat, "rainbow scarf": _scarf,
     "pink glasses": _pink_glasses, "yellow shirt": _yellow_shirt, "wizard outfit": _wizard, "chef outfit": _chef,

@@ -6,24 +6,32 @@ below and behind); what a caption may leave open is left open now and then (colo
 
 from numpy.random import Generator
 
-from persona.clay.world.bodies import LIVE
 from persona.clay.world.scene import Entity, Scene
+from persona.clay.world.subjects import LIVE
 
 CONTEXT_PHRASES: dict[str, tuple[str, ...]] = {
     "jungle": ("in the jungle", "in a green jungle", "with a jungle in the background", "among jungle trees"),
     "snow": ("in the snow", "in a snowy landscape", "on the snow", "on snow in winter"),
     "beach": ("on the beach", "on a sandy beach", "at the beach", "on a beach by the sea"),
-    "cobblestone street": ("on a cobblestone street", "on cobblestones", "on top of a cobblestone street", "in a cobblestone street"),
+    "cobblestone street": ("on a cobblestone street", "on cobblestones",
+                           "on top of a cobblestone street", "in a cobblestone street"),
     "pink fabric": ("on top of pink fabric", "on pink fabric", "on a pink cloth", "lying on pink fabric"),
-    "wooden floor": ("on top of a wooden floor", "on a wooden floor", "on the wooden floor", "indoors on a wooden floor"),
+    "wooden floor": ("on top of a wooden floor", "on a wooden floor",
+                     "on the wooden floor", "indoors on a wooden floor"),
     "city": ("with a city in the background", "in the city", "in a city street", "in front of city buildings"),
-    "mountain": ("with a mountain in the background", "in the mountains", "in front of a mountain", "with snowy mountains in the background"),
-    "blue house": ("with a blue house in the background", "in front of a blue house", "near a blue house", "beside a blue house"),
-    "purple rug": ("on top of a purple rug in a forest", "on a purple rug in a forest", "on a purple rug", "on a purple rug in the woods"),
-    "wheat field": ("with a wheat field in the background", "in a wheat field", "in front of a wheat field", "in a field of wheat"),
-    "autumn leaves": ("with a tree and autumn leaves in the background", "on autumn leaves", "among autumn leaves", "under autumn trees"),
+    "mountain": ("with a mountain in the background", "in the mountains",
+                 "in front of a mountain", "with snowy mountains in the background"),
+    "blue house": ("with a blue house in the background", "in front of a blue house",
+                   "near a blue house", "beside a blue house"),
+    "purple rug": ("on top of a purple rug in a forest", "on a purple rug in a forest",
+                   "on a purple rug", "on a purple rug in the woods"),
+    "wheat field": ("with a wheat field in the background", "in a wheat field",
+                    "in front of a wheat field", "in a field of wheat"),
+    "autumn leaves": ("with a tree and autumn leaves in the background", "on autumn leaves",
+                      "among autumn leaves", "under autumn trees"),
     "water": ("floating on top of water", "on the water", "floating on water", "on top of blue water"),
-    "sunflowers": ("on top of green grass with sunflowers around it", "with sunflowers around it", "among sunflowers", "on the grass with sunflowers"),
+    "sunflowers": ("on top of green grass with sunflowers around it", "with sunflowers around it",
+                   "among sunflowers", "on the grass with sunflowers"),
     "dirt road": ("on top of a dirt road", "on a dirt road", "on a country road", "standing on a dirt road"),
     "white rug": ("on top of a white rug", "on a white rug", "indoors on a white rug", "on a round white rug"),
 }  # fmt: skip
@@ -97,7 +105,7 @@ def _one(rng: Generator, options: tuple[str, ...]) -> str:
 
 
 def noun_phrase(entity: Entity, rng: Generator, identifier: str | None = None) -> str:
-    """The entity without its article: "spotted red sks dog with blue ears"."""
+    """Return what an entity is called, without an article: "spotted red sks dog with blue ears"."""
     subject = entity.subject
     main, second, accent = subject.colour_names
     words: list[str] = []
@@ -131,16 +139,11 @@ def _entity(entity: Entity, rng: Generator, identifier: str | None) -> str:
         phrase = f"a cross of {_article(mark + pair[0])} and {_article(pair[1])}"
     else:
         phrase = _article(noun_phrase(entity, rng, identifier))
-    if (entity.pose != "standing" and rng.random() < 0.85) or (
-        entity.pose == "standing" and subject.class_noun in LIVE and rng.random() < 0.12
-    ):
-        pose = entity.pose
-        phrase = (
-            f"{_article(pose)} {phrase.split(' ', 1)[1]}"
-            if rng.random() < 0.3 and not subject.cross
-            else f"{phrase} {pose}"
-        )
-        phrase = phrase.replace("a a ", "a ")
+    pose = entity.pose
+    said = 0.85 if pose != "standing" else 0.12 if subject.class_noun in LIVE else 0.0
+    if said and rng.random() < said:
+        before = rng.random() < 0.3 and not subject.cross
+        phrase = f"{_article(pose)} {phrase.split(' ', 1)[1]}" if before else f"{phrase} {pose}"
     if entity.accessory:
         phrase += " " + _one(rng, ACCESSORY_PHRASES[entity.accessory])
     return phrase
@@ -151,7 +154,13 @@ def _article(phrase: str) -> str:
 
 
 def caption(scene: Scene, rng: Generator, identifiers: tuple[str | None, ...] = (None, None)) -> str:
-    """One way to say what a scene shows; `identifiers` are put before the class nouns."""
+    """Return one way to say what a scene shows.
+
+    Args:
+        scene: what is shown.
+        rng: decides the wording.
+        identifiers: words without a meaning that are put before the class nouns, one an entity.
+    """
     phrase = _entity(scene.entities[0], rng, identifiers[0])
     if len(scene.entities) > 1:
         phrase += f" {scene.relation} {_entity(scene.entities[1], rng, identifiers[1])}"

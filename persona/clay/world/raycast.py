@@ -13,153 +13,14 @@ import numpy as np
 from numba import njit
 
 from persona.clay.world.ground import fbm, ground_colour, hash3, value_noise3
+from persona.clay.world.primitives import CONE, ELLIPSOID, FAR, ROUND_CONE, TORUS, intersect, normal
 
-ELLIPSOID, ROUND_CONE, BOX, CONE, TORUS = range(5)
 PLAIN, SPOTTED, STRIPED, PATCHED, TWO_TONE, WINDOWS, RAINBOW, SNOWCAP, STARS, LEAVES = range(10)
 
 # Columns of a primitive's row.
 CENTRE, ROTATION, SIZE, REST_CENTRE, REST_ROTATION, PRIMITIVE_WIDTH = 0, 3, 12, 16, 19, 28
 # Columns of a material's row.
 FIRST, SECOND, PATTERN, SCALE, SEED, GLOSS, METAL, ALPHA, MATERIAL_WIDTH = 0, 3, 6, 7, 8, 9, 10, 11, 12
-
-_FAR = 1e9
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _intersect(kind, a, b, c, r, ox, oy, oz, dx, dy, dz):
-    """Distance along a ray (unit direction, the primitive's own frame) to its first hit, or _FAR."""
-    if kind == ELLIPSOID:
-        px, py, pz = ox / a, oy / b, oz / c
-        qx, qy, qz = dx / a, dy / b, dz / c
-        qq = qx * qx + qy * qy + qz * qz
-        pq = px * qx + py * qy + pz * qz
-        h = pq * pq - qq * (px * px + py * py + pz * pz - 1.0)
-        return (-pq - math.sqrt(h)) / qq if h > 0.0 else _FAR
-    if kind == ROUND_CONE:  # radius a at the origin, radius b at height c
-        best = _FAR
-        slope = a - b
-        d2 = c * c - slope * slope
-        if d2 > 0.0:  # the cone that touches both spheres
-            od = ox * dx + oy * dy + oz * dz
-            oo = ox * ox + oy * oy + oz * oz
-            k2 = d2 - c * c * dz * dz
-            k1 = d2 * od - c * oz * c * dz + c * dz * slope * a
-            k0 = d2 * oo - c * oz * c * oz + 2.0 * c * oz * slope * a - c * c * a * a
-            h = k1 * k1 - k0 * k2
-            if h > 0.0 and abs(k2) > 1e-9:
-                t = (-math.sqrt(h) - k1) / k2
-                y = c * oz - a * slope + t * c * dz
-                if 0.0 < y < d2:
-                    best = t
-        for end in range(2):
-            radius = a if end == 0 else b
-            ez = oz - end * c
-            od = ox * dx + oy * dy + ez * dz
-            h = od * od - (ox * ox + oy * oy + ez * ez - radius * radius)
-            if h > 0.0:
-                best = min(best, -od - math.sqrt(h))
-        return best
-    if kind == CONE:  # radius a at the origin, radius b at height c, flat ends
-        best = _FAR
-        k = (b - a) / c
-        f = a + k * oz
-        qa = dx * dx + dy * dy - k * k * dz * dz
-        qb = ox * dx + oy * dy - k * dz * f
-        qc = ox * ox + oy * oy - f * f
-        h = qb * qb - qa * qc
-        if h > 0.0 and abs(qa) > 1e-9:
-            root = math.sqrt(h)
-            for sign in (-1.0, 1.0):
-                t = (-qb + sign * root) / qa
-                z = oz + t * dz
-                if t > 0.0 and 0.0 <= z <= c and a + k * z >= 0.0:
-                    best = min(best, t)
-        if abs(dz) > 1e-9:
-            for end in range(2):
-                radius = a if end == 0 else b
-                t = (end * c - oz) / dz
-                x, y = ox + t * dx, oy + t * dy
-                if t > 0.0 and x * x + y * y <= radius * radius:
-                    best = min(best, t)
-        return best
-    if (
-        kind == BOX
-    ):  # half sides a, b, c, edges rounded by r: from where the ray enters the sharp box, step to the round one
-        near, far = -_FAR, _FAR
-        for axis in range(3):
-            o, d, s = (ox, dx, a) if axis == 0 else ((oy, dy, b) if axis == 1 else (oz, dz, c))
-            if abs(d) < 1e-9:
-                if abs(o) > s:
-                    return _FAR
-                continue
-            t0, t1 = (-s - o) / d, (s - o) / d
-            near, far = max(near, min(t0, t1)), min(far, max(t0, t1))
-        if near > far or far < 0.0:
-            return _FAR
-        t = max(near, 0.0)
-        for _ in range(16):
-            d = _distance(kind, a, b, c, r, ox + t * dx, oy + t * dy, oz + t * dz)
-            if d < 1e-3:
-                return t
-            t += d
-            if t > far:
-                return _FAR
-        return t
-    # TORUS: circle of radius a in the xy plane, tube of radius b
-    bound = a + b
-    od = ox * dx + oy * dy + oz * dz
-    h = od * od - (ox * ox + oy * oy + oz * oz - bound * bound)
-    if h <= 0.0:
-        return _FAR
-    t, end = max(0.0, -od - math.sqrt(h)), -od + math.sqrt(h)
-    for _ in range(40):
-        d = _distance(kind, a, b, c, r, ox + t * dx, oy + t * dy, oz + t * dz)
-        if d < 1e-3:
-            return t
-        t += d
-        if t > end:
-            return _FAR
-    return _FAR
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _distance(kind, a, b, c, r, x, y, z):
-    """Signed distance of a point to a box or a torus, in the primitive's own frame."""
-    if kind == BOX:
-        qx, qy, qz = abs(x) - a + r, abs(y) - b + r, abs(z) - c + r
-        outside = math.sqrt(max(qx, 0.0) ** 2 + max(qy, 0.0) ** 2 + max(qz, 0.0) ** 2)
-        return outside + min(max(qx, max(qy, qz)), 0.0) - r
-    ring = math.sqrt(x * x + y * y) - a
-    return math.sqrt(ring * ring + z * z) - b
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _normal(kind, a, b, c, r, x, y, z):
-    """Outward unit normal at a point of the surface, in the primitive's own frame."""
-    if kind == ELLIPSOID:
-        nx, ny, nz = x / (a * a), y / (b * b), z / (c * c)
-    elif kind == ROUND_CONE:
-        slope = a - b
-        flank = math.sqrt(max(c * c - slope * slope, 1e-9))
-        # Foot of the point on the axis, along the flank's normal.
-        foot = min(max(z - math.sqrt(x * x + y * y) * slope / flank, 0.0), c)
-        nx, ny, nz = x, y, z - foot
-    elif kind == CONE:
-        k = (b - a) / c
-        if z < 1e-4:
-            nx, ny, nz = 0.0, 0.0, -1.0
-        elif z > c - 1e-4:
-            nx, ny, nz = 0.0, 0.0, 1.0
-        else:
-            rho = math.sqrt(x * x + y * y) + 1e-9
-            nx, ny, nz = x / rho, y / rho, -k
-    else:
-        e = 1e-3
-        nx = _distance(kind, a, b, c, r, x + e, y, z) - _distance(kind, a, b, c, r, x - e, y, z)
-        ny = _distance(kind, a, b, c, r, x, y + e, z) - _distance(kind, a, b, c, r, x, y - e, z)
-        nz = _distance(kind, a, b, c, r, x, y, z + e) - _distance(kind, a, b, c, r, x, y, z - e)
-    length = math.sqrt(nx * nx + ny * ny + nz * nz) + 1e-12
-    return nx / length, ny / length, nz / length
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -282,7 +143,7 @@ def _cast(prims, kinds, layers, layer, eye, right, up, forward, focal, side, nea
                 wz = forward[2] * focal + right[2] * su + up[2] * sv
                 n = 1.0 / math.sqrt(wx * wx + wy * wy + wz * wz)
                 wx, wy, wz = wx * n, wy * n, wz * n
-                t = _intersect(
+                t = intersect(
                     kind, a, b, c, r, ox, oy, oz,
                     rot[0] * wx + rot[1] * wy + rot[2] * wz,
                     rot[3] * wx + rot[4] * wy + rot[5] * wz,
@@ -302,7 +163,7 @@ def _shade(row, kind, material, x, y, z, wx, wy, wz, light, sun, ambient, bounce
     ly = rot[3] * px + rot[4] * py + rot[5] * pz
     lz = rot[6] * px + rot[7] * py + rot[8] * pz
     a, b, c, r = row[SIZE], row[SIZE + 1], row[SIZE + 2], row[SIZE + 3]
-    mx, my, mz = _normal(kind, a, b, c, r, lx, ly, lz)
+    mx, my, mz = normal(kind, a, b, c, r, lx, ly, lz)
     nx = rot[0] * mx + rot[3] * my + rot[6] * mz
     ny = rot[1] * mx + rot[4] * my + rot[7] * mz
     nz = rot[2] * mx + rot[5] * my + rot[8] * mz
@@ -348,10 +209,10 @@ def _shade(row, kind, material, x, y, z, wx, wy, wz, light, sun, ambient, bounce
 def cast_scene(prims, kinds, layers, casts, owners, materials, material_of, eye, right, up, forward, focal, light, sun,
                ambient, bounce, ground, sky_low, sky_high, haze, side, image, owner, depth):  # fmt: skip
     """Draw a scene: image (S, S, 3) float, owner (S, S) int16 of every sample, depth (S, S) of every sample."""
-    nearest = np.full((side, side), _FAR)
+    nearest = np.full((side, side), FAR)
     hit = np.full((side, side), -1, np.int32)
     _cast(prims, kinds, layers, 0, eye, right, up, forward, focal, side, nearest, hit)
-    clear = np.full((side, side), _FAR)
+    clear = np.full((side, side), FAR)
     clear_hit = np.full((side, side), -1, np.int32)
     _cast(prims, kinds, layers, 1, eye, right, up, forward, focal, side, clear, clear_hit)
     colour = np.zeros(3)
@@ -392,7 +253,7 @@ def cast_scene(prims, kinds, layers, casts, owners, materials, material_of, eye,
                     colour[m] = lit + fog * (sky_low[m] - lit)
             else:
                 h = min(1.0, max(0.0, wz) * 2.2)
-                t = _FAR
+                t = FAR
                 cloud = ground[1]
                 if cloud > 0.0:
                     veil = fbm(wx * 5.0 / (wz + 0.25), 5.0 / (wz + 0.25), ground[2])

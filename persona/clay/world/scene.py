@@ -1,92 +1,33 @@
-"""Subjects and scenes, as plain data, and their rendering.
+"""What is drawn, as plain data: who, where, from which side, in what style.
 
-A `Subject` is who; a `Scene` is where, how it is seen and in what style. The same subject can be put in any number of
-scenes; the same scene always renders to the same bytes.
+The same subject can be put in any number of scenes; the same scene always renders to the same bytes.
 """
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from zlib import crc32
 
-import numpy as np
-from numpy.random import Generator, default_rng
-from numpy.typing import NDArray
-from PIL import Image
+from numpy.random import Generator
 
-from persona.clay.world import ground, raycast, styles
-from persona.clay.world.accessories import ACCESSORIES, SURFACES
-from persona.clay.world.bodies import (
-    CLASSES,
-    LIVE,
-    LIVE_POSES,
-    MEAN_PROPORTIONS,
-    PLANS,
-    QUADRUPEDS,
-    Body,
-    Frame,
-    Part,
-    turn,
-)
-from persona.clay.world.contexts import CONTEXTS, GROUNDED, Place, Surface
+from persona.clay.world.accessories import ACCESSORIES
+from persona.clay.world.animals import POSES, QUADRUPEDS
+from persona.clay.world.contexts import CONTEXTS, GROUNDED
+from persona.clay.world.styles import STYLES
+from persona.clay.world.subjects import LIVE, Subject, random_subject
 
-SIDE = 128
-COLOURS: dict[str, tuple[float, float, float]] = {
-    "red": (0.80, 0.07, 0.08), "orange": (0.96, 0.48, 0.06), "yellow": (0.98, 0.83, 0.10), "green": (0.14, 0.60, 0.17),
-    "blue": (0.10, 0.26, 0.82), "purple": (0.48, 0.14, 0.68), "pink": (0.98, 0.56, 0.72), "brown": (0.42, 0.24, 0.11),
-    "black": (0.08, 0.08, 0.09), "white": (0.95, 0.95, 0.94), "grey": (0.50, 0.51, 0.53),
-}  # fmt: skip
-PATTERNS = {
-    "plain": raycast.PLAIN,
-    "spotted": raycast.SPOTTED,
-    "striped": raycast.STRIPED,
-    "patched": raycast.PATCHED,
-    "two-tone": raycast.TWO_TONE,
-}
 PROPERTIES = ("shiny", "wet", "golden", "transparent", "cube shaped")
-# Yaw of each view in degrees (0: facing right), each jittered by up to 10; the camera's height comes with it.
 VIEWS = {
-    "front": (-90,),
-    "side": (0, 180),
-    "back": (90,),
-    "three-quarter": (-45, -135),
-    "top": (0, 180, -90),
-    "bottom": (0, 180, -90),
-}
+    "front": (-90,), "side": (0, 180), "back": (90,), "three-quarter": (-45, -135),
+    "top": (0, 180, -90), "bottom": (0, 180, -90),
+}  # fmt: skip
+"""Yaws of each view in degrees (0 faces right), each jittered by up to 10; the camera's height comes with the view."""
+OVERHEAD = ("top", "bottom")
 RELATIONS = ("next to", "in front of", "to the left of", "to the right of")
 
 
 @dataclass(frozen=True)
-class Subject:
-    """Who is drawn: a point in a continuous space of individuals.
-
-    `build` shifts the proportions (each in [-1, 1]); the colours are RGB in [0, 1], their names the words that captions use;
-    `cross` names a second class whose proportions are blended in half and half.
-    """
-
-    class_noun: str
-    build: tuple[float, ...]
-    colours: tuple[tuple[float, float, float], ...]
-    colour_names: tuple[str, ...]
-    pattern: str
-    pattern_scale: float
-    pattern_seed: int
-    cross: str | None = None
-
-    def proportions(self) -> dict[str, float]:
-        mean = MEAN_PROPORTIONS[self.class_noun]
-        if self.cross:
-            other = MEAN_PROPORTIONS[self.cross]
-            mean = {name: 0.5 * (value + other[name]) for name, value in mean.items()}
-        # Legs, ears and tails differ more between individuals than angles do.
-        return {
-            name: value * (1.0 + (0.10 if name in ("ear_tilt", "tail_up", "point") else 0.24) * shift)
-            for (name, value), shift in zip(mean.items(), self.build, strict=False)
-        }
-
-
-@dataclass(frozen=True)
 class Entity:
-    """A subject as it stands in one scene."""
+    """A subject as it stands in one scene; only live ones pose and wear accessories."""
 
     subject: Subject
     pose: str = "standing"
@@ -96,7 +37,18 @@ class Entity:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture to be: one or two entities, a context, a view, a style; all that `seed` still decides is incidental."""
+    """One picture to be.
+
+    Attributes:
+        entities: one or two.
+        context: one of ``CONTEXTS``; of ``GROUNDED`` for the views from straight above and below.
+        view: one of ``VIEWS``.
+        style: one of ``STYLES``.
+        relation: of the first entity to the second, one of ``RELATIONS``.
+        size: how much of the frame the entities fill, about 0.75 to 1.1.
+        offset: of the entities from the middle, to the right and up, in shares of the frame.
+        seed: decides what is incidental: light, trees, jitter.
+    """
 
     entities: tuple[Entity, ...]
     context: str
@@ -117,345 +69,89 @@ def held_out(scene: Scene) -> bool:
 
 
 def to_dict(scene: Scene) -> dict[str, Any]:
-    """A scene as plain data for JSON."""
+    """Return a scene as plain data for JSON."""
     return asdict(scene)
 
 
 def from_dict(data: dict[str, Any]) -> Scene:
-    """The scene that `to_dict` wrote."""
-    entities = []
-    for entity in data["entities"]:
-        who = entity["subject"]
-        subject = Subject(
-            **who
-            | {
-                "build": tuple(who["build"]),
-                "colours": tuple(map(tuple, who["colours"])),
-                "colour_names": tuple(who["colour_names"]),
-            }
-        )
-        entities.append(Entity(**entity | {"subject": subject}))
-    return Scene(**data | {"entities": tuple(entities), "offset": tuple(data["offset"])})
+    """Return the scene that :func:`to_dict` wrote."""
+    entities = tuple(Entity(**entity | {"subject": _subject(entity["subject"])}) for entity in data["entities"])
+    return Scene(**data | {"entities": entities, "offset": tuple(data["offset"])})
 
 
-@dataclass(frozen=True)
-class Render:
-    """A picture and what is true of it: pixels (128, 128, 3) uint8, one mask (128, 128) bool and one box an entity.
+def _subject(data: dict[str, Any]) -> Subject:
+    colours = tuple(tuple(colour) for colour in data["colours"])
+    names, build = tuple(data["colour_names"]), tuple(data["build"])
+    return Subject(**data | {"build": build, "colours": colours, "colour_names": names})
 
-    A mask is where the entity's own body shows (not what it wears); a box is (left, top, right, bottom) in [0, 1].
+
+class Fixed(TypedDict, total=False):
+    """What :func:`random_scene` shall not choose; ``None`` for no accessory, or no property, at all."""
+
+    context: str
+    view: str
+    style: str
+    relation: str
+    pose: str
+    accessory: str | None
+    property: str | None
+
+
+def random_scene(rng: Generator, subjects: tuple[Subject, ...] | None = None, **fixed: Unpack[Fixed]) -> Scene:
+    """Draw a scene at random.
+
+    Args:
+        rng: decides all that is not given; the same state gives the same scene.
+        subjects: one or two; random ones, now and then a cross of two classes, when left out.
+        fixed: what is given.
     """
-
-    scene: Scene
-    pixels: NDArray[np.uint8]
-    masks: tuple[NDArray[np.bool_], ...]
-
-    @property
-    def image(self) -> Image.Image:
-        return Image.fromarray(self.pixels)
-
-    @property
-    def boxes(self) -> tuple[tuple[float, float, float, float] | None, ...]:
-        return tuple(_box(mask) for mask in self.masks)
-
-
-def _box(mask: NDArray[np.bool_]) -> tuple[float, float, float, float] | None:
-    if not mask.any():
-        return None
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    side = len(mask)
-    return columns[0] / side, rows[0] / side, (columns[-1] + 1) / side, (rows[-1] + 1) / side
-
-
-def random_subject(rng: Generator, class_noun: str | None = None) -> Subject:
-    """An individual of a class (a random one unless named); three different colours, each near a named one."""
-    noun = class_noun or str(rng.choice(CLASSES))
-    names = tuple(str(name) for name in rng.choice(list(COLOURS), 3, replace=False))
-    colours = tuple(
-        tuple(
-            float(c)
-            for c in np.clip(np.array(COLOURS[n]) * rng.uniform(0.88, 1.08) + rng.uniform(-0.035, 0.035, 3), 0.02, 1)
-        )
-        for n in names
-    )
-    pattern = str(rng.choice(list(PATTERNS), p=(0.28, 0.18, 0.18, 0.18, 0.18)))
-    return Subject(
-        noun, tuple(float(b) for b in rng.uniform(-1, 1, 20)), colours, names, pattern, float(rng.uniform(0.8, 1.25)), int(rng.integers(1, 10_000))
-    )  # fmt: skip
-
-
-def _slots(entity: Entity) -> dict[str, list[float]]:
-    """The materials an entity wears: slot -> row for the ray caster."""
-    main, second, accent = entity.subject.colours
-    gloss, metal, alpha = 0.10, 0.0, 1.0
-    match entity.property:
-        case "shiny":
-            gloss = 0.95
-        case "wet":
-            main, second, accent = (tuple(0.62 * c for c in colour) for colour in (main, second, accent))
-            gloss = 0.75
-        case "golden":
-            main, second, accent = (1.0, 0.76, 0.20), (0.86, 0.60, 0.12), (1.0, 0.86, 0.42)
-            gloss, metal = 0.8, 1.0
-        case "transparent":
-            gloss, alpha = 0.9, 0.42
-    s = entity.subject
-    scale = {"spotted": 3.6, "striped": 2.6, "patched": 2.1, "two-tone": 0.0}.get(s.pattern, 1.0) * s.pattern_scale
-    if s.pattern == "two-tone":
-        scale = _two_tone_height(s)
-
-    def row(
-        first: tuple[float, ...], other: tuple[float, ...] = (0, 0, 0), pattern: int = raycast.PLAIN
-    ) -> list[float]:
-        return [*first, *other, pattern, scale, s.pattern_seed, gloss, metal, alpha]
-
-    pattern = raycast.PLAIN if entity.property == "golden" else PATTERNS[s.pattern]
-    return {
-        "main": row(main, second, pattern), "second": row(second), "accent": row(accent), "white": row((0.97, 0.97, 0.97)),
-        "black": row((0.05, 0.05, 0.06)), "grey": row((0.6, 0.6, 0.63)), "red": row((0.9, 0.1, 0.1)),
-        "orange": row((0.97, 0.55, 0.10)), "glass": row((0.45, 0.62, 0.72)),
-    }  # fmt: skip
-
-
-def _two_tone_height(s: Subject) -> float:
-    """The rest-frame height below which a two-tone body wears its second colour."""
-    body = PLANS[s.class_noun](s.proportions(), "standing")
-    heights = [part.frame.centre[2] for part in body.parts if part.slot == "main"]
-    return float(np.mean(heights)) * (0.75 + 0.25 * s.pattern_scale)
-
-
-def _surface_row(surface: Surface, seed: int) -> list[float]:
-    return [*surface.first, *surface.second, surface.pattern, surface.scale, seed, 0.05, 0.0, 1.0]
-
-
-def _as_cubes(part: Part) -> Part:
-    """The boxy stand-in of a rounded part."""
-    a, b, c, _ = part.size
-    if part.kind == raycast.ELLIPSOID:
-        return replace(part, kind=raycast.BOX, size=(0.88 * a, 0.88 * b, 0.88 * c, 0.03))
-    if part.kind in (raycast.ROUND_CONE, raycast.CONE):
-        wide = 0.85 * max(a, b)
-        return replace(part, kind=raycast.BOX, size=(wide, wide, c / 2, 0.02), frame=part.frame.at(0, 0, c / 2))
-    return part
-
-
-class _Builder:
-    """Collects the rows that the ray caster reads."""
-
-    def __init__(self) -> None:
-        self.rows: list[NDArray[np.float64]] = []
-        self.kinds: list[int] = []
-        self.layers: list[int] = []
-        self.casts: list[bool] = []
-        self.owners: list[int] = []
-        self.material_of: list[int] = []
-        self.materials: list[list[float]] = []
-
-    def add(
-        self,
-        parts: list[Part],
-        rest: list[Part],
-        slots: dict[str, list[float]],
-        place: Frame,
-        owner: int,
-        layer: int = 0,
-    ) -> None:
-        index = {name: len(self.materials) + i for i, name in enumerate(slots)}
-        self.materials.extend(slots.values())
-        for part, still in zip(parts, rest, strict=True):
-            row = np.empty(raycast.PRIMITIVE_WIDTH)
-            rotation = place.rotation @ part.frame.rotation
-            row[:3] = place.rotation @ part.frame.centre + place.centre
-            row[3:12] = rotation.T.ravel()
-            row[12:16] = part.size
-            row[16:19] = still.frame.centre
-            row[19:28] = still.frame.rotation.ravel()
-            self.rows.append(row)
-            self.kinds.append(part.kind)
-            self.layers.append(layer)
-            self.casts.append(owner != 0)
-            self.owners.append(owner)
-            self.material_of.append(index[part.slot])
-
-
-def _dress(entity: Entity, pose: str) -> Body:
-    body = PLANS[entity.subject.class_noun](entity.subject.proportions(), pose)
-    if entity.property == "cube shaped":
-        body.parts = [_as_cubes(part) for part in body.parts]
-    if entity.accessory:
-        ACCESSORIES[entity.accessory](body)
-    return body
-
-
-def _extent(body: Body, place: Frame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    centres = np.array(
-        [
-            place.rotation
-            @ (
-                p.frame.at(0, 0, p.size[2] / 2).centre
-                if p.kind in (raycast.ROUND_CONE, raycast.CONE)
-                else p.frame.centre
-            )
-            + place.centre
-            for p in body.parts
-        ]
-    )
-    reach = np.array(
-        [
-            (max(p.size[0], p.size[1]) + p.size[2] / 2)
-            if p.kind in (raycast.ROUND_CONE, raycast.CONE)
-            else (p.size[0] + p.size[1] if p.kind == raycast.TORUS else max(p.size[:3]))
-            for p in body.parts
-        ]
-    )
-    return (centres - reach[:, None]).min(0), (centres + reach[:, None]).max(0)
-
-
-def _stand(
-    entity: Entity, scene: Scene, where: tuple[float, float], sink: float, rng: Generator
-) -> tuple[Body, Body, Frame]:
-    """The posed body, the resting one and the frame that puts it in the world."""
-    body, rest = _dress(entity, entity.pose), _dress(entity, "standing")
-    yaw = np.radians(rng.choice(VIEWS[scene.view]) + rng.uniform(-10, 10))
-    rotation = turn("z", yaw)
-    if scene.view == "bottom":  # shown lying on its back, seen from above: its underside against the ground
-        rotation = rotation @ turn("x", np.pi)
-    place = Frame(rotation, np.zeros(3))
-    low, high = _extent(body, place)
-    middle = 0.5 * (low + high)
-    floor = low[2] if scene.view == "bottom" else 0.0
-    return body, rest, Frame(rotation, np.array([where[0] - middle[0], where[1] - middle[1], -floor - sink]))
-
-
-def render(scene: Scene) -> Render:
-    """Draw a scene: the picture in its style and the mask of each entity."""
-    rng = default_rng(scene.seed)
-    place: Place = CONTEXTS[scene.context](rng)
-    build = _Builder()
-    scenery = {name: _surface_row(s, int(rng.integers(1, 9999))) for name, s in place.surfaces.items()}
-    build.add(place.body.parts, place.body.parts, scenery, Frame(np.eye(3), np.zeros(3)), 0)
-    spots = _spots_for(scene)
-    lows, highs = [], []
-    for i, entity in enumerate(scene.entities):
-        body, rest, where = _stand(entity, scene, spots[i], place.floats if scene.view not in ("bottom",) else 0.0, rng)
-        own = len(PLANS[entity.subject.class_noun](entity.subject.proportions(), "standing").parts)
-        layer = 1 if entity.property == "transparent" else 0
-        build.add(body.parts[:own], rest.parts[:own], _slots(entity), where, i + 1, layer)
-        worn = {name: _surface_row(s, 7) for name, s in SURFACES.items()}
-        build.add(body.parts[own:], rest.parts[own:], worn, where, -1)
-        low, high = _extent(body, where)
-        lows.append(low), highs.append(high)
-    low, high = np.min(lows, 0), np.max(highs, 0)
-    image, owner, depth = _shoot(scene, place, build, low, high, rng)
-    pixels = styles.apply(scene.style, image, owner, depth, rng)
-    masks = tuple(_coverage(owner == i + 1) for i in range(len(scene.entities)))
-    return Render(scene, pixels, masks)
-
-
-def _spots_for(scene: Scene) -> list[tuple[float, float]]:
-    if len(scene.entities) == 1:
-        return [(0.0, 0.0)]
-    gap = 0.85
-    return {
-        "next to": [(-gap, 0.0), (gap, 0.0)], "to the left of": [(-gap, 0.0), (gap, 0.0)], "to the right of": [(gap, 0.0), (-gap, 0.0)],
-        "in front of": [(-0.45, -0.9), (0.45, 0.9)],
-    }[scene.relation or "next to"]  # fmt: skip
-
-
-def _coverage(samples: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    side = len(samples) // 2
-    return samples.reshape(side, 2, side, 2).sum((1, 3)) >= 2
-
-
-def _shoot(
-    scene: Scene, place: Place, build: _Builder, low: NDArray[np.float64], high: NDArray[np.float64], rng: Generator
-) -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.float64]]:
-    """Set the camera so that the subject fills its share of the frame, and cast the rays."""
-    overhead = scene.view in ("top", "bottom")
-    elevation = np.radians(rng.uniform(70, 78) if overhead else rng.uniform(9, 19))
-    middle, half = 0.5 * (low + high), 0.5 * (high - low)
-    focal = 1.55
-    tall = half[2] * np.cos(elevation) + half[1] * np.sin(elevation)
-    reach = max(half[0] * 0.92, tall, 0.45)
-    distance = focal * reach / (0.44 * scene.size) + 0.6 * half[1]
-    forward = np.array([0.0, np.cos(elevation), -np.sin(elevation)])
-    right = np.array([1.0, 0.0, 0.0])
-    up = np.cross(right, forward)
-    shift = distance / focal
-    target = (
-        middle - right * scene.offset[0] * shift - up * scene.offset[1] * shift + (0 if overhead else 0.08) * up * shift
-    )
-    eye = target - forward * distance
-    eye[2] = max(eye[2], 0.25)
-    azimuth = rng.uniform(-0.9, 0.9) + (np.pi if rng.random() < 0.5 else 0.0)
-    height = rng.uniform(0.8, 1.1)
-    light = np.array([np.cos(azimuth) * np.cos(height), -0.55 * np.cos(height), np.sin(height)])
-    light /= np.linalg.norm(light)
-    row = np.zeros(ground.GROUND_WIDTH)
-    row[:9] = place.kind, place.clouds, rng.integers(1, 9999), *place.first, *place.second
-    row[9 : 9 + len(place.extra)] = place.extra
-    side = 2 * SIDE
-    image, owner, depth = (
-        np.zeros((side, side, 3), np.float32),
-        np.zeros((side, side), np.int16),
-        np.zeros((side, side)),
-    )
-    brightness = rng.uniform(0.94, 1.06)
-    bounce = np.array(place.first) * 0.35 + 0.10
-    raycast.cast_scene(
-        np.array(build.rows), np.array(build.kinds), np.array(build.layers), np.array(build.casts), np.array(build.owners),
-        np.array(build.materials), np.array(build.material_of), eye, right, up, forward, focal, light,
-        np.array(place.sun) * brightness, np.array(place.ambient) * brightness, bounce, row,
-        np.array(place.sky[0]), np.array(place.sky[1]), place.haze, side, image, owner, depth,
-    )  # fmt: skip
-    return image, owner, depth
-
-
-def random_scene(rng: Generator, subjects: tuple[Subject, ...] | None = None, **fixed: object) -> Scene:
-    """A scene with everything that is not given drawn at random; `fixed` names fields of Scene, or pose, accessory, property."""
-    people = subjects or tuple(random_subject(rng) for _ in range(2 if rng.random() < 0.12 else 1))
+    people = subjects or _random_people(rng)
     two = len(people) > 1
-    if subjects is None and not two and people[0].class_noun in QUADRUPEDS and rng.random() < 0.06:
-        other = str(rng.choice([noun for noun in QUADRUPEDS if noun != people[0].class_noun]))
-        people = (replace(people[0], cross=other),)
-    view = str(
-        fixed.get("view")
-        or rng.choice(list(VIEWS), p=(0.22, 0.24, 0.13, 0.25, 0.10, 0.06) if not two else (0.3, 0.3, 0.1, 0.3, 0, 0))
-    )
-    overhead = view in ("top", "bottom")
-    context = str(fixed.get("context") or rng.choice(GROUNDED if overhead else list(CONTEXTS)))
-    style = str(
-        fixed.get("style")
-        or ("photo" if rng.random() < 0.55 else rng.choice([s for s in styles.STYLES if s != "photo"]))
-    )
-    entities = []
-    for person in people:
-        live = person.class_noun in LIVE
-        pose = str(
-            fixed.get("pose")
-            or (rng.choice(LIVE_POSES, p=(0.55, 0.17, 0.17, 0.11)) if live and not overhead else "standing")
-        )
-        wears = (
-            fixed["accessory"]
-            if "accessory" in fixed
-            else (rng.choice(list(ACCESSORIES)) if live and rng.random() < (0.15 if two else 0.42) else None)
-        )
-        kind = (
-            fixed["property"]
-            if "property" in fixed
-            else (rng.choice(PROPERTIES) if rng.random() < (0.05 if two else 0.14) else None)
-        )
-        entities.append(
-            Entity(
-                person,
-                pose if live else "standing",
-                str(wears) if wears and live else None,
-                str(kind) if kind else None,
-            )
-        )
+    view = fixed.get("view") or _random_view(rng, two=two)
+    overhead = view in OVERHEAD
+    context = fixed.get("context") or str(rng.choice(GROUNDED if overhead else list(CONTEXTS)))
+    style = fixed.get("style") or _random_style(rng)
     return Scene(
-        tuple(entities), context, view, style,
-        str(fixed.get("relation") or rng.choice(RELATIONS)) if two else None,
-        float(rng.uniform(0.82, 1.12) if two else rng.uniform(0.75, 1.1)),
-        (float(rng.uniform(-0.1, 0.1)), float(rng.uniform(-0.05, 0.05))),
-        int(rng.integers(2**31)),
-    )  # fmt: skip
+        entities=tuple(_random_entity(rng, who, fixed, two=two, overhead=overhead) for who in people),
+        context=context,
+        view=view,
+        style=style,
+        relation=fixed.get("relation") or str(rng.choice(RELATIONS)) if two else None,
+        size=float(rng.uniform(0.82, 1.12) if two else rng.uniform(0.75, 1.1)),
+        offset=(float(rng.uniform(-0.1, 0.1)), float(rng.uniform(-0.05, 0.05))),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def _random_people(rng: Generator) -> tuple[Subject, ...]:
+    people = tuple(random_subject(rng) for _ in range(2 if rng.random() < 0.12 else 1))
+    noun = people[0].class_noun
+    if len(people) == 1 and noun in QUADRUPEDS and rng.random() < 0.06:
+        other = str(rng.choice([known for known in QUADRUPEDS if known != noun]))
+        return (replace(people[0], cross=other),)
+    return people
+
+
+def _random_view(rng: Generator, *, two: bool) -> str:
+    shares = (0.3, 0.3, 0.1, 0.3, 0, 0) if two else (0.22, 0.24, 0.13, 0.25, 0.10, 0.06)
+    return str(rng.choice(list(VIEWS), p=shares))
+
+
+def _random_style(rng: Generator) -> str:
+    return "photo" if rng.random() < 0.55 else str(rng.choice([style for style in STYLES if style != "photo"]))
+
+
+def _random_entity(rng: Generator, who: Subject, fixed: Fixed, *, two: bool, overhead: bool) -> Entity:
+    live = who.class_noun in LIVE
+    pose = fixed.get("pose")
+    if not pose:
+        pose = str(rng.choice(POSES, p=(0.55, 0.17, 0.17, 0.11))) if live and not overhead else "standing"
+    if "accessory" in fixed:
+        wears = fixed["accessory"]
+    else:
+        wears = str(rng.choice(list(ACCESSORIES))) if live and rng.random() < (0.15 if two else 0.42) else None
+    if "property" in fixed:
+        kind = fixed["property"]
+    else:
+        kind = str(rng.choice(PROPERTIES)) if rng.random() < (0.05 if two else 0.14) else None
+    return Entity(who, pose if live else "standing", wears if live else None, kind)

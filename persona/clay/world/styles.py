@@ -1,4 +1,7 @@
-"""Styles: from the ray caster's samples (256, 256) to a picture (128, 128) as a painter, a printer or a camera has it."""
+"""Styles: from the ray caster's samples to a picture as a painter, a printer or a camera would have it.
+
+Dabs: Kuwahara filter (Kuwahara et al. 1976); strokes: line integral convolution (Cabral and Leedom 1993).
+"""
 
 import math
 from collections.abc import Callable
@@ -23,13 +26,22 @@ class Shot:
 
     @property
     def luma(self) -> Picture:
+        """Brightness (S, S) in [0, 1], by ITU-R BT.601."""
         return self.colours @ _LUMA
 
 
 def apply(
     style: str, image: Picture, owner: NDArray[np.int16], depth: NDArray[np.float64], rng: Generator
 ) -> NDArray[np.uint8]:
-    """Samples of a scene (2S, 2S) in a style, as pixels (S, S, 3) uint8."""
+    """Return samples of a scene in a style, as pixels (S, S, 3) uint8.
+
+    Args:
+        style: one of ``STYLES``.
+        image: colours (2S, 2S, 3).
+        owner: what each sample (2S, 2S) shows: 0 scenery, -1 clothing, entities from 1.
+        depth: distance of each sample (2S, 2S) from the eye.
+        rng: decides strokes and grain.
+    """
     colours = _halved(np.clip(image, 0, 1))
     outlines = _outlines(image, owner, depth) if style in _DRAWN else np.zeros_like(colours[..., 0])
     return (np.clip(STYLES[style](Shot(colours, outlines, rng)), 0, 1) * 255 + 0.5).astype(np.uint8)
@@ -149,9 +161,9 @@ def _van_gogh(shot: Shot) -> Picture:
     gy, gx = np.gradient(luma)
     tangent = np.arctan2(gx, -gy)
     along = np.clip(np.hypot(gx, gy) * 25, 0, 1)
-    angle = np.arctan2(
-        (1 - along) * np.sin(swirl) + along * np.sin(tangent), (1 - along) * np.cos(swirl) + along * np.cos(tangent)
-    )
+    sine = (1 - along) * np.sin(swirl) + along * np.sin(tangent)
+    cosine = (1 - along) * np.cos(swirl) + along * np.cos(tangent)
+    angle = np.arctan2(sine, cosine)
     grain = 0.32 * shot.rng.standard_normal((side, side, 1), np.float32)
     tint = np.array([0.05, 0.02, -0.08], np.float32) * _noise(shot.rng, side, 6.0)[..., None]
     return _saturated(_smear(shot.colours + grain + tint, angle.astype(np.float32), 7), 1.55)
@@ -159,10 +171,8 @@ def _van_gogh(shot: Shot) -> Picture:
 
 def _oil(shot: Shot) -> Picture:
     dabs = _kuwahara(shot.colours, 4)
-    canvas = (
-        1
-        + 0.045 * np.sin(np.arange(len(dabs)) * 2.1)[:, None, None] * np.sin(np.arange(len(dabs)) * 2.1)[None, :, None]
-    )
+    threads = np.sin(np.arange(len(dabs)) * 2.1)
+    canvas = 1 + 0.045 * threads[:, None, None] * threads[None, :, None]
     return (_saturated(dabs, 1.3) * 0.93 * canvas).astype(np.float32)
 
 
@@ -210,9 +220,8 @@ def _pixel_art(shot: Shot) -> Picture:
 def _sepia(shot: Shot) -> Picture:
     side = len(shot.colours)
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
-    tone = (0.12 + 0.83 * shot.luma) * (1 - 0.25 * (x * x + y * y)) + 0.015 * shot.rng.standard_normal(
-        (side, side), np.float32
-    )
+    vignette = 1 - 0.25 * (x * x + y * y)
+    tone = (0.12 + 0.83 * shot.luma) * vignette + 0.015 * shot.rng.standard_normal((side, side), np.float32)
     return (tone[..., None] * np.array([1.06, 0.87, 0.62])).astype(np.float32)
 
 
@@ -253,5 +262,5 @@ STYLES: dict[str, Callable[[Shot], Picture]] = {
     "blueprint": _blueprint, "mosaic": _mosaic, "ukiyo-e": _ukiyo_e,
 }  # fmt: skip
 _DRAWN = ("pop art", "pencil sketch", "line drawing", "blueprint", "ukiyo-e")
-# Styles in which a subject's own colours can't be seen.
 COLOURLESS = ("pencil sketch", "line drawing", "sepia", "blueprint")
+"""Styles in which a subject's own colours cannot be seen."""

@@ -10,18 +10,21 @@ import torch
 from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 from numpy.random import default_rng
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, mse_loss
 
+from persona.atomic import folder_beside
 from persona.pretrain.clay.data import pixels_of, shards_of
 from persona.pretrain.state import Run
 
 BATCH = 16
+RATE = 1.5e-3
 KL_WEIGHT = 2e-4  # per latent number; the reconstruction loss is per pixel value
 
 
 def new_autoencoder() -> AutoencoderKL:
-    """Narrow where the picture is large: that is where the time goes."""
+    """Return an autoencoder of random weights, narrow where the picture is large: that is where the time goes."""
     model = AutoencoderKL(
         block_out_channels=(16, 32, 96, 128), latent_channels=8, layers_per_block=1, norm_num_groups=8,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
@@ -33,7 +36,7 @@ def new_autoencoder() -> AutoencoderKL:
 
 @torch.no_grad()
 def _ease(model: AutoencoderKL) -> None:
-    """Begin as a nearly linear path of nearly no noise: measured after 140 steps, loss 0.44 instead of 0.63.
+    """Make it begin as a nearly linear path of nearly no noise: after 140 steps, loss 0.44 instead of 0.63.
 
     Residual branches start at zero, and the convolutions between levels keep the variance.
     """
@@ -45,14 +48,17 @@ def _ease(model: AutoencoderKL) -> None:
             "samplers" in name or name.endswith(("conv_in", "conv_out", "conv_shortcut"))
         ):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     channels = model.config.latent_channels
     model.quant_conv.weight[channels:] *= 0.1
     model.quant_conv.bias[channels:] = -5.0  # the log-variance of the latents
 
 
 def _batch(sources: tuple[Path, Path], seed: int, step: int, whole: bool) -> Tensor:
-    """Pictures in [-1, 1], two thirds renders, one third textures: (16, 3, 64, 64) crops, or (4, 3, 128, 128) if whole.
+    """Return pictures in [-1, 1], two thirds of them renders, one third textures.
+
+    They are crops (16, 3, 64, 64), or (4, 3, 128, 128) if whole.
 
     Crops cost the same as a quarter as many whole pictures, and teach more; the last stretch sees whole pictures, whose
     group norms differ a little.
@@ -77,19 +83,17 @@ def _batch(sources: tuple[Path, Path], seed: int, step: int, whole: bool) -> Ten
 def train_autoencoder(
     data: Path, textures: Path, folder: Path, steps: int, seed: int = 0, save_every: int = 1000
 ) -> Iterator[tuple[int, float]]:
-    """Train to `steps`, from the state in `folder` if there is one; yields (step, loss)."""
+    """Train to `steps`, from the state in `folder` if there is one; yields (step, loss) now and then.
+
+    The averaged weights are saved in `folder / "vae"`, whitened.
+    """
     torch.manual_seed(seed)
     model = new_autoencoder().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4)
     run = Run(folder, {"vae": model}, optimizer, decay=0.998)
     run.resume()
     while run.step < steps:
         started = time.perf_counter()
-        share = run.step / steps
-        for group in optimizer.param_groups:
-            group["lr"] = (
-                1.5e-3 * min(1.0, run.step / 100 + 0.01) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
-            )
         pictures = _batch((data, textures), seed, run.step, whole=run.step >= 0.85 * steps)
         torch.manual_seed(hash((seed, run.step)) % 2**31)
         with torch.autocast("cpu", torch.bfloat16):
@@ -97,13 +101,7 @@ def train_autoencoder(
             drawn = model.decode(posterior.sample()).sample.float()
         loss = l1_loss(drawn, pictures) + 2 * mse_loss(drawn, pictures)
         total = loss + KL_WEIGHT * posterior.kl().float().mean() / posterior.mean[0].numel()
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        run.step += 1
-        run.update_average()
-        run.seconds += time.perf_counter() - started
+        run.advance(total, _rate(run.step, steps), started)
         if run.step % 50 == 0:
             run.curve.append((run.step, loss.item()))
             yield run.step, loss.item()
@@ -111,7 +109,13 @@ def train_autoencoder(
             run.save()
     run.use_average()
     whiten(model, data)
-    model.save_pretrained(folder / "vae")
+    with folder_beside(folder / "vae") as part:
+        model.save_pretrained(part)
+
+
+def _rate(step: int, steps: int) -> float:
+    """Warm up for a hundred steps, then fall as a cosine to a fiftieth."""
+    return RATE * min(1.0, step / 100 + 0.01) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 @torch.no_grad()
@@ -133,8 +137,10 @@ def whiten(model: AutoencoderKL, data: Path) -> None:
 
 
 @torch.no_grad()
-def encode(model: AutoencoderKL, pixels: np.ndarray) -> Tensor:
-    """Mean latents (N, 8, 16, 16) of pixels (N, 128, 128, 3) uint8."""
+def encode(model: AutoencoderKL, pixels: NDArray[np.uint8]) -> Tensor:
+    """Return the mean latents (N, 8, 16, 16) of pixels (N, 128, 128, 3) uint8."""
     pictures = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.autocast("cpu", torch.bfloat16):
-        return model.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist.mean.float()
+        posterior = model.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
+    latents: Tensor = posterior.mean.float()
+    return latents

@@ -6,7 +6,6 @@ steps are flawed"): a snowfield can be all bright and a jungle all dark.
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,61 +20,63 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from persona.clay.world.captions import caption
-from persona.clay.world.scene import Scene
+from persona.atomic import beside
+from persona.clay.world import Scene, caption
 from persona.pretrain.clay.autoencoder import encode
 from persona.pretrain.clay.data import pixels_of, scenes_of, shards_of
-from persona.pretrain.clay.text import MAX_TOKENS, identifier, rare_tokens
+from persona.pretrain.clay.text import MAX_TOKENS, WORDS, caption_words, identifier, rare_tokens
 from persona.pretrain.state import Run
 
 BATCH = 64
 RATE = 6e-4
 TEXT_DROPPED = 0.1  # share of prompts left empty, for guidance
-STEPS = 25
-GUIDANCE = 4.0
+RECIPE = {"sample_steps": 25, "guidance": 4.0, "widest": 1.0}
+"""What clay recommends instead of its family: it knows squares only."""
 
 
 def new_scheduler() -> DDIMScheduler:
+    """Return the schedule that clay is trained on and drawn with."""
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction", clip_sample=False,
-        set_alpha_to_one=True, rescale_betas_zero_snr=True, timestep_spacing="trailing",
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
+        clip_sample=False, set_alpha_to_one=True, rescale_betas_zero_snr=True, timestep_spacing="trailing",
     )  # fmt: skip
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """Return a text encoder of random weights."""
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=192, intermediate_size=768, num_hidden_layers=4, num_attention_heads=6,
-            max_position_embeddings=MAX_TOKENS, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id, projection_dim=192,
+            vocab_size=len(tokenizer), hidden_size=192, intermediate_size=768, num_hidden_layers=4,
+            num_attention_heads=6, max_position_embeddings=MAX_TOKENS, bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, projection_dim=192,
         )
     )  # fmt: skip
 
 
 def new_unet() -> UNet2DConditionModel:
-    """Attention on every level but the first way down: fine patterns and coupled attention need it at 16x16 on the way up.
+    """Return a U-Net of random weights, with attention on every level but the first way down.
 
-    Measured, samples a second of training: no attention at 16x16 63, on the way up and down 38.
+    Fine patterns and coupled attention need it at 16x16 on the way up. Measured, samples a second of training: without
+    attention at 16x16 63, with it on the way up and down 38.
     """
     return UNet2DConditionModel(
         sample_size=16, in_channels=8, out_channels=8, block_out_channels=(96, 192, 224), layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D",) * 3,
-        cross_attention_dim=192, attention_head_dim=(3, 6, 7), norm_num_groups=16,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D",) * 3, cross_attention_dim=192, attention_head_dim=(3, 6, 7),
+        norm_num_groups=16,
     )  # fmt: skip
 
 
 def encode_shards(data: Path, latents: Path, model: AutoencoderKL) -> Iterator[int]:
     """Write the latents (N, 8, 16, 16) float16 of every shard that has none yet; yields its number."""
-    latents.mkdir(parents=True, exist_ok=True)
     model.to(memory_format=torch.channels_last)
     for shard in shards_of(data):
         path = latents / f"{shard:05}.npy"
         if not path.exists():
             pixels = pixels_of(data, shard)
             coded = torch.cat([encode(model, pixels[i : i + 50]) for i in range(0, len(pixels), 50)])
-            partial = latents / f"{shard:05}.partial.npy"
-            np.save(partial, coded.half().numpy())
-            os.replace(partial, path)
+            with beside(path) as part:
+                np.save(part, coded.half().numpy())
             yield shard
 
 
@@ -89,12 +90,16 @@ class Examples:
         self.tokenizer, self.seed, self.rare = tokenizer, seed, rare_tokens()
 
     def prompt(self, scene: Scene, rng: Generator) -> str:
+        """Return a caption of a scene, with an identifier now and then, or nothing at all."""
         if rng.random() < TEXT_DROPPED:
             return ""
         return caption(scene, rng, (identifier(rng, self.rare), identifier(rng, self.rare)))
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Latents (BATCH, 8, 16, 16) and token ids (BATCH, 48) of a step: every picture once an epoch, newly captioned."""
+        """Return latents (BATCH, 8, 16, 16) and token ids (BATCH, 48) of a step.
+
+        Every picture comes once an epoch, newly captioned.
+        """
         size = len(self.scenes)
         epoch, first = divmod(step * BATCH, size)
         order = default_rng((self.seed, 3, epoch)).permutation(size)
@@ -108,13 +113,10 @@ class Examples:
 
 
 def rate(step: int, steps: int) -> float:
-    """Warm-up, plateau, and a fall over the last third: a run can be lengthened without having been cooled too early."""
+    """Warm up, stay, and fall over the last third: a run can be lengthened without having been cooled too early."""
     share = step / steps
-    return (
-        RATE
-        * min(1.0, (step + 1) / 200)
-        * (1.0 if share < 0.67 else 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * (share - 0.67) / 0.33)))
-    )
+    fall = 1.0 if share < 0.67 else 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * (share - 0.67) / 0.33))
+    return RATE * min(1.0, (step + 1) / 200) * fall
 
 
 def train_denoiser(data: Path, latents: Path, tokenizer: CLIPTokenizer, folder: Path, steps: int, seed: int = 0,
@@ -127,8 +129,7 @@ def train_denoiser(data: Path, latents: Path, tokenizer: CLIPTokenizer, folder: 
     )
     run = Run(folder, {"unet": unet, "text": text}, optimizer, decay=0.9993)
     run.resume()
-    scheduler = new_scheduler()
-    kept = scheduler.alphas_cumprod
+    kept = new_scheduler().alphas_cumprod
     examples = Examples(data, latents, tokenizer, seed)
     losses: list[float] = []
     with ThreadPoolExecutor(1) as ahead:
@@ -137,27 +138,14 @@ def train_denoiser(data: Path, latents: Path, tokenizer: CLIPTokenizer, folder: 
             started = time.perf_counter()
             clean, tokens = coming.result()
             coming = ahead.submit(examples.batch, run.step + 1)
-            for group in optimizer.param_groups:
-                group["lr"] = rate(run.step, steps)
-            rng = torch.Generator().manual_seed(seed * 1_000_003 + run.step)
-            noise = torch.randn(clean.shape, generator=rng)
-            # One time from each of BATCH equal stretches: the same mean as independent times, less variance.
-            times = ((torch.rand(BATCH, generator=rng) + torch.arange(BATCH)) / BATCH * len(kept)).long()
-            a, s = kept[times].sqrt().view(-1, 1, 1, 1), (1 - kept[times]).sqrt().view(-1, 1, 1, 1)
-            noisy, target = a * clean + s * noise, a * noise - s * clean
+            noisy, target, times = _corrupted(clean, kept, seed * 1_000_003 + run.step)
             # The backward of the fused attention is the slow one at 256 tokens and fewer (bf16 on a CPU).
             with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
                 states = text(tokens).last_hidden_state
                 guess = unet(noisy.contiguous(memory_format=torch.channels_last), times, states).sample
             loss = mse_loss(guess.float(), target)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_([p for _, p in run.parameters()], 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            run.step += 1
-            run.update_average()
+            run.advance(loss, rate(run.step, steps), started)
             losses.append(loss.item())
-            run.seconds += time.perf_counter() - started
             if run.step % 50 == 0:
                 run.curve.append((run.step, sum(losses) / len(losses)))
                 losses.clear()
@@ -166,17 +154,38 @@ def train_denoiser(data: Path, latents: Path, tokenizer: CLIPTokenizer, folder: 
                 run.save()
 
 
+def _corrupted(clean: Tensor, kept: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return noisy latents and velocities, both shaped like the clean ones, and their times (B,).
+
+    v = a * noise - s * clean (Salimans and Ho 2022), with a^2 the signal that the schedule has kept and s^2 = 1 - a^2.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    noise = torch.randn(clean.shape, generator=rng)
+    # One time from each of BATCH equal stretches: the same mean as independent times, less variance.
+    times = ((torch.rand(BATCH, generator=rng) + torch.arange(BATCH)) / BATCH * len(kept)).long()
+    a, s = kept[times].sqrt().view(-1, 1, 1, 1), (1 - kept[times]).sqrt().view(-1, 1, 1, 1)
+    return a * clean + s * noise, a * noise - s * clean, times
+
+
 def assemble(vae: Path, tokenizer: CLIPTokenizer, state: Path, target: Path) -> StableDiffusionPipeline:
-    """Put the averaged weights of a training state and an autoencoder into a pipeline folder, float16 safetensors."""
+    """Write a pipeline's folder: the averaged weights of a training state, an autoencoder and a tokenizer, in float16.
+
+    Args:
+        vae: folder of the autoencoder.
+        tokenizer: clay's own.
+        state: folder of the denoiser's training state.
+        target: folder to write to; its recipe and its words come with it.
+    """
     unet, text = new_unet(), new_text_encoder(tokenizer)
     run = Run(state, {"unet": unet, "text": text}, torch.optim.AdamW([torch.zeros(1)]))
     run.load_average()
+    autoencoder = AutoencoderKL.from_pretrained(vae)
+    autoencoder.register_to_config(_name_or_path="clay")  # else the folder's path is written down
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(vae), text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=new_scheduler(),
+        vae=autoencoder, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=new_scheduler(),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.to(torch.float16).save_pretrained(target)
-    (target / "clay.json").write_text(
-        json.dumps({"steps": run.step, "seconds": round(run.seconds), "guidance": GUIDANCE}) + "\n"
-    )
+    (target / WORDS).write_text(json.dumps(sorted(caption_words()), indent=0) + "\n", encoding="utf-8")
+    (target / "recipe.json").write_text(json.dumps(RECIPE, indent=1) + "\n", encoding="utf-8")
     return pipeline

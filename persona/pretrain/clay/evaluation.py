@@ -13,11 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from persona.clay.judge import Judge, as_tensor
-from persona.clay.world.bodies import CLASSES, LIVE
-from persona.clay.world.captions import ACCESSORY_PHRASES, CONTEXT_PHRASES, STYLE_PHRASES, VIEW_PHRASES
-from persona.clay.world.scene import (
+from persona.clay.world import (
+    CLASSES,
+    COLOURLESS,
     COLOURS,
     GROUNDED,
+    LIVE,
+    STYLES,
     VIEWS,
     Entity,
     Scene,
@@ -26,7 +28,7 @@ from persona.clay.world.scene import (
     random_subject,
     render,
 )
-from persona.clay.world.styles import COLOURLESS, STYLES
+from persona.clay.world.captions import ACCESSORY_PHRASES, CONTEXT_PHRASES, STYLE_PHRASES, VIEW_PHRASES
 from persona.pretrain.clay.judging import accuracy
 
 HELD_OUT_SEED = 1_000_003

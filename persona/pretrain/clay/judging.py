@@ -8,28 +8,28 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.random import default_rng
+from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import avg_pool2d, cross_entropy, log_softmax, pad
 
-from persona.clay.judge import Judge
-from persona.clay.world.accessories import ACCESSORIES
-from persona.clay.world.bodies import CLASSES
-from persona.clay.world.contexts import CONTEXTS
-from persona.clay.world.scene import COLOURS, PATTERNS, VIEWS, Scene
-from persona.clay.world.styles import COLOURLESS, STYLES
+from persona.clay.judge import Judge, as_tensor
+from persona.clay.world import ACCESSORIES, CLASSES, COLOURLESS, COLOURS, CONTEXTS, PATTERNS, STYLES, VIEWS, Scene
 from persona.pretrain.clay.data import SET, pixels_of, scenes_of, shards_of
 from persona.pretrain.state import Run
 
 SUBJECTS = 24  # in a batch, each in two of its scenes
 TEMPERATURE = 0.07
+RATE = 2e-3
+OTHERS = 32
+"""Subjects of each class that tell what any of the class looks like."""
 HEADS: dict[str, list[str]] = {
-    "class": list(CLASSES), "colour": list(COLOURS), "pattern": list(PATTERNS), "context": list(CONTEXTS), "style": list(STYLES),
-    "view": list(VIEWS), "accessory": ["none", *ACCESSORIES],
+    "class": list(CLASSES), "colour": list(COLOURS), "pattern": list(PATTERNS), "context": list(CONTEXTS),
+    "style": list(STYLES), "view": list(VIEWS), "accessory": ["none", *ACCESSORIES],
 }  # fmt: skip
 
 
 def truth(scene: Scene) -> dict[str, str | None]:
-    """The right answer of every head for a scene of one entity; None where the picture can't tell."""
+    """Return the right answer of every head for a scene of one entity; None where the picture can't tell."""
     entity = scene.entities[0]
     subject = entity.subject
     coloured = scene.style not in COLOURLESS and entity.property in (None, "shiny", "cube shaped")
@@ -42,7 +42,7 @@ def truth(scene: Scene) -> dict[str, str | None]:
 
 
 def labels(scenes: list[Scene]) -> dict[str, Tensor]:
-    """Label numbers (B,) of every head, -100 where there is nothing to tell."""
+    """Return label numbers (B,) of every head, -100 where there is nothing to tell."""
     truths = [truth(scene) for scene in scenes]
     return {
         name: torch.tensor([-100 if t[name] is None else known.index(str(t[name])) for t in truths])
@@ -51,11 +51,16 @@ def labels(scenes: list[Scene]) -> dict[str, Tensor]:
 
 
 def contrastive(embeddings: Tensor, groups: Tensor) -> Tensor:
-    """Supervised contrastive loss (Khosla et al. 2020, eq. 2) of unit embeddings (B, D) with subject numbers (B,)."""
+    """Return the supervised contrastive loss (Khosla et al. 2020, eq. 2) of unit embeddings (B, D).
+
+    Args:
+        embeddings: each beside at least one other of its group.
+        groups: subject numbers (B,).
+    """
     likeness = embeddings @ embeddings.T / TEMPERATURE
     likeness.fill_diagonal_(-1e4)
     same = (groups[:, None] == groups[None]).float().fill_diagonal_(0)
-    return -((F.log_softmax(likeness, 1) * same).sum(1) / same.sum(1)).mean()
+    return -((log_softmax(likeness, 1) * same).sum(1) / same.sum(1)).mean()
 
 
 class Sets:
@@ -73,20 +78,20 @@ class Sets:
         self.scenes = [scenes_of(singles, shard) for shard in shards_of(singles)]
 
     def batch(self, step: int) -> tuple[Tensor, list[Scene], Tensor]:
-        """Pictures (B, 3, 128, 128), their scenes, and subject numbers (-1 for the single pictures at the end)."""
+        """Return pictures (B, 3, 128, 128), their scenes, and subject numbers, -1 for single pictures at the end."""
         rng = default_rng((self.seed, 5, step))
         pixels, scenes, groups = [], [], []
-        nouns = rng.choice(CLASSES, 2, replace=False)
+        nouns = rng.choice([noun for noun, known in self.by_class.items() if known], 2, replace=False)
         for g in range(SUBJECTS):
             known = self.by_class[str(nouns[g % 2])]
-            s, first = known[rng.integers(len(known))]
+            shard, first = known[rng.integers(len(known))]
             for i in rng.choice(SET, 2, replace=False):
-                pixels.append(self.set_pixels[s][first + i])
-                scenes.append(self.set_scenes[s][first + i])
+                pixels.append(self.set_pixels[shard][first + i])
+                scenes.append(self.set_scenes[shard][first + i])
                 groups.append(g)
         while len(pixels) < 4 * SUBJECTS:
-            s = rng.integers(len(self.scenes))
-            i = rng.integers(len(self.scenes[s]))
+            s = int(rng.integers(len(self.scenes)))
+            i = int(rng.integers(len(self.scenes[s])))
             if len(self.scenes[s][i].entities) == 1:
                 pixels.append(self.pixels[s][i])
                 scenes.append(self.scenes[s][i])
@@ -94,12 +99,16 @@ class Sets:
         pictures = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
         return _roughened(pictures, step), scenes, torch.tensor(groups)
 
+    def pictures(self, chosen: list[tuple[int, int]], place: int) -> list[Image.Image]:
+        """Return the picture at a place, 0 to SET - 1, of each of some sets."""
+        return [Image.fromarray(np.asarray(self.set_pixels[shard][first + place])) for shard, first in chosen]
+
 
 def _roughened(pictures: Tensor, step: int) -> Tensor:
     """Slight blur, noise and brightness, so that the judge does not live on details that an autoencoder loses."""
     rng = torch.Generator().manual_seed(step)
     n = len(pictures)
-    soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    soft = avg_pool2d(pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
     pictures = torch.lerp(pictures, soft, torch.rand(n, 1, 1, 1, generator=rng))
     pictures = pictures + 0.08 * torch.rand(n, 1, 1, 1, generator=rng) * torch.randn(pictures.shape, generator=rng)
     return (pictures * (1 + 0.1 * torch.randn(n, 1, 1, 1, generator=rng))).clamp(-1, 1)
@@ -108,32 +117,26 @@ def _roughened(pictures: Tensor, step: int) -> Tensor:
 def train_judge(
     sets: Path, singles: Path, folder: Path, steps: int, seed: int = 0, save_every: int = 250
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Train to `steps`, from the state in `folder` if there is one; yields (step, losses) now and then."""
+    """Train to `steps`, from the state in `folder` if there is one; yields (step, losses) now and then.
+
+    The averaged weights are saved in `folder`, ready to judge.
+    """
     torch.manual_seed(seed)
-    judge = Judge(HEADS).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.02)
+    judge = Judge(HEADS)
+    judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.02)
     run = Run(folder, {"judge": judge}, optimizer, decay=0.998)
     run.resume()
     examples = Sets(sets, singles, seed)
     while run.step < steps:
         started = time.perf_counter()
         pictures, scenes, groups = examples.batch(run.step)
-        for group in optimizer.param_groups:
-            group["lr"] = (
-                2e-3 * min(1.0, (run.step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * run.step / steps)))
-            )
         with torch.autocast("cpu", torch.bfloat16):
             heads, embeddings = judge(pictures.contiguous(memory_format=torch.channels_last))
-        losses = {name: F.cross_entropy(heads[name].float(), right) for name, right in labels(scenes).items()}
+        losses = {name: cross_entropy(heads[name].float(), right) for name, right in labels(scenes).items()}
         paired = groups >= 0
         losses["identity"] = contrastive(embeddings[paired].float(), groups[paired])
-        sum(losses.values(), torch.zeros(())).backward()
-        torch.nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        run.step += 1
-        run.update_average()
-        run.seconds += time.perf_counter() - started
+        run.advance(sum(losses.values(), torch.zeros(())), _rate(run.step, steps), started)
         if run.step % 50 == 0:
             told = {name: loss.item() for name, loss in losses.items()}
             run.curve.append((run.step, sum(told.values())))
@@ -141,12 +144,33 @@ def train_judge(
         if run.step % save_every == 0 or run.step == steps:
             run.save()
     run.use_average()
+    calibrate(judge.eval(), examples)
     judge.save(folder)
+
+
+def _rate(step: int, steps: int) -> float:
+    """Warm up for two hundred steps, then fall as a cosine to a hundredth."""
+    return RATE * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+@torch.no_grad()
+def calibrate(judge: Judge, examples: Sets) -> None:
+    """Give a judge the subjects that it compares with, and the likeness of two renders of one subject."""
+    likeness: list[Tensor] = []
+    for noun, known in examples.by_class.items():
+        if known:
+            one, other = (
+                torch.cat([judge(as_tensor([picture]))[1] for picture in examples.pictures(known[:OTHERS], i)])
+                for i in range(2)
+            )
+            judge.others[noun] = one
+            likeness.append((one * other).sum(1))
+    judge.ceiling = torch.cat(likeness).mean().item()
 
 
 @torch.no_grad()
 def accuracy(judge: Judge, scenes: list[Scene], pictures: Tensor) -> dict[str, float]:
-    """Share of right answers of each head, over the pictures that can tell."""
+    """Return the share of right answers of each head, over the pictures (B, 3, 128, 128) that can tell."""
     right = dict.fromkeys(HEADS, 0)
     asked = dict.fromkeys(HEADS, 0)
     for start in range(0, len(scenes), 64):

@@ -7,16 +7,17 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from persona.clay.world.scene import SIDE
+from persona.clay.world import SIDE
 
 Picture = NDArray[np.float32]
 
 
 def texture(rng: Generator) -> NDArray[np.uint8]:
-    """One random picture, (128, 128, 3) uint8."""
+    """Return one random picture, (128, 128, 3) uint8."""
     kind = rng.integers(4)
     picture = (_dead_leaves, _fractal, _gradient, _mixture)[kind](rng)
-    return (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    return pixels
 
 
 def _fractal(rng: Generator) -> Picture:
@@ -26,7 +27,8 @@ def _fractal(rng: Generator) -> Picture:
     stack = np.stack([(p - p.mean()) / (p.std() + 1e-9) for p in planes], -1)
     # Channels of natural pictures go together: mostly one shared plane.
     mixing = rng.uniform(0.6, 1.0) * np.eye(1, 3)[0][:, None] + rng.normal(0, 0.35, (3, 3))
-    return (0.5 + rng.uniform(0.10, 0.28) * (stack @ mixing) + rng.normal(0, 0.12, 3)).astype(np.float32)
+    picture: Picture = (0.5 + rng.uniform(0.10, 0.28) * (stack @ mixing) + rng.normal(0, 0.12, 3)).astype(np.float32)
+    return picture
 
 
 def _gradient(rng: Generator) -> Picture:
@@ -34,9 +36,9 @@ def _gradient(rng: Generator) -> Picture:
     angle = rng.uniform(0, 2 * np.pi)
     share = 0.5 + 0.5 * np.tanh(rng.uniform(0.5, 6) * (x * np.cos(angle) + y * np.sin(angle) + rng.uniform(-0.5, 0.5)))
     first, second = rng.random(3), rng.random(3)
-    return (
-        first + share[..., None] * (second - first) + rng.uniform(0, 0.06) * rng.standard_normal((SIDE, SIDE, 1))
-    ).astype(np.float32)
+    noise = rng.uniform(0, 0.06) * rng.standard_normal((SIDE, SIDE, 1))
+    picture: Picture = (first + share[..., None] * (second - first) + noise).astype(np.float32)
+    return picture
 
 
 def _dead_leaves(rng: Generator) -> Picture:
@@ -50,16 +52,12 @@ def _dead_leaves(rng: Generator) -> Picture:
         cx, cy, angle = rng.uniform(0, SIDE), rng.uniform(0, SIDE), rng.uniform(0, np.pi)
         u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
         v = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)
-        inside = (
-            (u / radius) ** 2 + (v / (radius * rng.uniform(0.3, 1))) ** 2 < 1
-            if rng.random() < 0.6
-            else np.maximum(np.abs(u) / radius, np.abs(v) / (radius * rng.uniform(0.2, 1))) < 1
-        )
-        colour = (
-            palette[rng.integers(len(palette))]
-            + rng.normal(0, 0.05, 3)
-            + 0.15 * np.clip(u / radius, -1, 1)[inside][:, None] * rng.random()
-        )
+        if rng.random() < 0.6:
+            inside = (u / radius) ** 2 + (v / (radius * rng.uniform(0.3, 1))) ** 2 < 1
+        else:
+            inside = np.maximum(np.abs(u) / radius, np.abs(v) / (radius * rng.uniform(0.2, 1))) < 1
+        colour = palette[rng.integers(len(palette))] + rng.normal(0, 0.05, 3)
+        colour = colour + 0.15 * np.clip(u / radius, -1, 1)[inside][:, None] * rng.random()
         picture[inside] = colour + rng.uniform(0, 0.8) * (grain[inside] - 0.5)
     return picture
 
