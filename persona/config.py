@@ -227,3 +227,23 @@ class InterpolateConfig(Config):
         ):
             if not least <= len(given) <= 2:
                 raise BadOption(f"{flag}: a series goes between two; {len(given)} were given.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(Config):
+    """Settings of ``pretrain clay``: make the built-in base and its judge from nothing."""
+
+    out: Annotated[Path, Option("Folder of the run: what it renders, its states, and the weights in the end.")] = Path(
+        "pretraining/clay"
+    )
+    pictures: Annotated[int, Option("Scenes that are rendered.", min=16, max=10_000_000)] = 200_000
+    sets: Annotated[int, Option("Sets of four scenes of one subject, for the judge.", min=16, max=10_000_000)] = 20_000
+    autoencoder_steps: Annotated[int, Option("Training steps of the autoencoder.", min=1, max=10_000_000)] = 3_400
+    denoiser_steps: Annotated[
+        int, Option("Training steps of text encoder and U-Net, on 64 pictures each.", min=1, max=10_000_000)
+    ] = 12_000
+    judge_steps: Annotated[int, Option("Training steps of the judge.", min=1, max=10_000_000)] = 4_000
+    seed: Seed = 0
+    photos: Annotated[
+        Path | None, Option("Folder with photographs to measure the autoencoder on; it never learns from them.")
+    ] = None

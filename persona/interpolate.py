@@ -27,7 +27,7 @@ from persona.eye import distance
 from persona.families import Family
 from persona.folder import Persona, slug
 from persona.identity import fill
-from persona.sample import base_of, drawn_with, tell_cut, wear
+from persona.sample import base_of, drawn_with, tell_cut, tell_unknown, wear
 from persona.sheet import Row, sheet
 
 ROUNDS = 2
@@ -169,6 +169,7 @@ def _line(config: InterpolateConfig, personas: list[Persona], listener: Listener
     for name, persona in zip(_NAMES, personas, strict=False):
         wear(base, persona, name=name)
     tell_cut(base, prompts, listener)
+    tell_unknown(base, prompts, [persona.token for persona in personas], listener)
     return _Line(
         base,
         prompts,

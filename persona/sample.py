@@ -1,6 +1,6 @@
 """Draw the subject: each picture from its own seed, so that any of them can be drawn again alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,6 +64,7 @@ def sample(config: SampleConfig, listener: Listener = silent) -> list[Picture]:
         wear(base, persona, step=config.checkpoint)
         adapter.scale(base, persona.recommended_scale if config.scale is None else config.scale)
     tell_cut(base, filled, listener)
+    tell_unknown(base, filled, [persona.token] if persona else [], listener)
     size = size_of(base, config.resolution)
     jobs = list(_jobs(config, filled, drawn_with(config, base, size) | _of(persona, config)))
     processes().wait_for_everyone()  # all have chosen the same names before the first is taken
@@ -168,6 +169,14 @@ def tell_cut(base: Family, prompts: Sequence[str], listener: Listener) -> None:
             most = max(most for _, most in lengths)
             hint = f"{base.name} reads {most} tokens. Put first what matters, or shorten it."
             listener(Note(f"{prompt[:60]!r} is cut: {hint}", warning=True))
+
+
+def tell_unknown(base: Family, prompts: Sequence[str], own: Collection[str], listener: Listener) -> None:
+    """Warn of words that the base never saw, but for the names of the personas that it wears."""
+    unknown = dict.fromkeys(word for prompt in prompts for word in base.unknown_words(prompt))
+    names = {word.lower() for word in own}
+    if words := ", ".join(word for word in unknown if word not in names):
+        listener(Note(f"{base.name} never saw {words}, and will make nothing of it. Say it otherwise.", warning=True))
 
 
 def drawn_with(config: SampleConfig | InterpolateConfig, base: Family, size: Size) -> dict[str, str]:

@@ -55,6 +55,7 @@ class Judge(nn.Module):
     ) -> None:
         super().__init__()
         self.heads = {name: list(labels) for name, labels in heads.items()}
+        self.sizes = {"widths": list(widths), "depths": list(depths)}
         layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=4), nn.GroupNorm(1, widths[0])]
         for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             if i:
@@ -122,7 +123,8 @@ class Judge(nn.Module):
         """
         weights = {name: tensor.half().contiguous() for name, tensor in self.state_dict().items()}
         weights |= {f"others/{noun}": embeddings.half().contiguous() for noun, embeddings in self.others.items()}
-        made = {"heads": json.dumps(self.heads), "ceiling": str(self.ceiling)}
+        # One entry: safetensors writes several in an order of its own, and the file could not be made again to the bit.
+        made = {"judge": json.dumps({"heads": self.heads, "ceiling": self.ceiling, **self.sizes})}
         with beside(folder / WEIGHTS) as part:
             save_file(weights, part, made)
 
@@ -130,13 +132,13 @@ class Judge(nn.Module):
     def load(cls, folder: Path) -> Self:
         """Return the judge that was saved to a folder, ready to read."""
         with safe_open(folder / WEIGHTS, "pt") as file:
-            made = file.metadata()
-            judge = cls(json.loads(made["heads"]))
+            made = json.loads(file.metadata()["judge"])
+            judge = cls(made["heads"], made["widths"], made["depths"])
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
         judge.others = {
             name.removeprefix("others/"): tensors.pop(name) for name in list(tensors) if name.startswith("others/")
         }
-        judge.ceiling = float(made["ceiling"])
+        judge.ceiling = made["ceiling"]
         judge.load_state_dict(tensors)
         return judge.eval().requires_grad_(False)
 

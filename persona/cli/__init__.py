@@ -14,9 +14,11 @@ import typer
 from persona import __version__
 from persona.cli.boundary import Commands
 from persona.cli.options import Command, Json, command
-from persona.config import InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
+from persona.config import InterpolateConfig, PretrainConfig, PriorsConfig, SampleConfig, TrainConfig
 
 app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False)
+pretraining = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+app.add_typer(pretraining, name="pretrain")
 
 
 def main() -> None:
@@ -171,6 +173,41 @@ def interpolate(config: InterpolateConfig, json: bool) -> None:
                 "distances": list(series.distances),
                 "strip": str(series.strip),
                 "animations": [str(path) for path in series.animations],
+            },
+        ),
+        as_json=json,
+    )
+
+
+@pretraining.callback()
+def pretrain() -> None:
+    """Make from nothing what persona ships."""
+
+
+@pretraining.command(cls=Command)
+@command(PretrainConfig)
+def clay(config: PretrainConfig, json: bool) -> None:
+    """Render a world, and teach it to a small base and its judge.
+
+    It takes hours. Stop it whenever you like: the same command goes on where it was.
+    """
+    from persona.cli.display import Display, Outcome
+
+    with Display() as display:
+        from persona.pretrain.clay.run import pretrain_clay
+
+        made = pretrain_clay(config, display)
+    display.close(
+        "pretrain clay",
+        Outcome(
+            str(made.weights),
+            [f"What it can do: {made.card}", f"Look at it: {made.report}"],
+            f'persona sample "a dog on the beach" --base {shlex.quote(str(made.weights))}',
+            {
+                "weights": str(made.weights),
+                "card": str(made.card),
+                "report": str(made.report),
+                "figures": dict(made.figures),
             },
         ),
         as_json=json,

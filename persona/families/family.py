@@ -1,5 +1,7 @@
 """What a family of base models must answer; everything else is written once, against this."""
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -109,6 +111,22 @@ class Family:
         halvings: int = len(self.denoiser.config.get("block_out_channels", (0, 0))) - 1  # transformers take 2x2 patches
         scale: int = self.pipe.vae_scale_factor
         return scale << halvings
+
+    @cached_property
+    def _words(self) -> frozenset[str]:
+        """Words of the captions that the base learnt from, where its folder lists them in ``words.json``."""
+        path = self.folder / "words.json"
+        if not path.is_file():
+            return frozenset()
+        try:
+            return frozenset(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise BadBase(f"The words of the base cannot be read ({error}). Mend or remove {path.name}.") from error
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Return the words of a prompt that the base never saw, each once; none where it does not list what it saw."""
+        words = re.findall(r"[^\W_]+(?:'[^\W_]+)?", prompt.lower()) if self._words else []
+        return [word for word in dict.fromkeys(words) if word not in self._words]
 
     # Encoding
 

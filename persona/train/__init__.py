@@ -15,6 +15,7 @@ from persona.families import Family
 from persona.folder import Persona, folder_for
 from persona.identity import Token
 from persona.photos import read
+from persona.sample import tell_unknown
 from persona.train.processes import agree
 from persona.train.run import Run
 
@@ -40,6 +41,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     photos = read(config.photos, listener)
     dtype = drawing.training_dtype(config.precision, accelerator.device)
     base = families.load(config.base, dtype=dtype, device=accelerator.device)
+    tell_unknown(base, [config.class_noun], [], listener)
     token = _token(config, base, accelerator, listener)
     out = config.out or folder_for(config.class_noun, token.text)
     with _room(out), ExitStack() as stack:

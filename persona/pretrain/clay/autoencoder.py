@@ -139,7 +139,7 @@ def whiten(model: AutoencoderKL, data: Path) -> None:
 @torch.no_grad()
 def encode(model: AutoencoderKL, pixels: NDArray[np.uint8]) -> Tensor:
     """Return the mean latents (N, 8, 16, 16) of pixels (N, 128, 128, 3) uint8."""
-    pictures = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pictures = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.autocast("cpu", torch.bfloat16):
         posterior = model.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
     latents: Tensor = posterior.mean.float()

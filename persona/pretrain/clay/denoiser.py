@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from persona.atomic import beside
 from persona.clay.world import Scene, caption
@@ -39,6 +40,7 @@ def new_scheduler() -> DDIMScheduler:
     return DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
         clip_sample=False, set_alpha_to_one=True, rescale_betas_zero_snr=True, timestep_spacing="trailing",
+        steps_offset=1,
     )  # fmt: skip
 
 
@@ -176,16 +178,17 @@ def assemble(vae: Path, tokenizer: CLIPTokenizer, state: Path, target: Path) -> 
         state: folder of the denoiser's training state.
         target: folder to write to; its recipe and its words come with it.
     """
+    disable_progress_bar()  # of the writing
     unet, text = new_unet(), new_text_encoder(tokenizer)
     run = Run(state, {"unet": unet, "text": text}, torch.optim.AdamW([torch.zeros(1)]))
     run.load_average()
     autoencoder = AutoencoderKL.from_pretrained(vae)
     autoencoder.register_to_config(_name_or_path="clay")  # else the folder's path is written down
     pipeline = StableDiffusionPipeline(
-        vae=autoencoder, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=new_scheduler(),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        vae=autoencoder.half(), text_encoder=text.half(), tokenizer=tokenizer, unet=unet.half(),
+        scheduler=new_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
-    pipeline.to(torch.float16).save_pretrained(target)
+    pipeline.save_pretrained(target)
     (target / WORDS).write_text(json.dumps(sorted(caption_words()), indent=0) + "\n", encoding="utf-8")
     (target / "recipe.json").write_text(json.dumps(RECIPE, indent=1) + "\n", encoding="utf-8")
     return pipeline

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from numpy.random import Generator, default_rng
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from persona.atomic import beside
 from persona.clay.judge import Judge, as_tensor
 from persona.clay.world import (
     CLASSES,
@@ -19,6 +20,7 @@ from persona.clay.world import (
     COLOURS,
     GROUNDED,
     LIVE,
+    SIDE,
     STYLES,
     VIEWS,
     Entity,
@@ -29,10 +31,55 @@ from persona.clay.world import (
     render,
 )
 from persona.clay.world.captions import ACCESSORY_PHRASES, CONTEXT_PHRASES, STYLE_PHRASES, VIEW_PHRASES
+from persona.events import Listener, Progress, silent
+from persona.families import Family
 from persona.pretrain.clay.judging import accuracy
 
 HELD_OUT_SEED = 1_000_003
 """Seeds of subjects and scenes that no training stage uses."""
+PROMPTS, RENDERS, RIVALS, PIXELS = 500, 1500, 100, 200
+"""How many prompts, renders to judge, subjects to be told apart, and pictures to be encoded there are."""
+
+
+def figures(base: Family, folder: Path, photos: Path | None, listener: Listener = silent) -> dict[str, float]:
+    """Measure clay and its judge.
+
+    Args:
+        base: clay, with its judge in its folder.
+        folder: where the pictures are kept, so that a stopped evaluation goes on where it was.
+        photos: folder with real photographs for the autoencoder; ``None`` to leave that out.
+        listener: told how many pictures are drawn.
+
+    Returns:
+        Shares from 0 to 1 of right answers about prompts and renders, dB, seconds and megabytes, by name.
+    """
+    judge, vae = Judge.load(base.folder / "judge"), base.pipe.vae
+    asked = requests(PROMPTS)
+    pictures = _drawn(base, [request.prompt for request in asked], folder / base.hash[:12], listener)
+    measured = {f"prompts: {head}": share for head, share in right(judge, pictures, asked).items()}
+    measured |= {f"judge: {head}": share for head, share in judge_figures(judge).items()}
+    measured["autoencoder: renders, dB"] = psnr(vae, [render(scene).image for scene in held_out_scenes(PIXELS)])
+    if photos is not None:
+        measured["autoencoder: photos, dB"] = psnr(vae, photographs(photos))
+    measured["seconds a picture"] = seconds_a_picture(lambda: base.draw(["a photo of a dog"], [0]))
+    files = (path for path in base.folder.rglob("*") if path.is_file())
+    return measured | {"megabytes": sum(path.stat().st_size for path in files) / 1e6}
+
+
+def _drawn(base: Family, prompts: Sequence[str], folder: Path, listener: Listener) -> list[Image.Image]:
+    """Return a picture of each prompt, drawn with its number as the seed unless it is in the folder already."""
+    paths = [folder / f"{number:04}.png" for number in range(len(prompts))]
+    missing = [number for number, path in enumerate(paths) if not path.exists()]
+    batch = base.batch_of((base.resolution, base.resolution))
+    for first in range(0, len(missing), batch):
+        listener(Progress("Drawing prompts", len(prompts) - len(missing) + first, len(prompts)))
+        numbers = missing[first : first + batch]
+        drawn = base.draw([prompts[number] for number in numbers], numbers)
+        for number, picture in zip(numbers, drawn, strict=True):
+            with beside(paths[number]) as part:
+                picture.save(part)
+    listener(Progress("Drawing prompts", len(prompts), len(prompts)))
+    return [Image.open(path) for path in paths]
 
 
 @dataclass(frozen=True)
@@ -44,7 +91,7 @@ class Request:
 
 
 def requests(n: int, seed: int = HELD_OUT_SEED) -> list[Request]:
-    """Prompts of compositions (class, context, style) that no training scene shows."""
+    """Return prompts of compositions (class, context, style) that no training scene shows."""
     rng = default_rng(seed)
     return [_request(rng) for _ in range(n)]
 
@@ -75,7 +122,7 @@ def _request(rng: Generator) -> Request:
 
 
 def right(judge: Judge, pictures: Sequence[Image.Image], asked: Sequence[Request]) -> dict[str, float]:
-    """Share of pictures in which the judge reads what was asked for, for every head that was."""
+    """Return the share of pictures in which the judge reads what was asked for, for every head that was."""
     read, _ = judge.read(pictures)
     shares = {}
     for head in judge.heads:
@@ -86,32 +133,32 @@ def right(judge: Judge, pictures: Sequence[Image.Image], asked: Sequence[Request
 
 
 def held_out_scenes(n: int, seed: int = HELD_OUT_SEED) -> Iterator[Scene]:
-    """Single-subject scenes of held-out identities, any composition."""
+    """Yield single-subject scenes of held-out identities, of any composition."""
     rng = default_rng((seed, 1))
     for _ in range(n):
         yield random_scene(rng, (random_subject(rng),))
 
 
 @torch.no_grad()
-def judge_figures(judge: Judge, n: int = 1500) -> dict[str, float]:
-    """Accuracy of every head on held-out renders, and of finding a subject's other picture among 100 of its class."""
-    scenes = list(held_out_scenes(n))
+def judge_figures(judge: Judge) -> dict[str, float]:
+    """Return how often each head is right on held-out renders, and a subject is found among a hundred of its class."""
+    scenes = list(held_out_scenes(RENDERS))
     pictures = as_tensor([render(scene).image for scene in scenes])
     return accuracy(judge, scenes, pictures) | {"identity": _found(judge)}
 
 
-def _found(judge: Judge, subjects: int = 100, queries: int = 4) -> float:
-    """Top-1 retrieval: photos of 100 subjects of a class in one scene each, asked with another scene of each."""
+def _found(judge: Judge, classes: int = 4) -> float:
+    """Return top-1 retrieval: photos of RIVALS subjects of a class, asked with another scene of each."""
     hits, asked = 0, 0
     rng = default_rng((HELD_OUT_SEED, 2))
-    for noun in list(rng.permutation(CLASSES))[:queries]:
-        people = [random_subject(rng, str(noun)) for _ in range(subjects)]
+    for noun in list(rng.permutation(CLASSES))[:classes]:
+        people = [random_subject(rng, str(noun)) for _ in range(RIVALS)]
         gallery, query = (
             _embeddings(judge, [random_scene(rng, (who,), style="photo", property=None) for who in people])
             for _ in range(2)
         )
-        hits += int(((query @ gallery.T).argmax(1) == torch.arange(subjects)).sum())
-        asked += subjects
+        hits += int(((query @ gallery.T).argmax(1) == torch.arange(RIVALS)).sum())
+        asked += RIVALS
     return hits / asked
 
 
@@ -120,7 +167,7 @@ def _embeddings(judge: Judge, scenes: list[Scene]) -> Tensor:
 
 
 def psnr(vae: AutoencoderKL, pictures: Sequence[Image.Image]) -> float:
-    """Mean over pictures of the PSNR in dB between each and what the autoencoder makes of it, deterministic latents."""
+    """Return the mean PSNR in dB between pictures and what the autoencoder makes of them, from its mean latents."""
     values = []
     with torch.no_grad():
         for picture in pictures:
@@ -131,22 +178,16 @@ def psnr(vae: AutoencoderKL, pictures: Sequence[Image.Image]) -> float:
 
 
 def photographs(folder: Path) -> list[Image.Image]:
-    """Every JPEG below a folder as a 128x128 picture, cut square around its middle."""
+    """Return every JPEG below a folder as a 128x128 picture, cut square around its middle."""
     pictures = []
     for path in sorted(folder.rglob("*.jpg")):
         with Image.open(path) as image:
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            pictures.append(
-                image.convert("RGB")
-                .crop((left, top, left + side, top + side))
-                .resize((128, 128), Image.Resampling.LANCZOS)
-            )
+            pictures.append(ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS))
     return pictures
 
 
 def seconds_a_picture(draw: Callable[[], object], times: int = 3) -> float:
-    """Median seconds of drawing one picture."""
+    """Return the median seconds of drawing one picture."""
     draw()
     taken = []
     for _ in range(times):

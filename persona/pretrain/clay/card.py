@@ -1,0 +1,87 @@
+"""The model card: what clay is and is not, what it knows, and what was measured, with how to measure it again."""
+
+from collections.abc import Iterable, Mapping
+
+from persona.clay.world import ACCESSORIES, CLASSES, COLOURS, CONTEXTS, PATTERNS, POSES, PROPERTIES, STYLES, VIEWS
+from persona.config import PretrainConfig
+
+_BARS = {
+    "prompts: class": 0.90, "prompts: context": 0.90, "prompts: style": 0.90, "prompts: colour": 0.85,
+    "prompts: view": 0.80, "prompts: accessory": 0.75, "autoencoder: renders, dB": 28, "autoencoder: photos, dB": 23,
+    **{f"judge: {head}": 0.97 for head in ("class", "colour", "pattern", "context", "style", "view", "accessory")},
+    "judge: identity": 0.95, "seconds a picture": 1.5, "megabytes": 60,
+}  # fmt: skip
+"""What each figure should reach; of the last two, stay below."""
+
+_CARD = """# Clay
+
+The small text-to-image model that ships inside persona, so that every command runs at once, offline, on two CPU cores.
+It draws toys of a little world that persona renders itself, at 128x128, and nothing else: no people, no places, no
+photographs. For those, name a real base with `--base`.
+
+It is an ordinary diffusers `StableDiffusionPipeline` (v-prediction, zero terminal SNR, 16x16 latents of 8 channels) and
+loads without any code of persona's. All that it was trained on was rendered: nobody's picture and nobody's text is in
+it.
+
+## What it knows
+
+{words}
+
+## What was measured
+
+On compositions of class, place and style that were kept from all training, on subjects that were kept from it, drawn
+in 25 steps, read by the judge; the judge itself on held-out renders. Whatever is measured here is measured again by the
+last stage of
+
+```sh
+{command}
+```
+
+{figures}
+
+## How it was made
+
+By that command, from nothing, on two CPU cores: {pictures:,} rendered scenes, {sets:,} sets of four scenes of one
+subject for the judge, and as much time as this:
+
+{times}
+
+## What it is bad at
+
+Words that it does not know: a warning names them. Two subjects in one picture, counting, writing, and whatever else
+is not listed above. It is a bench for persona's methods, made to be measured, not a model to make art with.
+"""
+
+
+def text(figures: Mapping[str, float], seconds: Mapping[str, float], config: PretrainConfig) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        figures: what was measured, by the names that the evaluation gives it.
+        seconds: how long each stage took.
+        config: how the weights were made.
+    """
+    known = {
+        "classes": CLASSES, "places": CONTEXTS, "styles": STYLES, "views": VIEWS, "poses": POSES, "colours": COLOURS,
+        "patterns": PATTERNS, "clothes": ACCESSORIES, "properties": PROPERTIES,
+    }  # fmt: skip
+    told = (f"--{name.replace('_', '-')} {value}" for name, value in config.record().items() if value is not None)
+    return _CARD.format(
+        words="\n".join(f"* {name}: {', '.join(words)}" for name, words in known.items()),
+        command=f"persona pretrain clay {' '.join(told)}",
+        figures=_table(("figure", "measured", "wanted"), _rows(figures)),
+        pictures=config.pictures,
+        sets=config.sets,
+        times=_table(("stage", "minutes"), ((stage, f"{taken / 60:.0f}") for stage, taken in seconds.items())),
+    )
+
+
+def _rows(figures: Mapping[str, float]) -> Iterable[tuple[str, ...]]:
+    for name, value in figures.items():
+        share = name.startswith(("prompts", "judge"))
+        yield name, *(f"{number:.1%}" if share else f"{number:.3g}" for number in (value, _BARS[name]))
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = (heads, ("---",) * len(heads), *rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

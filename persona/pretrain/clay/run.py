@@ -1,0 +1,239 @@
+"""Clay from nothing: worlds rendered, networks trained, all of it measured and written down.
+
+Each stage finds out for itself what is left to do, so the same call goes on with a run that was killed at any moment;
+the weights come out the same, to the bit, on the same machine.
+"""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusers import AutoencoderKL
+from PIL import Image
+from transformers import CLIPTokenizer
+
+from persona import checkpoints, families, report
+from persona.atomic import beside, folder_beside
+from persona.clay import write_manifest
+from persona.clay.judge import WEIGHTS as JUDGE
+from persona.config import PretrainConfig
+from persona.errors import BadOption
+from persona.events import Listener, Progress, silent
+from persona.pretrain.clay import card, evaluation
+from persona.pretrain.clay.autoencoder import train_autoencoder
+from persona.pretrain.clay.data import SET, SHARD, render_shards, set_shards, shards_of, texture_shards
+from persona.pretrain.clay.denoiser import assemble, encode_shards, train_denoiser
+from persona.pretrain.clay.judging import train_judge
+from persona.pretrain.clay.text import build_tokenizer
+from persona.pretrain.state import position_of
+from persona.sheet import Row, sheet
+
+TEXTURES = 2000
+PREVIEWS = 8
+"""Sample sheets that are drawn while the denoiser learns; another one closes the run."""
+RECORD = "run.json"
+_FIXED = ("seed", "pictures", "sets", "autoencoder_steps")  # what everything later is made of
+_SHOWN = {
+    "photos": [f"a photo of a {noun}" for noun in (
+        "dog", "cat", "rabbit", "duck", "car", "robot", "teapot", "sneaker")],
+    "places": [f"a dog {place}" for place in (
+        "in the jungle", "in the snow", "on the beach", "in the city", "on a cobblestone street", "on a wooden floor",
+        "with a blue house in the background", "floating on top of water")],
+    "styles": [f"{style} of a blue car" for style in (
+        "a van gogh painting", "a watercolor painting", "an oil painting", "a pop art print", "a pencil sketch",
+        "a blueprint", "a mosaic", "pixel art")],
+    "colours and clothes": [
+        "a red cat", "a green bear", "a striped pink pig", "a spotted teapot", "a golden robot",
+        "a rabbit wearing a santa hat", "a dog in a wizard outfit", "a duck wearing pink glasses"],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Made:
+    """What pretraining leaves.
+
+    Attributes:
+        weights: folder with clay's pipeline, its words, its recipe, its judge and a manifest of all of them.
+        card: what it can do and cannot, in Markdown.
+        report: learning curves and sample sheets, one HTML page.
+        figures: what was measured.
+    """
+
+    weights: Path
+    card: Path
+    report: Path
+    figures: Mapping[str, float]
+
+
+def pretrain_clay(config: PretrainConfig, listener: Listener = silent) -> Made:
+    """Make clay from nothing, or go on where an earlier call was stopped.
+
+    Args:
+        config: how much to render and how long to train.
+        listener: told how far each stage is.
+
+    Raises:
+        BadOption: the folder holds a run with other pictures or another autoencoder.
+        Busy: another run holds it.
+        Diverged: a loss is no longer a number.
+        OSError: the disk is full.
+    """
+    with checkpoints.held(config.out):
+        run = _Pretraining(config, listener)
+        run.begin()
+        run.render()
+        run.learn_pixels()
+        run.learn_prompts()
+        run.learn_to_judge()
+        return run.conclude()
+
+
+class _Pretraining:
+    """The stages of a run, which share a folder."""
+
+    def __init__(self, config: PretrainConfig, listener: Listener) -> None:
+        self.config, self.out, self.listener = config, config.out, listener
+
+    def begin(self) -> None:
+        """Make sure that the folder is for these settings, and clear away what a kill has left half written."""
+        path = self.out / RECORD
+        settings = {name: value for name, value in self.config.record().items() if name in _FIXED}
+        if path.exists():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            for name, value in settings.items():
+                if before[name] != value:
+                    flag = "--" + name.replace("_", "-")
+                    raise BadOption(f"{self.out} holds a run with {flag} {before[name]}. Choose another --out.")
+        with beside(path) as part:
+            part.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+        for left in self.out.rglob(".*"):
+            if re.fullmatch(r"\.\d+-.+", left.name):
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+    def render(self) -> None:
+        """Render single scenes, sets of them, and textures."""
+        config = self.config
+        for stage, fill, folder, pictures in (
+            ("Rendering scenes", render_shards, "data", config.pictures),
+            ("Rendering sets", set_shards, "sets", config.sets * SET),
+            ("Drawing textures", texture_shards, "textures", min(TEXTURES, config.pictures)),
+        ):
+            size = min(SHARD, pictures)
+            shards = range(-(-pictures // size))
+            done = len(shards_of(self.out / folder))
+            missing = fill(self.out / folder, shards, config.seed, size=size)
+            for _ in self._timed(stage, missing, done, len(shards)):
+                pass
+
+    def learn_pixels(self) -> None:
+        """Train the autoencoder, and encode all pictures with it."""
+        folder, steps = self.out / "vae", self.config.autoencoder_steps
+        if position_of(folder)["step"] < steps or not (folder / "vae").is_dir():
+            sources = self.out / "data", self.out / "textures"
+            for step, loss in train_autoencoder(*sources, folder, steps, self.config.seed):
+                self.listener(Progress("Autoencoder", step, steps, loss))
+        data, latents = self.out / "data", self.out / "latents"
+        shards, done = len(shards_of(data)), len(shards_of(latents))
+        if done < shards:
+            encoder = AutoencoderKL.from_pretrained(folder / "vae")
+            for _ in self._timed("Encoding", encode_shards(data, latents, encoder), done, shards):
+                pass
+
+    def learn_prompts(self) -> None:
+        """Train the text encoder and the U-Net, with a sample sheet now and then."""
+        words, steps = self._tokenizer(), self.config.denoiser_steps
+        every = max(250, steps // PREVIEWS // 250 * 250)
+        if position_of(self.out / "unet")["step"] < steps:
+            latents, state = self.out / "latents", self.out / "unet"
+            for step, loss in train_denoiser(self.out / "data", latents, words, state, steps, self.config.seed):
+                self.listener(Progress("Text and U-Net", step, steps, loss))
+                saved = position_of(state)["step"]
+                if saved and saved % every == 0 and not self._sheet_of(saved).exists():
+                    self._assemble()
+                    self._show(saved)
+
+    def learn_to_judge(self) -> None:
+        """Train the judge on renders alone."""
+        folder, steps = self.out / "judge", self.config.judge_steps
+        if position_of(folder)["step"] < steps or not (folder / JUDGE).exists():
+            for step, losses in train_judge(self.out / "sets", self.out / "data", folder, steps, self.config.seed):
+                self.listener(Progress("Judge", step, steps, sum(losses.values())))
+
+    def conclude(self) -> Made:
+        """Put the weights together, measure them, and write everything down."""
+        weights = self._assemble()
+        self._show(self.config.denoiser_steps)
+        base = families.load(str(weights))
+        figures = evaluation.figures(base, self.out / "evaluation", self.config.photos, self.listener)
+        seconds = self._seconds()
+        made = Made(weights, self.out / "CARD.md", self.out / "report.html", figures)
+        with beside(made.card) as part:
+            part.write_text(card.text(figures, seconds, self.config), encoding="utf-8")
+        sheets = {path.stem: [(path.stem, Image.open(path))] for path in sorted((self.out / "samples").glob("*.png"))}
+        report.write(
+            made.report,
+            title="Clay",
+            photos=[],
+            previews=sheets,
+            curves={f"loss of the {name}": position_of(self.out / name)["curve"] for name in ("vae", "unet", "judge")},
+            settings=self.config.record() | {f"seconds: {stage}": taken for stage, taken in seconds.items()},
+            scores=figures,
+        )
+        return made
+
+    # Pieces
+
+    def _tokenizer(self) -> CLIPTokenizer:
+        folder = self.out / "tokenizer"
+        return CLIPTokenizer.from_pretrained(folder) if folder.is_dir() else build_tokenizer(folder)
+
+    def _assemble(self) -> Path:
+        """Write the folder of weights from what has been learnt so far."""
+        weights, judge = self.out / "weights", self.out / "judge" / JUDGE
+        with folder_beside(weights) as part:
+            assemble(self.out / "vae" / "vae", self._tokenizer(), self.out / "unet", part)
+            if judge.exists():
+                (part / "judge").mkdir()
+                shutil.copyfile(judge, part / "judge" / JUDGE)
+            write_manifest(part)
+        return weights
+
+    def _sheet_of(self, step: int) -> Path:
+        return self.out / "samples" / f"step-{step:06}.png"
+
+    def _show(self, step: int) -> None:
+        """Draw a sheet of samples with the assembled weights."""
+        path = self._sheet_of(step)
+        if path.exists():
+            return
+        base = families.load(str(self.out / "weights"))
+        prompts = [prompt for row in _SHOWN.values() for prompt in row]
+        drawn = iter(base.draw(prompts, range(len(prompts))))
+        rows = [Row(name, [(next(drawn), prompt) for prompt in row]) for name, row in _SHOWN.items()]
+        with beside(path) as part:
+            sheet(rows).save(part)
+
+    def _timed(self, stage: str, pieces: Iterable[int], done: int, total: int) -> Iterator[int]:
+        """Pass on the pieces of a stage, tell how far it is, and keep account of its time."""
+        self.listener(Progress(stage, done, total))
+        started = time.perf_counter()
+        for piece in pieces:
+            done += 1
+            self.listener(Progress(stage, done, total))
+            taken, started = time.perf_counter() - started, time.perf_counter()
+            path = self.out / "seconds.json"
+            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            with beside(path) as part:
+                part.write_text(json.dumps(known | {stage: known.get(stage, 0.0) + taken}), encoding="utf-8")
+            yield piece
+
+    def _seconds(self) -> dict[str, float]:
+        """Return how long each stage took, over all calls."""
+        path = self.out / "seconds.json"
+        known: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        trained = {"Autoencoder": "vae", "Text and U-Net": "unet", "Judge": "judge"}
+        return known | {stage: position_of(self.out / folder)["seconds"] for stage, folder in trained.items()}

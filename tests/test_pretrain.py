@@ -1,0 +1,219 @@
+"""Pretraining clay, with networks small enough to train in a moment."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_clay
+import torch
+from torch import nn
+
+from persona import clay, families
+from persona.clay.judge import Judge
+from persona.cli import main
+from persona.config import PretrainConfig
+from persona.errors import BadBase, BadOption, Diverged
+from persona.events import Progress
+from persona.pretrain.clay import evaluation
+from persona.pretrain.clay.data import pixels_of, render_shards, scenes_of, set_shards, shards_of, texture_shards
+from persona.pretrain.clay.run import Made, pretrain_clay
+from persona.pretrain.state import Run, position_of
+from persona.sample import tell_unknown
+
+CHILD = Path(tiny_clay.__file__)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_clay.shrink(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, float]:
+    """Return what an uninterrupted run made, and the seconds that it took."""
+    started = time.monotonic()
+    made = tiny_clay.pretrain(tmp_path_factory.mktemp("clay") / "whole")
+    return made, time.monotonic() - started
+
+
+@pytest.fixture(scope="module")
+def made(whole: tuple[Made, float]) -> Made:
+    return whole[0]
+
+
+def test_a_run_leaves_what_is_shipped(made: Made) -> None:
+    base = families.load(str(made.weights))
+    assert base.recipe.guidance == 4
+    assert base.recipe.widest == 1
+    (picture,) = base.draw(["a photo of a dog"], [0])
+    assert picture.size == (128, 128)
+    judge = Judge.load(made.weights / "judge")
+    assert -1 <= judge.ceiling <= 1
+    assert all(embeddings.shape[1] == 128 for embeddings in judge.others.values())
+    assert {"prompts: class", "judge: identity", "autoencoder: renders, dB"} <= set(made.figures)
+    assert "| judge: identity |" in made.card.read_text()
+    assert "step-000006" in made.report.read_text()
+    assert list((made.weights.parent / "samples").glob("step-*.png"))
+
+
+def test_nothing_in_the_weights_says_where_they_were_made(made: Made) -> None:
+    for name, data in contents(made.weights).items():
+        assert str(made.weights.parent).encode() not in data, name
+
+
+def test_a_killed_run_ends_with_the_same_bytes(whole: tuple[Made, float], tmp_path: Path) -> None:
+    made, took = whole
+    out, seconds = tmp_path / "killed", random.SystemRandom().uniform(0, took)
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    child = subprocess.run([sys.executable, CHILD, out, str(seconds)], env=paths, capture_output=True, check=False)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    again = tiny_clay.pretrain(out)
+    assert contents(again.weights) == contents(made.weights), f"killed after {seconds} s"
+    assert not list(out.rglob(".*"))
+
+
+def test_a_finished_run_stays_as_it_is(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(made.weights)
+    told: list[str] = []
+    pretrain_clay(
+        PretrainConfig(out=made.weights.parent, **tiny_clay.CONFIG),
+        lambda event: told.append(event.stage) if isinstance(event, Progress) else None,
+    )
+    assert contents(made.weights) == before
+    assert {"Autoencoder", "Text and U-Net", "Judge"}.isdisjoint(told)
+    assert capsys.readouterr().out == ""
+
+
+def test_other_settings_need_another_folder(made: Made) -> None:
+    with pytest.raises(BadOption, match="holds a run with --pictures 24"):
+        pretrain_clay(PretrainConfig(out=made.weights.parent, **tiny_clay.CONFIG | {"pictures": 48}))
+
+
+def test_the_command_says_what_is_wrong(
+    made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["persona", "pretrain", "clay", "--out", str(made.weights.parent), "--json"])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    assert json.loads(capsys.readouterr().out)["error"]["kind"] == "BadOption"
+
+
+def test_words_that_the_base_never_saw_are_named(made: Made) -> None:
+    base = families.load(str(made.weights))
+    assert base.unknown_words("A Ukiyo-e print of a two-tone dog, three-quarter view; a dog") == []
+    assert base.unknown_words("a giraffe flying a kite, a kite in the snow") == ["giraffe", "flying", "kite"]
+    notes: list[str] = []
+    tell_unknown(base, ["a zwx dog", "a zwx giraffe"], ["zwx"], lambda event: notes.append(str(event)))
+    tell_unknown(base, ["a zwx dog"], ["ZWX"], lambda event: notes.append(str(event)))
+    assert len(notes) == 1
+    assert "giraffe" in notes[0]
+    assert "zwx" not in notes[0]
+
+
+def test_bases_without_a_list_know_every_word(base_folder: object) -> None:
+    base = families.load(str(base_folder("sd-eps")))  # type: ignore[operator]
+    assert base.unknown_words("a giraffe flying a kite") == []
+
+
+@pytest.mark.parametrize("spoil", ["missing", "truncated", "changed", "no manifest", "bad manifest"])
+def test_damaged_weights_are_one_error(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: str) -> None:
+    for name, data in contents(made.weights).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    monkeypatch.setattr(clay, "WEIGHTS", tmp_path)
+    clay.weights_folder.cache_clear()
+    assert clay.weights_folder() == tmp_path
+    clay.weights_folder.cache_clear()
+    file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    match spoil:
+        case "missing":
+            file.unlink()
+        case "truncated":
+            file.write_bytes(file.read_bytes()[:-1])
+        case "changed":
+            file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+        case "no manifest":
+            (tmp_path / "manifest.json").unlink()
+        case "bad manifest":
+            (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(BadBase) as error:
+        families.load("clay")
+    assert "\n" not in str(error.value)
+    assert "pip install --force-reinstall persona" in str(error.value)
+
+
+def test_shards_depend_on_their_number_alone(tmp_path: Path) -> None:
+    list(render_shards(tmp_path / "a", range(2), seed=3, processes=1, size=4))
+    list(render_shards(tmp_path / "b", range(1, 2), seed=3, processes=1, size=4))
+    assert (pixels_of(tmp_path / "a", 1) == pixels_of(tmp_path / "b", 1)).all()
+    assert scenes_of(tmp_path / "a", 1) == scenes_of(tmp_path / "b", 1)
+    assert shards_of(tmp_path / "a") == [0, 1]
+    assert list(render_shards(tmp_path / "a", range(2), seed=3, processes=1, size=4)) == []
+
+
+def test_sets_show_one_subject_in_different_places(tmp_path: Path) -> None:
+    list(set_shards(tmp_path, range(1), seed=3, processes=1, size=8))
+    scenes = scenes_of(tmp_path, 0)
+    for one in (scenes[:4], scenes[4:]):
+        assert len({scene.entities[0].subject for scene in one}) == 1
+        assert len({scene.context for scene in one}) == 4
+
+
+def test_textures_fill_their_range(tmp_path: Path) -> None:
+    list(texture_shards(tmp_path, range(1), processes=1, size=16))
+    pixels = pixels_of(tmp_path, 0)
+    assert pixels.shape == (16, 128, 128, 3)
+    assert pixels.std((1, 2, 3)).min() > 2
+
+
+def test_a_resumed_run_takes_the_same_steps(tmp_path: Path) -> None:
+    def new() -> Run:
+        torch.manual_seed(0)
+        net = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Run(tmp_path, {"net": net}, torch.optim.AdamW(net.parameters(), lr=1e-2), decay=0.9)
+
+    def go(run: Run, steps: int) -> None:
+        while run.step < steps:
+            pictures = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(run.step))
+            run.advance(run.modules["net"](pictures).square().mean(), 1e-2, started=0.0)
+
+    whole = new()
+    go(whole, 12)
+    stopped = new()
+    go(stopped, 5)
+    stopped.save()
+    resumed = new()
+    assert resumed.resume()
+    assert position_of(tmp_path)["step"] == 5
+    go(resumed, 12)
+    for name, parameter in whole.parameters():
+        assert torch.equal(parameter, dict(resumed.parameters())[name])
+        assert torch.equal(whole.average[name], resumed.average[name])
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    net = nn.Linear(1, 1)
+    run = Run(tmp_path, {"net": net}, torch.optim.AdamW(net.parameters()))
+    with pytest.raises(Diverged):
+        run.advance(net(torch.tensor([float("nan")])).sum(), 1e-3, started=0.0)
+
+
+def test_prompts_of_the_evaluation_are_of_held_out_compositions() -> None:
+    asked = evaluation.requests(60)
+    assert len({request.prompt for request in asked}) > 50
+    for request in asked:
+        assert {"class", "context", "style"} <= set(request.expected)

@@ -1,0 +1,68 @@
+"""Pretrains a clay of tiny networks, and kills itself on the way: ``python tiny_clay.py OUT SECONDS``."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from persona.clay.judge import Judge
+from persona.config import PretrainConfig
+from persona.pretrain.clay import autoencoder, denoiser, evaluation, judging, run
+
+CONFIG: dict[str, Any] = {"pictures": 24, "sets": 16, "autoencoder_steps": 6, "denoiser_steps": 6, "judge_steps": 6}
+
+
+def shrink(put: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Make networks, batches and the evaluation small; what is left of them is the code that runs."""
+    put(autoencoder, "new_autoencoder", new_autoencoder)
+    put(autoencoder, "BATCH", 8)
+    put(denoiser, "new_unet", new_unet)
+    put(denoiser, "BATCH", 4)
+    put(denoiser, "RECIPE", {**denoiser.RECIPE, "sample_steps": 1})
+    put(judging, "Judge", partial(Judge, widths=(4, 8), depths=(1, 1)))
+    put(judging, "SUBJECTS", 3)
+    put(judging, "OTHERS", 2)
+    for name in ("PROMPTS", "RENDERS", "RIVALS", "PIXELS"):
+        put(evaluation, name, 2)
+    for stage in (autoencoder.train_autoencoder, denoiser.train_denoiser, judging.train_judge):
+        put(run, stage.__name__, partial(stage, save_every=2))  # so that a kill has much to spoil
+
+
+def new_autoencoder() -> Any:
+    return AutoencoderKL(
+        block_out_channels=(4, 4, 8, 8), latent_channels=8, layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        mid_block_add_attention=False, sample_size=128, scaling_factor=1.0,
+    )  # fmt: skip
+
+
+def new_unet() -> Any:
+    return UNet2DConditionModel(
+        sample_size=16, in_channels=8, out_channels=8, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=192, attention_head_dim=8,
+        norm_num_groups=4,
+    )  # fmt: skip
+
+
+def pretrain(out: Path) -> run.Made:
+    return run.pretrain_clay(PretrainConfig(out=out, **CONFIG))
+
+
+def pretrain_and_die(out: Path, seconds: float) -> None:
+    """Be killed after so many seconds, whatever is being done."""
+    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    pretrain(out)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    shrink()
+    pretrain_and_die(Path(sys.argv[1]), float(sys.argv[2]))
