@@ -3,6 +3,7 @@
 Their pictures mean nothing; everything else is as in the full-size ones: configs, components, file names.
 """
 
+import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from tokenizers.pre_tokenizers import ByteLevel
 BYTES = sorted(ByteLevel.alphabet())
 WORDS = ("a", "an", "and", "beach", "cat", "dog", "in", "of", "on", "photo", "red", "sks", "snow", "the", "zwx")
 RECIPE = """{"least_steps": 4, "steps_per_photo": 2, "checkpoint_every": 2, "score_every": 0, "priors": 4,
- "sample_steps": 3, "ancestral_steps": 3, "crops": 2, "rank": 4, "learning_rate": 0.001}"""
+ "sample_steps": 3, "ancestral_steps": 3, "crops": 2, "rank": 4, "learning_rate": 0.001, "resolution": 32,
+ "gradient_checkpointing": false}"""
+SCHEDULE: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+NO_QUANT_CONV = {"use_quant_conv": False, "use_post_quant_conv": False}
 SIZE = 32
 """Side of the tiny bases' pictures, in pixels."""
 
 
-def clip_tokenizer(length: int = 16) -> Any:
+def clip_tokenizer(length: int = 16, **special: str) -> Any:
     """Return CLIP's tokenizer with the bytes and a few whole words as its vocabulary."""
     from transformers import CLIPTokenizer
 
@@ -33,7 +37,16 @@ def clip_tokenizer(length: int = 16) -> Any:
                 tokens.append("".join(pair))
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     vocab = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length, **special)
+
+
+def t5_tokenizer(length: int = 512) -> Any:
+    """Return T5's tokenizer with the letters and a few whole words as its vocabulary; they start with a mark."""
+    from transformers import T5TokenizerFast
+
+    pieces = ["▁", *string.ascii_letters, *string.digits, *string.punctuation, *(f"▁{word}" for word in WORDS)]
+    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((piece, -float(len(WORDS))) for piece in pieces)]
+    return T5TokenizerFast(vocab=vocab, extra_ids=0, model_max_length=length)
 
 
 def clip_encoder(tokenizer: Any, *, width: int = 32, projection: bool = False) -> Any:
@@ -53,6 +66,23 @@ def clip_encoder(tokenizer: Any, *, width: int = 32, projection: bool = False) -
         pad_token_id=tokenizer.pad_token_id,
     )
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
+
+
+def t5_encoder(tokenizer: Any, *, width: int = 32) -> Any:
+    """Return the encoder of T5 1.1 with two layers."""
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=width,
+            d_kv=width // 4,
+            d_ff=2 * width,
+            num_layers=2,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
+        )
+    )
 
 
 def autoencoder(channels: int = 4, *, halvings: int = 2, **config: Any) -> Any:
@@ -91,13 +121,7 @@ def sd(prediction: str = "epsilon", **scheduler: Any) -> Any:
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     tokenizer = clip_tokenizer()
-    schedule = {
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "clip_sample": False,
-        "steps_offset": 1,
-    }
+    schedule = SCHEDULE | {"clip_sample": False, "steps_offset": 1}
     return StableDiffusionPipeline(
         vae=autoencoder(),
         text_encoder=clip_encoder(tokenizer),
@@ -115,14 +139,99 @@ def sd_zero_snr() -> Any:
     return sd("v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing")
 
 
-BASES: dict[str, Callable[[], Any]] = {"sd-eps": sd, "sd-v": lambda: sd("v_prediction"), "sd-v-zero": sd_zero_snr}
+def sdxl() -> Any:
+    """Return a Stable Diffusion XL pipeline."""
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+
+    tokenizer, tokenizer_2 = clip_tokenizer(), clip_tokenizer(pad_token="!")
+    size_width = 8
+    return StableDiffusionXLPipeline(
+        vae=autoencoder(scaling_factor=0.13025, force_upcast=True),
+        text_encoder=clip_encoder(tokenizer),
+        text_encoder_2=clip_encoder(tokenizer_2, projection=True),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        unet=_unet(
+            32 + 32,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=size_width,
+            projection_class_embeddings_input_dim=6 * size_width + 32,
+            transformer_layers_per_block=(1, 2),
+            attention_head_dim=(2, 4),
+            use_linear_projection=True,
+        ),
+        scheduler=EulerDiscreteScheduler(**SCHEDULE, steps_offset=1, timestep_spacing="leading"),
+    )
 
 
-def training_schedule(pipe: Any) -> Any:
-    """Return the scheduler that diffusers' own training scripts would use for a pipeline."""
-    from diffusers import DDPMScheduler
+def sd3() -> Any:
+    """Return a Stable Diffusion 3.5 pipeline."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
-    return DDPMScheduler.from_config(pipe.scheduler.config)
+    tokenizer, tokenizer_2, tokenizer_3 = clip_tokenizer(), clip_tokenizer(pad_token="!"), t5_tokenizer()
+    return StableDiffusion3Pipeline(
+        vae=autoencoder(8, scaling_factor=1.5305, shift_factor=0.0609, **NO_QUANT_CONV),
+        text_encoder=clip_encoder(tokenizer, projection=True),
+        text_encoder_2=clip_encoder(tokenizer_2, projection=True),
+        text_encoder_3=t5_encoder(tokenizer_3, width=96),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        tokenizer_3=tokenizer_3,
+        transformer=SD3Transformer2DModel(
+            sample_size=SIZE // 4,
+            in_channels=8,
+            out_channels=8,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            caption_projection_dim=32,
+            joint_attention_dim=96,
+            pooled_projection_dim=32 + 32,
+            pos_embed_max_size=16,
+            dual_attention_layers=(0,),
+            qk_norm="rms_norm",
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+def flux(*, guided: bool = True) -> Any:
+    """Return a FLUX.1 pipeline: dev, told its guidance, or schnell, not told."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+    tokenizer, tokenizer_2 = clip_tokenizer(), t5_tokenizer()
+    return FluxPipeline(
+        vae=autoencoder(scaling_factor=0.3611, shift_factor=0.1159, **NO_QUANT_CONV),
+        text_encoder=clip_encoder(tokenizer),
+        text_encoder_2=t5_encoder(tokenizer_2),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        transformer=FluxTransformer2DModel(
+            in_channels=4 * 4,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            joint_attention_dim=32,
+            pooled_projection_dim=32,
+            guidance_embeds=guided,
+            axes_dims_rope=(2, 2, 4),
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+        if guided
+        else FlowMatchEulerDiscreteScheduler(shift=1.0),
+    )
+
+
+BASES: dict[str, Callable[[], Any]] = {
+    "sd-eps": sd,
+    "sd-v": lambda: sd("v_prediction"),
+    "sd-v-zero": sd_zero_snr,
+    "sdxl": sdxl,
+    "sd3": sd3,
+    "flux": flux,
+    "flux-schnell": lambda: flux(guided=False),
+}
 
 
 def save(name: str, folder: Path, *, seed: int = 0) -> Path:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from persona.errors import BadBase
-from persona.families.family import Conditioning, Family
+from persona.families.conditioning import Conditioning
+from persona.families.family import Family
 from persona.families.recipe import Recipe
 
 __all__ = ["Conditioning", "Family", "Recipe", "load"]
@@ -40,7 +41,11 @@ def load(base: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
         left_out["requires_safety_checker"] = False
     try:
         pipe = DiffusionPipeline.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, **left_out
+            folder,
+            dtype=family.formats(folder, dtype),
+            use_safetensors=True,
+            local_files_only=True,
+            **left_out,
         )
     except Exception as error:  # diffusers raises whatever its parts do; all of it means the same here
         raise BadBase(f"The base {base} is damaged: {_first_line(error)} Fetch it again.") from error

@@ -1,7 +1,5 @@
 """What a family of base models must answer; everything else is written once, against this."""
 
-import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,12 +12,11 @@ from torch import Generator, Tensor, nn
 
 from persona.errors import BadBase
 from persona.families.attention import choose_kernels
+from persona.families.conditioning import Conditioning, Reader
 from persona.families.fingerprint import fingerprint
 from persona.families.recipe import Recipe
+from persona.families.vocabulary import read_words, unknown
 from persona.noise import Flow, Process
-
-Conditioning = dict[str, Tensor]
-"""What the denoiser is told beside the noisy latents: its forward arguments by name, the prompts along dimension 0."""
 
 
 class Family:
@@ -77,7 +74,12 @@ class Family:
         choose_kernels(self.denoiser)
         pipe.set_progress_bar_config(disable=True)
         self._components = [key for key, part in pipe.components.items() if part is not None]
-        self._remembered: dict[str, Conditioning] = {}
+        self._read = Reader(self.encode_prompts)
+
+    @classmethod
+    def formats(cls, folder: Path, dtype: torch.dtype) -> dict[str, torch.dtype]:
+        """Return the number format of each component's weights in a folder's pipeline; ``default`` is of all others."""
+        return {"default": dtype}
 
     @property
     def denoiser(self) -> Any:
@@ -114,19 +116,11 @@ class Family:
 
     @cached_property
     def _words(self) -> frozenset[str]:
-        """Words of the captions that the base learnt from, where its folder lists them in ``words.json``."""
-        path = self.folder / "words.json"
-        if not path.is_file():
-            return frozenset()
-        try:
-            return frozenset(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise BadBase(f"The words of the base cannot be read ({error}). Mend or remove {path.name}.") from error
+        return read_words(self.folder)
 
     def unknown_words(self, prompt: str) -> list[str]:
         """Return the words of a prompt that the base never saw, each once; none where it does not list what it saw."""
-        words = re.findall(r"[^\W_]+(?:'[^\W_]+)?", prompt.lower()) if self._words else []
-        return [word for word in dict.fromkeys(words) if word not in self._words]
+        return unknown(prompt, self._words) if self._words else []
 
     # Encoding
 
@@ -145,44 +139,46 @@ class Family:
             BadBase: the latents are not finite.
         """
         vae = self.pipe.vae
-        with self.autocast():
-            posterior = vae.encode(pixels.to(self.device, self.dtype)).latent_dist
+        with self.autocast(vae.dtype):
+            posterior = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
         latents = posterior.mean.float() + posterior.std.float() * noise
         if not latents.isfinite().all():
-            raise BadBase(f"The autoencoder of {self.name} overflows in {self.dtype}. Give --precision fp32.")
+            raise BadBase(f"The autoencoder of {self.name} overflows in {vae.dtype}. Give --precision fp32.")
         scaled: Tensor = (latents - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
         return scaled
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> list[Image]:
+        """Show latents (B, C, h, w) as pictures.
+
+        Raises:
+            BadBase: a picture is not finite.
+        """
+        vae = self.pipe.vae
+        unscaled = latents.to(self.device, vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0)
+        with self.autocast(vae.dtype):
+            pixels = vae.decode(unscaled, return_dict=False)[0].float()
+        if not pixels.isfinite().all():
+            raise BadBase(f"{self.name} draws pictures that are not finite in {self.dtype}. Give --precision fp32.")
+        images: list[Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
+        return images
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Encode prompts anew, with a gradient where the text encoders are adapted; one row a prompt."""
         raise NotImplementedError
 
-    @torch.no_grad()
     def remember(self, prompts: Sequence[str]) -> None:
         """Encode prompts once for all: from here on their conditioning needs no text encoder."""
-        for prompt in prompts:
-            if prompt not in self._remembered:
-                self._remembered[prompt] = self.encode_prompts([prompt])
+        self._read.remember(prompts)
 
     def conditioning(self, prompts: Sequence[str]) -> Conditioning:
         """Return the conditioning of prompts, one row each: the remembered, or else encoded, each but once."""
-        unique = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
-        fresh = [prompt for prompt in unique if prompt not in self._remembered]
-        if not fresh:
-            rows = [self._remembered[prompt] for prompt in prompts]
-            return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
-        if len(fresh) < len(unique):
-            parts = [self._remembered.get(prompt) or self.encode_prompts([prompt]) for prompt in unique]
-            encoded = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        else:
-            encoded = self.encode_prompts(list(unique))
-        if len(unique) == len(prompts):
-            return encoded
-        if len(unique) == 1:
-            return {key: value.expand(len(prompts), *value.shape[1:]) for key, value in encoded.items()}
-        rows_of = torch.tensor([unique[prompt] for prompt in prompts], device=self.device)
-        return {key: value[rows_of] for key, value in encoded.items()}
+        return self._read.rows(prompts, self.device)
+
+    def unwanted(self, negative: str, wanted: Conditioning) -> Conditioning:
+        """Return what guidance leads away from: the conditioning of a prompt, for each row of what is wanted."""
+        return self.conditioning([negative] * len(next(iter(wanted.values()))))
 
     def free_image_encoder(self) -> None:
         """Let go of the half of the autoencoder that only encodes; it is gone from memory."""
@@ -197,16 +193,33 @@ class Family:
     # Predicting
 
     @contextmanager
-    def autocast(self) -> Iterator[None]:
-        """Compute in bf16 where the frozen weights are; the adapters' own stay float32."""
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+    def autocast(self, dtype: torch.dtype | None = None) -> Iterator[None]:
+        """Compute in bf16 where the frozen weights, of the denoiser or else of that format, are.
+
+        The adapters' own weights stay float32.
+        """
+        enabled = (dtype or self.dtype) == torch.bfloat16
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
             yield
 
     def predict(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """Return what the denoiser says of noisy latents (B, C, h, w) at times (B,), float32, shaped like them."""
+        arguments = self.arguments(noisy, times, conditioning)
         with self.autocast():
-            said: Tensor = self.denoiser(noisy.to(self.dtype), timestep=times, **conditioning, return_dict=False)[0]
-        return said.float()
+            said: Tensor = self.denoiser(self.pack(noisy).to(self.dtype), **arguments, return_dict=False)[0]
+        return self.unpack(said.float(), *noisy.shape[-2:])
+
+    def arguments(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> dict[str, Any]:
+        """Return what the denoiser's forward method is given beside the noisy latents (B, C, h, w), by name."""
+        return {"timestep": times, **conditioning}
+
+    def pack(self, latents: Tensor) -> Tensor:
+        """Lay latents (B, C, h, w) out as the denoiser and the pipeline take them."""
+        return latents
+
+    def unpack(self, packed: Tensor, height: int, width: int) -> Tensor:
+        """Undo ``pack`` for latents of that height and width."""
+        return packed
 
     # Drawing
 
@@ -268,11 +281,11 @@ class Family:
         try:
             for first in range(0, len(prompts), batch):
                 part = slice(first, first + batch)
+                wanted = {key: value[part] for key, value in (conditioning or {}).items()}
+                wanted = wanted or self.conditioning(prompts[part])
                 drawn += self._draw_batch(
-                    conditioning={k: v[part] for k, v in conditioning.items()}
-                    if conditioning
-                    else self.conditioning(prompts[part]),
-                    unwanted=self.conditioning([negative] * len(prompts[part])),
+                    wanted=wanted,
+                    unwanted=self.unwanted(negative, wanted),
                     generators=[Generator().manual_seed(seed) for seed in seeds[part]],
                     latents=None if latents is None else latents[part],
                     steps=steps or (self.recipe.ancestral_steps if ancestral else self.recipe.sample_steps),
@@ -295,7 +308,7 @@ class Family:
     def _draw_batch(
         self,
         *,
-        conditioning: Conditioning,
+        wanted: Conditioning,
         unwanted: Conditioning,
         generators: list[Generator],
         latents: Tensor | None,
@@ -304,19 +317,17 @@ class Family:
         size: tuple[int, int],
     ) -> list[Image]:
         noise = self.initial_noise(generators, size)  # drawn even if not used: later noise must not repeat it
+        start = noise if latents is None else latents
         with self.autocast():
-            pixels = self.pipe(
-                **{self.embeds[key]: value for key, value in conditioning.items()},
+            packed = self.pipe(
+                **{self.embeds[key]: value for key, value in wanted.items()},
                 **{f"negative_{self.embeds[key]}": value for key, value in unwanted.items()},
-                latents=(noise if latents is None else latents).to(self.device, self.dtype),
+                latents=self.pack(start).to(self.device, self.dtype),
                 generator=generators,
                 num_inference_steps=steps,
                 guidance_scale=guidance,
                 width=size[0],
                 height=size[1],
-                output_type="pt",
+                output_type="latent",
             ).images
-        if not pixels.isfinite().all():
-            raise BadBase(f"{self.name} draws pictures that are not finite in {self.dtype}. Give --precision fp32.")
-        images: list[Image] = self.pipe.image_processor.pt_to_numpy(pixels.float())
-        return list(self.pipe.image_processor.numpy_to_pil(images))
+        return self.decode_latents(self.unpack(packed, *start.shape[-2:]))

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from persona.families.family import Conditioning, Family
+from persona.families.conditioning import Conditioning
+from persona.families.family import Family
 from persona.noise import Diffusion
 
 

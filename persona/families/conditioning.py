@@ -1,0 +1,46 @@
+"""What a denoiser is told of prompts, each encoded but once."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Conditioning = dict[str, Tensor]
+"""What the denoiser is told beside the noisy latents: its forward arguments by name, the prompts along dimension 0."""
+
+
+class Reader:
+    """Encodes prompts, and remembers those that it is asked to."""
+
+    def __init__(self, encode: Callable[[Sequence[str]], Conditioning]) -> None:
+        """Take what encodes prompts, one row each."""
+        self._encode = encode
+        self._remembered: dict[str, Conditioning] = {}
+
+    @torch.no_grad()
+    def remember(self, prompts: Sequence[str]) -> None:
+        """Encode prompts once for all."""
+        for prompt in prompts:
+            if prompt not in self._remembered:
+                self._remembered[prompt] = self._encode([prompt])
+
+    def rows(self, prompts: Sequence[str], device: torch.device) -> Conditioning:
+        """Return the conditioning of prompts, one row each: the remembered, or else encoded, each but once."""
+        unique = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        fresh = [prompt for prompt in unique if prompt not in self._remembered]
+        if not fresh:
+            return _stack([self._remembered[prompt] for prompt in prompts])
+        if len(fresh) < len(unique):
+            encoded = _stack([self._remembered.get(prompt) or self._encode([prompt]) for prompt in unique])
+        else:
+            encoded = self._encode(list(unique))
+        if len(unique) == len(prompts):
+            return encoded
+        if len(unique) == 1:
+            return {key: value.expand(len(prompts), *value.shape[1:]) for key, value in encoded.items()}
+        rows_of = torch.tensor([unique[prompt] for prompt in prompts], device=device)
+        return {key: value[rows_of] for key, value in encoded.items()}
+
+
+def _stack(rows: Sequence[Conditioning]) -> Conditioning:
+    return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}

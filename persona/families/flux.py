@@ -1,0 +1,72 @@
+"""FLUX.1: a transformer over patches of 2 by 2 latents, told the prompt by T5 and, in short, by CLIP."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from persona.errors import BadOption
+from persona.families.conditioning import Conditioning
+from persona.families.family import Family
+from persona.families.recipe import Recipe
+
+
+class Flux(Family):
+    """Black Forest Labs, 2024; the distilled model knows guidance as one more thing that it is told."""
+
+    pipeline = "FluxPipeline"
+    aliases: ClassVar = {
+        "flux-dev": "black-forest-labs/FLUX.1-dev",
+        "flux-krea": "black-forest-labs/FLUX.1-Krea-dev",
+        "flux-schnell": "black-forest-labs/FLUX.1-schnell",
+    }
+    targets = (
+        *Family.targets,
+        *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+        *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
+    )
+    embeds: ClassVar = {"encoder_hidden_states": "prompt_embeds", "pooled_projections": "pooled_prompt_embeds"}
+    recommended = Recipe(sample_steps=28, guidance=3.5, gradient_checkpointing=True)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Return ``encoder_hidden_states`` (prompts, tokens, width) and ``pooled_projections`` (prompts, width)."""
+        with self.autocast():
+            states, pooled, _ = self.pipe.encode_prompt(list(prompts), device=self.device)
+        return {"encoder_hidden_states": states, "pooled_projections": pooled}
+
+    def unwanted(self, negative: str, wanted: Conditioning) -> Conditioning:
+        """Return nothing: guidance is distilled into the model, so that it leads away from nothing.
+
+        Raises:
+            BadOption: a negative prompt was given.
+        """
+        if negative:
+            raise BadOption(f"{self.name} was distilled and takes no negative prompt. Leave --negative out.")
+        return {}
+
+    def arguments(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> dict[str, Any]:
+        """Add the places of patches and words, and a guidance of 1: the plain conditional prediction.
+
+        Times are in (0, 1) here.
+        """
+        rows, columns = (torch.arange(side // 2, device=noisy.device) for side in noisy.shape[-2:])
+        places = torch.cartesian_prod(torch.zeros_like(rows[:1]), rows, columns).to(noisy.dtype)
+        words = conditioning["encoder_hidden_states"].shape[1]
+        guided = self.denoiser.config.guidance_embeds
+        return {
+            "timestep": times / self.pipe.scheduler.config.num_train_timesteps,
+            "img_ids": places,
+            "txt_ids": places.new_zeros(words, 3),
+            "guidance": torch.ones_like(times) if guided else None,
+            **conditioning,
+        }
+
+    def pack(self, latents: Tensor) -> Tensor:
+        """Lay 2 by 2 latents side by side as one token: (B, C, h, w) to (B, h w / 4, 4 C)."""
+        return functional.pixel_unshuffle(latents, 2).flatten(2).mT
+
+    def unpack(self, packed: Tensor, height: int, width: int) -> Tensor:
+        """Undo ``pack`` for latents of that height and width."""
+        return functional.pixel_shuffle(packed.mT.reshape(len(packed), -1, height // 2, width // 2), 2)

@@ -1,0 +1,57 @@
+"""Stable Diffusion XL: a U-Net that two CLIP text encoders tell the prompt, and that is told the picture's size."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from persona.families.conditioning import Conditioning
+from persona.families.family import Family
+from persona.families.recipe import Recipe
+from persona.noise import Diffusion
+
+
+class StableDiffusionXL(Family):
+    """Podell et al., 2307.01952."""
+
+    pipeline = "StableDiffusionXLPipeline"
+    aliases: ClassVar = {"sdxl": "stabilityai/stable-diffusion-xl-base-1.0"}
+    denoiser_name = "unet"
+    process = Diffusion
+    embeds: ClassVar = {"encoder_hidden_states": "prompt_embeds", "text_embeds": "pooled_prompt_embeds"}
+    recommended = Recipe(guidance=5.0, gradient_checkpointing=True)
+
+    @classmethod
+    def formats(cls, folder: Path, dtype: torch.dtype) -> dict[str, torch.dtype]:
+        """Keep the autoencoder in float32 where its config forces that, as the pipeline does."""
+        config = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+        exact = {"vae": torch.float32} if config.get("force_upcast", True) else {}
+        return {"default": dtype, **exact}
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Return ``encoder_hidden_states`` (prompts, tokens, width) and ``text_embeds`` (prompts, pooled width)."""
+        with self.autocast():
+            states, _, pooled, _ = self.pipe.encode_prompt(
+                list(prompts), device=self.device, do_classifier_free_guidance=False
+            )
+        return {"encoder_hidden_states": states, "text_embeds": pooled}
+
+    def unwanted(self, negative: str, wanted: Conditioning) -> Conditioning:
+        """Return zeros for no prompt where the pipeline's config says so: it was trained to take them for nothing."""
+        if negative or not self.pipe.config.force_zeros_for_empty_prompt:
+            return super().unwanted(negative, wanted)
+        return {key: torch.zeros_like(value) for key, value in wanted.items()}
+
+    def arguments(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> dict[str, Any]:
+        """Add the sizes (section 2.2): original size, corner of the crop, and size, each height first, in pixels.
+
+        Photos are said to be whole and of the size that they were cut to, because this is what drawing asks for.
+        """
+        size = [side * self.pipe.vae_scale_factor for side in noisy.shape[-2:]]
+        told = torch.tensor([*size, 0, 0, *size], dtype=torch.float32, device=noisy.device)
+        added = {"text_embeds": conditioning["text_embeds"], "time_ids": told.expand(len(noisy), -1)}
+        states = conditioning["encoder_hidden_states"]
+        return {"timestep": times, "encoder_hidden_states": states, "added_cond_kwargs": added}
