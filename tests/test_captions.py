@@ -1,0 +1,95 @@
+"""Captions: what surprises is always said, in words of the vocabulary, in many ways."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from numpy.random import default_rng
+
+from persona.clay import world
+from persona.clay.world.captions import ACCESSORY_PHRASES, CONTEXT_PHRASES, STYLE_PHRASES, VIEW_PHRASES
+from persona.pretrain.clay.text import caption_words
+
+RNG = default_rng(11)
+SCENES = [world.random_scene(RNG) for _ in range(1500)]
+CAPTIONS = [world.caption(scene, RNG) for scene in SCENES]
+SAID = list(zip(SCENES, CAPTIONS, strict=True))
+
+
+def says(caption: str, template: str) -> bool:
+    before, _, after = template.partition("{}")
+    return caption.startswith(before) and caption.endswith(after)
+
+
+def test_every_word_has_its_phrases() -> None:
+    assert set(CONTEXT_PHRASES) == set(world.CONTEXTS)
+    assert set(STYLE_PHRASES) == set(world.STYLES)
+    assert set(VIEW_PHRASES) == set(world.VIEWS)
+    assert set(ACCESSORY_PHRASES) == set(world.ACCESSORIES)
+
+
+def test_the_style_is_always_said() -> None:
+    for scene, caption in SAID:
+        assert any(says(caption, template) for template in STYLE_PHRASES[scene.style]), caption
+        if scene.style == "photo":
+            others = [phrases for style, phrases in STYLE_PHRASES.items() if style != "photo"]
+            assert not any(says(caption, template) for phrases in others for template in phrases), caption
+
+
+def test_clothes_are_always_said_and_never_made_up() -> None:
+    for scene, caption in SAID:
+        worn = {entity.accessory for entity in scene.entities}
+        for accessory, phrases in ACCESSORY_PHRASES.items():
+            assert any(phrase in caption for phrase in phrases) == (accessory in worn), caption
+
+
+def test_properties_are_always_said() -> None:
+    for scene, caption in SAID:
+        for entity in scene.entities:
+            if entity.property and not entity.subject.cross:
+                assert entity.property in caption
+    assert any(scene.entities[0].property for scene in SCENES)
+
+
+def test_views_from_above_and_below_are_always_said() -> None:
+    for scene, caption in SAID:
+        if scene.view in ("top", "bottom"):
+            assert any(phrase in caption for phrase in VIEW_PHRASES[scene.view]), caption
+
+
+def test_classes_and_relations_are_always_said() -> None:
+    for scene, caption in SAID:
+        for entity in scene.entities:
+            assert entity.subject.class_noun in caption
+            assert entity.subject.cross is None or f"{entity.subject.cross}" in caption
+        assert scene.relation is None or scene.relation in caption
+
+
+def test_only_words_of_the_vocabulary_are_used() -> None:
+    used = {word for caption in CAPTIONS for word in caption.replace(",", " , ").replace("-", " - ").split()}
+    assert used <= set(caption_words())
+
+
+def test_captions_are_english() -> None:
+    for caption in CAPTIONS:
+        assert not re.search(r"\ba a\b|\ban an\b|\ban [bcdfghjklmnpqrstvwxyz]|\ba [aeio]|  |^ | $", caption), caption
+
+
+def test_one_scene_has_many_captions() -> None:
+    scene = replace(SCENES[0], context="beach", style="watercolor")
+    assert len({world.caption(scene, RNG) for _ in range(300)}) > 100
+
+
+def test_the_same_state_gives_the_same_caption() -> None:
+    assert [world.caption(SCENES[0], default_rng(4)) for _ in range(3)] == [
+        world.caption(SCENES[0], default_rng(4))
+    ] * 3
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_identifiers_stand_before_their_nouns(seed: int) -> None:
+    rng = default_rng(seed)
+    pair = (world.random_subject(rng, "dog"), world.random_subject(rng, "car"))
+    caption = world.caption(world.random_scene(rng, pair), rng, ("sks", "zwx"))
+    assert "sks dog" in caption
+    assert "zwx car" in caption

@@ -1,0 +1,150 @@
+"""The judge: what it learns from, what it says of likeness, and its file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.random import default_rng
+from PIL import Image
+from torch.nn.functional import cross_entropy, normalize
+
+from persona.clay import world
+from persona.clay.judge import Judge, as_tensor
+from persona.clay.world import Entity, Scene
+from persona.pretrain.clay.data import render_shards, set_shards
+from persona.pretrain.clay.judging import HEADS, SUBJECTS, Sets, accuracy, contrastive, labels, truth
+
+WHO = replace(world.random_subject(default_rng(0), "dog"), pattern="spotted")
+SCENE = Scene((Entity(WHO, accessory="red hat"),), "beach", "side")
+
+
+def small() -> Judge:
+    torch.manual_seed(0)
+    return Judge(HEADS, widths=(8, 16), depths=(1, 1)).eval()
+
+
+def noise(n: int, size: tuple[int, int] = (128, 128)) -> list[Image.Image]:
+    rng = default_rng(0)
+    return [Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8)) for _ in range(n)]
+
+
+def test_the_truth_is_what_the_scene_says() -> None:
+    assert truth(SCENE) == {
+        "class": "dog", "colour": WHO.colour_names[0], "pattern": "spotted", "context": "beach", "style": "photo",
+        "view": "side", "accessory": "red hat",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ["sepia", "golden", "cube shaped", "cross", "pixel art"])
+def test_nothing_is_asked_that_a_picture_cannot_tell(change: str) -> None:
+    (entity,) = SCENE.entities
+    if change in world.PROPERTIES:
+        scene = replace(SCENE, entities=(replace(entity, property=change),))
+    elif change == "cross":
+        scene = replace(SCENE, entities=(replace(entity, subject=replace(WHO, cross="bear")),))
+    else:
+        scene = replace(SCENE, style=change)
+    hidden = {name for name, answer in truth(scene).items() if answer is None}
+    expected = {
+        "sepia": {"colour", "pattern"}, "golden": {"colour", "pattern"}, "cube shaped": {"class"}, "cross": {"class"},
+        "pixel art": {"pattern"},
+    }  # fmt: skip
+    assert hidden == expected[change]
+    assert {name for name, numbers in labels([scene]).items() if numbers.item() == -100} == hidden
+
+
+def test_the_contrastive_loss_is_the_papers() -> None:
+    embeddings = normalize(torch.randn(5, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    groups = torch.tensor([0, 0, 0, 1, 1])
+    likeness = embeddings @ embeddings.T / 0.07
+    losses = []
+    for i in range(5):  # Khosla et al. 2020, eq. 2, anchor by anchor
+        others = [a for a in range(5) if a != i]
+        positives = [p for p in others if groups[p] == groups[i]]
+        whole = torch.logsumexp(torch.stack([likeness[i, a] for a in others]), 0)
+        losses.append(whole - torch.stack([likeness[i, p] for p in positives]).mean())
+    assert contrastive(embeddings, groups).item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
+
+
+def test_likeness_is_one_for_photos_and_nothing_for_others() -> None:
+    judge = small()
+    rng = torch.Generator().manual_seed(0)
+    common, own = torch.randn(128, generator=rng), torch.randn(128, generator=rng)
+    photos = normalize(common + 2 * own + 0.2 * torch.randn(5, 128, generator=rng), dim=1)
+    judge.others = {"dog": normalize(common + 2 * torch.randn(32, 128, generator=rng), dim=1)}
+    same = judge.recovered(
+        normalize(common + 2 * own + 0.2 * torch.randn(50, 128, generator=rng), dim=1), photos, "dog"
+    )
+    others = judge.recovered(normalize(common + 2 * torch.randn(50, 128, generator=rng), dim=1), photos, "dog")
+    assert same.shape == (50,)
+    assert same.mean().item() == pytest.approx(1, abs=0.05)
+    assert others.mean().item() == pytest.approx(0, abs=0.1)
+    assert judge.recovered(photos, photos, "giraffe").isfinite().all()
+
+
+def test_one_photo_is_measured_by_the_ceiling() -> None:
+    judge = small()
+    judge.others, judge.ceiling = {"dog": torch.eye(128)[1:2]}, 0.5
+    photo = torch.eye(128)[:1]
+    assert judge.recovered(photo, photo, "dog").item() == pytest.approx(2)
+
+
+def test_it_is_the_same_after_a_trip_to_disk(tmp_path: Path) -> None:
+    judge = small()
+    judge.others, judge.ceiling = {"dog": torch.eye(128)[:3]}, 0.75
+    judge.save(tmp_path)
+    again = Judge.load(tmp_path)
+    assert (again.heads, again.ceiling) == (judge.heads, 0.75)
+    assert torch.equal(again.others["dog"], judge.others["dog"])
+    _, embeddings = judge.read(noise(3))
+    read_again, embeddings_again = again.read(noise(3))
+    assert embeddings_again.shape == (3, 128)
+    assert torch.allclose(embeddings, embeddings_again, atol=0.01)  # float16 on disk
+    assert {name: len(found) for name, found in read_again.items()} == dict.fromkeys(HEADS, 3)
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+    judge.save(tmp_path / "again")
+    assert (tmp_path / "again" / "judge.safetensors").read_bytes() == (tmp_path / "judge.safetensors").read_bytes()
+
+
+def test_pictures_of_all_sizes_and_modes_are_read() -> None:
+    pictures = [*noise(1), *noise(1, (300, 200)), noise(1)[0].convert("L"), noise(1)[0].convert("RGBA")]
+    tensor = as_tensor(pictures)
+    assert tensor.shape == (4, 3, 128, 128)
+    assert tensor.min() >= -1
+    assert tensor.max() <= 1
+    assert tensor[0, :, 5, 7].tolist() == pytest.approx(np.asarray(pictures[0])[5, 7] / 127.5 - 1, abs=1e-6)
+
+
+def test_batches_hold_pairs_of_few_classes(tmp_path: Path) -> None:
+    list(set_shards(tmp_path / "sets", range(1), processes=1, size=48))
+    list(render_shards(tmp_path / "data", range(1), processes=1, size=12))
+    examples = Sets(tmp_path / "sets", tmp_path / "data", seed=0)
+    pictures, scenes, groups = examples.batch(0)
+    assert pictures.shape == (4 * SUBJECTS, 3, 128, 128)
+    assert len(scenes) == len(groups) == 4 * SUBJECTS
+    assert len({scene.entities[0].subject.class_noun for scene in scenes[: 2 * SUBJECTS]}) == 2
+    for group in range(SUBJECTS):
+        pair = [scene for scene, number in zip(scenes, groups.tolist(), strict=True) if number == group]
+        assert len({scene.entities[0].subject for scene in pair}) == 1
+        assert len({scene.context for scene in pair}) == 2
+    assert torch.equal(pictures, examples.batch(0)[0])
+    assert not torch.equal(pictures, examples.batch(1)[0])
+
+
+def test_a_judge_learns_to_tell_places_apart() -> None:
+    scenes = [
+        Scene((Entity(world.random_subject(default_rng(seed), "dog")),), context, "side", seed=seed)
+        for seed in range(8)
+        for context in ("snow", "pink fabric", "city")
+    ]
+    pictures = as_tensor([world.render(scene).image for scene in scenes])
+    judge = small().train()
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=1e-2)
+    for _ in range(25):
+        cross_entropy(judge(pictures[:18])[0]["context"], labels(scenes[:18])["context"]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        assert accuracy(judge.eval(), scenes[18:], pictures[18:])["context"] > 0.8

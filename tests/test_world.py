@@ -1,0 +1,261 @@
+"""The rendered world: the same picture each time, everything visible, and the truth about it true."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.random import default_rng
+from numpy.typing import NDArray
+from PIL import Image
+
+from persona.clay import world
+from persona.clay.world import Entity, Scene, Subject, drawing
+from persona.pretrain.clay.data import training_scene, training_set
+
+GOLDEN = Path(__file__).parent / "golden"
+MAGENTA = (0.95, 0.05, 0.95)
+
+
+def subject(noun: str = "dog", seed: int = 0, **changed: Any) -> Subject:
+    return replace(world.random_subject(default_rng(seed), noun), **changed)
+
+
+def scene(who: Subject | None = None, *, context: str = "snow", view: str = "side", style: str = "photo",
+          **entity: Any) -> Scene:  # fmt: skip
+    return Scene((Entity(who or subject(), **entity),), context, view, style, seed=5)
+
+
+def pixels(of: Scene) -> NDArray[np.float64]:
+    return world.render(of).pixels.astype(float)
+
+
+def apart(one: Scene, other: Scene) -> float:
+    """Return the mean difference of two pictures, in levels of 255."""
+    return float(np.abs(pixels(one) - pixels(other)).mean())
+
+
+def test_the_pictures_are_those_that_clay_was_trained_on() -> None:
+    """Compare with small pictures, since another CPU may round the last bit otherwise."""
+    scenes = [world.from_dict(data) for data in json.loads((GOLDEN / "scenes.json").read_text())]
+    known = np.asarray(Image.open(GOLDEN / "pictures.png"), float).reshape(-1, 32, 8, 32, 3).swapaxes(1, 2)
+    drawn = np.stack([pixels(one).reshape(32, 4, 32, 4, 3).mean((1, 3)) for one in scenes])
+    off = np.abs(drawn - known.reshape(-1, 32, 32, 3)).mean((1, 2, 3))
+    assert off.max() < 0.5, [int(number) for number in np.flatnonzero(off >= 0.5)]
+
+
+def test_three_lines_draw_a_picture_and_clay_alone_stays_light() -> None:
+    program = """
+import sys
+import persona.clay
+assert "numba" not in sys.modules and "torch" not in sys.modules
+from numpy.random import default_rng
+from persona.clay import world
+assert world.render(world.random_scene(default_rng(0))).image.size == (128, 128)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_same_scene_is_the_same_bytes(seed: int) -> None:
+    one = world.random_scene(default_rng(seed))
+    again = world.from_dict(json.loads(json.dumps(world.to_dict(one))))
+    assert again == one == world.random_scene(default_rng(seed))
+    first, second = world.render(one), world.render(again)
+    assert first.pixels.tobytes() == second.pixels.tobytes()
+    assert all((a == b).all() for a, b in zip(first.masks, second.masks, strict=True))
+
+
+def test_subjects_are_endless_and_distinct() -> None:
+    rng = default_rng(0)
+    assert len({world.random_subject(rng, "cat") for _ in range(200)}) == 200
+    pictures = [pixels(scene(subject("cat", seed))) for seed in range(8)]
+    assert min(np.abs(a - b).mean() for a, b in combinations(pictures, 2)) > 1
+
+
+# Every word has a look
+
+
+@pytest.mark.parametrize("noun", world.CLASSES)
+def test_every_class_is_seen_from_every_side(noun: str) -> None:
+    drawn = [world.render(scene(subject(noun), view=view)) for view in world.VIEWS]
+    for one in drawn:
+        assert 0.06 < one.masks[0].mean() < 0.75
+    assert min(np.abs(a.pixels.astype(float) - b.pixels).mean() for a, b in combinations(drawn, 2)) > 1.5
+
+
+def test_every_context_looks_different() -> None:
+    drawn = [pixels(scene(context=context)) for context in world.CONTEXTS]
+    assert min(np.abs(a - b).mean() for a, b in combinations(drawn, 2)) > 5
+
+
+def test_every_style_looks_different() -> None:
+    drawn = [pixels(scene(style=style)) for style in world.STYLES]
+    assert min(np.abs(a - b).mean() for a, b in combinations(drawn, 2)) > 4
+
+
+@pytest.mark.parametrize("accessory", world.ACCESSORIES)
+def test_every_accessory_shows_on_every_animal(accessory: str) -> None:
+    for noun in world.LIVE:
+        bare = scene(subject(noun), view="three-quarter")
+        dressed = scene(subject(noun), view="three-quarter", accessory=accessory)
+        assert apart(bare, dressed) > 0.15, noun
+        assert world.render(dressed).masks[0].mean() > 0.04, noun
+
+
+def test_accessories_look_different() -> None:
+    drawn = [pixels(scene(view="three-quarter", accessory=accessory)) for accessory in world.ACCESSORIES]
+    assert min(np.abs(a - b).mean() for a, b in combinations(drawn, 2)) > 0.5
+
+
+@pytest.mark.parametrize("noun", world.LIVE)
+def test_every_pose_looks_different(noun: str) -> None:
+    drawn = [pixels(scene(subject(noun), pose=pose)) for pose in world.POSES]
+    assert min(np.abs(a - b).mean() for a, b in combinations(drawn, 2)) > 1
+
+
+@pytest.mark.parametrize("noun", ["dog", "car"])
+def test_every_property_shows(noun: str) -> None:
+    drawn = [pixels(scene(subject(noun), property=kind)) for kind in (None, *world.PROPERTIES)]
+    assert min(np.abs(a - b).mean() for a, b in combinations(drawn, 2)) > 0.4
+
+
+@pytest.mark.parametrize("pattern", [name for name in world.PATTERNS if name != "plain"])
+def test_every_pattern_shows(pattern: str) -> None:
+    colours = ((0.95, 0.95, 0.95), (0.05, 0.05, 0.05), MAGENTA)
+    plain = subject(colours=colours, pattern="plain")
+    assert apart(scene(plain), scene(replace(plain, pattern=pattern))) > 1
+
+
+def test_a_cross_is_between_its_classes() -> None:
+    dog = subject("dog")
+    both = replace(dog, cross="elephant")
+    for name, value in both.proportions().items():
+        ends = sorted([dog.proportions()[name], replace(dog, class_noun="elephant").proportions()[name]])
+        assert ends[0] - 1e-9 <= value <= ends[1] + 1e-9
+    assert apart(scene(dog), scene(both)) > 1
+
+
+# The truth
+
+
+@pytest.mark.parametrize("view", world.VIEWS)
+def test_masks_are_where_the_subject_is(view: str) -> None:
+    who = subject("pig", colours=(MAGENTA,) * 3, pattern="plain")
+    drawn = world.render(scene(who, view=view))
+    red, green, blue = drawn.pixels.astype(float).transpose(2, 0, 1)
+    seen = (red > green + 35) & (blue > green + 35)
+    assert (seen & drawn.masks[0]).sum() / (seen | drawn.masks[0]).sum() > 0.85
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_boxes_are_tight(seed: int) -> None:
+    drawn = world.render(world.random_scene(default_rng(seed), view="side"))
+    for mask, box in zip(drawn.masks, drawn.boxes, strict=True):
+        assert box is not None
+        left, top, right, bottom = (round(128 * end) for end in box)
+        inside = np.zeros_like(mask)
+        inside[top:bottom, left:right] = True
+        assert not (mask & ~inside).any()
+        assert all(edge.any() for edge in (mask[top], mask[bottom - 1], mask[:, left], mask[:, right - 1]))
+
+
+def test_nothing_that_shows_has_no_box() -> None:
+    empty = drawing.Render(scene(), np.zeros((128, 128, 3), np.uint8), (np.zeros((128, 128), bool),))
+    assert empty.boxes == (None,)
+
+
+@pytest.mark.parametrize(("relation", "sign"), [("to the left of", -1), ("to the right of", 1), ("next to", 0)])
+def test_two_subjects_stand_as_they_are_said_to(relation: str, sign: int) -> None:
+    pair = (Entity(subject("dog")), Entity(subject("car", 1)))
+    first, second = world.render(Scene(pair, "snow", "side", relation=relation, seed=3)).masks
+    assert not (first & second).any()
+    middles = [np.flatnonzero(mask.any(0)).mean() for mask in (first, second)]
+    assert sign == 0 or np.sign(middles[0] - middles[1]) == sign
+
+
+def test_the_one_in_front_is_lower_in_the_picture() -> None:
+    pair = (Entity(subject("dog")), Entity(subject("cat", 1)))
+    first, second = world.render(Scene(pair, "snow", "side", relation="in front of", seed=3)).masks
+    assert np.flatnonzero(first.any(1)).max() > np.flatnonzero(second.any(1)).max()
+
+
+def surface(who: Subject, view: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the points (N, 3) of a subject that a view shows, in its own frame, and which of them are dark."""
+    shown = scene(who, view=view)
+    rng = default_rng(0)
+    place, stage = world.CONTEXTS["snow"](rng), drawing._Stage()
+    standing = drawing._stand(shown.entities[0], shown, (0.0, 0.0), 0.0, rng)
+    camera = drawing._camera(shown, *drawing._put(stage, shown.entities[0], 1, standing), rng)
+    colours, owner, depth = drawing._cast(stage, place, camera, rng)
+    v, u = np.nonzero(owner == 1)
+    across, up = (u + 0.5) / len(owner) - 0.5, 0.5 - (v + 0.5) / len(owner)
+    rays = camera.forward * drawing._FOCAL + across[:, None] * camera.right + up[:, None] * camera.up
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    points = camera.eye + depth[v, u][:, None] * rays
+    return (points - standing.where.centre) @ standing.where.rotation, colours[v, u].mean(1) < 0.25
+
+
+def agreement(one: Subject, other: Subject, views: tuple[str, str]) -> float:
+    """Return how often two subjects have the same tone where two views see the same point of a surface."""
+    (points, dark), (others, others_dark) = surface(one, views[0]), surface(other, views[1])
+    cells = {tuple(cell): tone for cell, tone in zip((others * 50).astype(int), others_dark, strict=True)}
+    same = [
+        cells[cell] == tone
+        for cell, tone in zip(map(tuple, (points * 50).astype(int)), dark, strict=True)
+        if cell in cells
+    ]
+    assert len(same) > 300
+    return float(np.mean(same))
+
+
+@pytest.mark.parametrize("pattern", ["spotted", "striped", "patched", "two-tone"])
+@pytest.mark.parametrize("views", [("side", "three-quarter"), ("three-quarter", "front"), ("side", "top")])
+def test_a_pattern_stays_where_it_is_from_every_side(pattern: str, views: tuple[str, str]) -> None:
+    white, black = (0.97, 0.97, 0.97), (0.02, 0.02, 0.02)
+    who = subject("bear", colours=(white, black, white), pattern=pattern, pattern_scale=0.8)
+    same = agreement(who, who, views)
+    assert same > 0.93
+    if pattern in ("spotted", "patched"):
+        assert agreement(who, replace(who, pattern_seed=who.pattern_seed + 77), views) < same - 0.1
+
+
+# What is kept from training
+
+
+def test_held_out_compositions_never_come_up_in_training() -> None:
+    assert not any(world.held_out(training_scene(0, number)) for number in range(400))
+    assert not any(world.held_out(one) for number in range(40) for one in training_set(0, number))
+
+
+def test_one_composition_in_ten_is_held_out() -> None:
+    kept = [
+        world.held_out(Scene((Entity(subject(noun)),), context, style=style))
+        for noun in world.CLASSES
+        for context in world.CONTEXTS
+        for style in world.STYLES
+    ]
+    assert 0.08 < np.mean(kept) < 0.12
+
+
+def test_what_is_fixed_stays_fixed() -> None:
+    rng = default_rng(0)
+    who = subject("rabbit")
+    for _ in range(20):
+        one = world.random_scene(
+            rng, (who,), context="beach", style="mosaic", accessory=None, property="wet", pose="sleeping"
+        )
+        assert one.entities == (Entity(who, "sleeping", None, "wet"),)
+        assert (one.context, one.style) == ("beach", "mosaic")
+
+
+def test_things_neither_pose_nor_dress() -> None:
+    rng = default_rng(0)
+    for _ in range(20):
+        (entity,) = world.random_scene(rng, (subject("teapot"),), pose="running", accessory="red hat").entities
+        assert (entity.pose, entity.accessory) == ("standing", None)
