@@ -52,7 +52,7 @@ class Make:
 
 
 def attach(base: Family, make: Make, *, seed: int = 0, name: str = NAME) -> dict[str, list[nn.Parameter]]:
-    """Add an untrained adapter: the base predicts exactly what it did before.
+    """Add an untrained adapter: the base predicts exactly what it did before (oft in bf16: to rounding).
 
     Args:
         base: gets the adapter beside those that it may have.

@@ -51,10 +51,12 @@ class Diffusion:
         Samplers bend the schedule for their own numerics, so it is worked out anew as in training.
 
         Raises:
-            ValueError: the network predicts something else than noise or velocity.
+            ValueError: the schedule is of another kind, or the network predicts something else than noise or velocity.
         """
         from diffusers import DDPMScheduler
 
+        if "beta_schedule" not in scheduler.config:
+            raise ValueError(f"the noise of {type(scheduler).__name__}")
         config = DDPMScheduler.from_config(scheduler.config)
         if config.config.prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(f"prediction type {config.config.prediction_type!r}")
@@ -99,8 +101,14 @@ class Flow:
 
     @classmethod
     def of(cls, scheduler: Any) -> "Flow":
-        """Read the scheduler's config. A shift that depends on the picture's size is left to the sampler."""
+        """Read the scheduler's config. A shift that depends on the picture's size is left to the sampler.
+
+        Raises:
+            ValueError: the schedule is of another kind.
+        """
         config = scheduler.config
+        if "use_dynamic_shifting" not in config:
+            raise ValueError(f"the noise of {type(scheduler).__name__}")
         return cls(config.num_train_timesteps, shift=1.0 if config.use_dynamic_shifting else config.shift)
 
     def times(self, n: int, generator: Generator) -> Tensor:

@@ -1,13 +1,14 @@
-"""The loss against a plain reading of the paper, one example at a time, with diffusers' own scheduler."""
+"""The loss against a plain reading of the paper, one example at a time, with diffusers' own parts."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import bases
+import matrix
 import pytest
+import reference
 import torch
-from diffusers.training_utils import compute_snr
 from torch import Tensor
 
 from persona import adapter, families
@@ -55,31 +56,15 @@ def method(base: Family, prior: str, *, captions: bool = False, gamma: float = 0
 def paper(term: Draw, adapted: Any, untouched: Any, gamma: float) -> Tensor:
     """Return one term of the paper's sum, written with the parts of the pipelines."""
     x, eps, t = term.x[None], term.eps[None], term.time
-    schedule = bases.training_schedule(adapted)
-    noisy = schedule.add_noise(x, eps, t)
-    said = adapted.unet(noisy, t, words(adapted, term.prompt)).sample
+    noisy, target = reference.corrupt(adapted, x, eps, t)
     if term.half.taught:
         with torch.no_grad():
-            target = untouched.unet(noisy, t, words(untouched, term.prompt)).sample
-    else:
-        velocity = schedule.config.prediction_type == "v_prediction"
-        target = schedule.get_velocity(x, eps, t) if velocity else eps
-    loss: Tensor = (said - target).pow(2).mean()
-    if gamma:
-        snr = compute_snr(schedule, t)
-        loss = loss * (snr.clamp(max=gamma) / (snr + (schedule.config.prediction_type == "v_prediction"))).squeeze()
-    return loss
+            target = reference.predict(untouched, noisy, t, term.prompt)
+    said = reference.predict(adapted, noisy, t, term.prompt)
+    return (said - target).pow(2).mean() * reference.weight(adapted, t, gamma)
 
 
-def words(pipe: Any, prompt: str) -> Tensor:
-    tokens = pipe.tokenizer(
-        prompt, padding="max_length", max_length=pipe.tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    )
-    states: Tensor = pipe.text_encoder(tokens.input_ids)[0]
-    return states
-
-
-def reference(method: DreamBooth, slots: Sequence[int], untouched: Any) -> Tensor:
+def wanted_loss(method: DreamBooth, slots: Sequence[int], untouched: Any) -> Tensor:
     """Mean over the subject's examples, plus the weighted mean over those that preserve its class."""
     terms = method.draws(slots)
     total = torch.zeros(())
@@ -89,11 +74,10 @@ def reference(method: DreamBooth, slots: Sequence[int], untouched: Any) -> Tenso
     return total
 
 
-@pytest.mark.parametrize("name", ["sd-eps", "sd-v-zero"])
-@pytest.mark.parametrize("prior", ["generated", "self", "none"])
-@pytest.mark.parametrize("text_encoder", [False, True])
-@pytest.mark.parametrize("captions", [False, True])
-@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("name", "prior", "text_encoder", "captions", "batch"),
+    matrix.sparse(7, bases.BASES, ["generated", "self", "none"], [False, True], [False, True], [1, 2, 3]),
+)
 def test_loss_and_gradient_are_those_of_the_paper(
     base_folder: Folder, name: str, prior: str, text_encoder: bool, captions: bool, batch: int
 ) -> None:
@@ -104,11 +88,11 @@ def test_loss_and_gradient_are_those_of_the_paper(
         base.remember(dreambooth.prompts)
     parameters = trained(base, text_encoder=text_encoder)
     slots = range(5, 5 + batch)
-    wanted = torch.autograd.grad(reference(dreambooth, slots, untouched), parameters)
-    loss = dreambooth.loss(slots, batch)
-    torch.testing.assert_close(loss, reference(dreambooth, slots, untouched), rtol=1e-5, atol=1e-6)
-    got = torch.autograd.grad(loss, parameters)
-    for mine, theirs in zip(got, wanted, strict=True):
+    loss, wanted = dreambooth.loss(slots, batch), wanted_loss(dreambooth, slots, untouched)
+    torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-6)
+    # The last layer of some text encoders is not read.
+    got, wished = (torch.autograd.grad(one, parameters, materialize_grads=True) for one in (loss, wanted))
+    for mine, theirs in zip(got, wished, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-6)
 
 
@@ -129,7 +113,7 @@ def test_pictures_of_different_shapes_share_a_step(base_folder: Folder) -> None:
     for prior in ("generated", "self"):
         dreambooth = method(base, prior, sides=(8, 12, 8))
         loss = dreambooth.loss(range(3), 3)
-        torch.testing.assert_close(loss, reference(dreambooth, range(3), untouched))
+        torch.testing.assert_close(loss, wanted_loss(dreambooth, range(3), untouched))
 
 
 def test_each_example_and_each_half_has_its_own_time_and_noise(base_folder: Folder) -> None:

@@ -3,15 +3,17 @@ import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import bases
 import numpy as np
 import pytest
+import reference
 import torch
 from PIL.Image import Image
 
 from persona import families
-from persona.errors import BadBase
+from persona.errors import BadBase, BadOption
 from persona.families import Family
 
 Folder = Callable[[str], Path]
@@ -26,8 +28,9 @@ def differ(one: Image, other: Image) -> int:
     return int(np.abs(np.asarray(one, int) - np.asarray(other, int)).max())
 
 
-@ALL
-@pytest.mark.parametrize("ancestral", [False, True])
+@pytest.mark.parametrize(
+    ("name", "ancestral"), [(name, False) for name in bases.BASES] + [("sd-eps", True), ("sdxl", True), ("flux", True)]
+)
 def test_a_picture_depends_on_its_prompt_and_seed_alone(base_folder: Folder, name: str, ancestral: bool) -> None:
     base = load(base_folder, name)
     size = (base.granularity * 4, base.granularity * 4)
@@ -40,10 +43,16 @@ def test_a_picture_depends_on_its_prompt_and_seed_alone(base_folder: Folder, nam
 
 
 @ALL
-def test_drawing_is_as_the_pipeline_draws(base_folder: Folder, name: str) -> None:
+@pytest.mark.parametrize("negative", ["", "a cat"])
+def test_drawing_is_as_the_pipeline_draws(base_folder: Folder, name: str, negative: str) -> None:
     base = load(base_folder, name)
     size = (base.granularity * 4, base.granularity * 4)
-    ours = base.draw(["a dog"], [7], steps=3, guidance=3.0, size=size)[0]
+    how: dict[str, Any] = {"negative": negative}
+    if negative and base.pipeline == "FluxPipeline":
+        with pytest.raises(BadOption, match="no negative prompt"):
+            base.draw(["a dog"], [7], steps=1, size=size, **how)
+        how["negative"] = ""
+    ours = base.draw(["a dog"], [7], steps=3, guidance=3.0, size=size, **how)[0]
     theirs = base.pipe(
         "a dog",
         generator=torch.Generator().manual_seed(7),
@@ -51,6 +60,7 @@ def test_drawing_is_as_the_pipeline_draws(base_folder: Folder, name: str) -> Non
         guidance_scale=3.0,
         width=size[0],
         height=size[1],
+        **({"negative_prompt": negative} if how["negative"] else {}),
     ).images[0]
     assert differ(ours, theirs) <= 1
 
@@ -117,6 +127,43 @@ def test_bf16_predicts_nearly_the_same(base_folder: Folder, name: str) -> None:
     assert fine.hash == coarse.hash
 
 
+@ALL
+def test_sizes_are_those_of_the_configs(base_folder: Folder, tmp_path: Path, name: str) -> None:
+    copy = shutil.copytree(base_folder(name), tmp_path / "copy")
+    (copy / "recipe.json").unlink()
+    base = load(lambda _: copy)
+    pixels = 4  # a latent's side, in these small autoencoders
+    assert base.granularity == 2 * pixels
+    assert base.resolution == (128 if name.startswith("flux") else 8) * pixels  # as its pipeline does
+
+
+@pytest.mark.parametrize("forced", [True, False])
+def test_an_autoencoder_stays_in_float32_where_its_config_forces_it(
+    base_folder: Folder, tmp_path: Path, forced: bool
+) -> None:
+    copy = shutil.copytree(base_folder("sdxl"), tmp_path / "copy")
+    edit(copy / "vae" / "config.json", force_upcast=forced)
+    fine, coarse = load(lambda _: copy), load(lambda _: copy, dtype=torch.bfloat16)
+    pixels = torch.rand(1, 3, 32, 32) * 2 - 1
+    exact, got = (base.encode_images(pixels, torch.Generator().manual_seed(0)) for base in (fine, coarse))
+    assert torch.equal(exact, got) == forced
+    (shown,), (exactly,) = coarse.decode_latents(exact), fine.decode_latents(exact)
+    assert (shown.tobytes() == exactly.tobytes()) == forced
+    assert coarse.denoiser.dtype == torch.bfloat16
+
+
+def test_sd3_does_without_t5(base_folder: Folder, tmp_path: Path) -> None:
+    copy = shutil.copytree(base_folder("sd3"), tmp_path / "copy")
+    edit(copy / "model_index.json", text_encoder_3=[None, None], tokenizer_3=[None, None])
+    base, times = load(lambda _: copy), torch.tensor([300.0])
+    noisy = torch.randn(1, base.pipe.vae.config.latent_channels, 8, 8)
+    with torch.no_grad():
+        said = base.predict(noisy, times, base.encode_prompts(["a dog"]))
+        wanted = reference.predict(base.pipe, noisy, times, "a dog")
+    torch.testing.assert_close(said, wanted)
+    assert len(base.text_encoders) == len(base.tokenizers) == 2
+
+
 def test_the_hash_is_of_the_contents(base_folder: Folder, tmp_path: Path) -> None:
     folder = base_folder("sd-eps")
     copy = shutil.copytree(folder, tmp_path / "copy")
@@ -139,13 +186,16 @@ def test_a_base_may_bring_its_own_recipe(base_folder: Folder, tmp_path: Path) ->
         load(lambda _: copy)
 
 
+def edit(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
 def no_index(folder: Path) -> None:
     (folder / "model_index.json").unlink()
 
 
 def unknown_family(folder: Path) -> None:
-    index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "KandinskyPipeline"}))
+    edit(folder / "model_index.json", _class_name="KandinskyPipeline")
 
 
 def no_weights(folder: Path) -> None:
@@ -163,8 +213,7 @@ def pickled(folder: Path) -> None:
 
 
 def predicts_samples(folder: Path) -> None:
-    path = folder / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "sample"}))
+    edit(folder / "scheduler" / "scheduler_config.json", prediction_type="sample")
 
 
 @pytest.mark.parametrize(

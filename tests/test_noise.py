@@ -1,9 +1,17 @@
+from typing import Any
+
 import pytest
 import torch
-from diffusers import DDPMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
+from diffusers import (
+    DDPMScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+)
 from diffusers.training_utils import compute_snr
 
-from persona.noise import Diffusion, Flow
+from persona.noise import Diffusion, Flow, Process
 
 X, EPS = torch.randn(2, 4, 4, 4), torch.randn(2, 4, 4, 4)
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -49,6 +57,12 @@ def test_other_predictions_are_refused() -> None:
         Diffusion.of(DDPMScheduler(prediction_type="sample"))
 
 
+@pytest.mark.parametrize(("process", "scheduler"), [(Diffusion, EDMEulerScheduler()), (Flow, EulerDiscreteScheduler())])
+def test_other_kinds_of_noise_are_refused(process: type[Process], scheduler: Any) -> None:
+    with pytest.raises(ValueError, match=type(scheduler).__name__):
+        process.of(scheduler)
+
+
 def test_diffusion_times_are_even() -> None:
     times = Diffusion.of(DDPMScheduler()).times(20_000, torch.Generator().manual_seed(0))
     assert times.min() == 0
@@ -69,3 +83,8 @@ def test_flow_times_are_shifted_as_by_the_scheduler() -> None:
     plain = Flow(1000).times(5, torch.Generator().manual_seed(0)) / 1000
     shifted = Flow.of(scheduler).times(5, torch.Generator().manual_seed(0)) / 1000
     torch.testing.assert_close(shifted, 3 * plain / (1 + 2 * plain))
+
+
+def test_a_shift_by_size_is_left_to_the_sampler() -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    assert Flow.of(scheduler).shift == 1

@@ -36,7 +36,9 @@ def load(base: str, *, dtype: torch.dtype = torch.float32, device: str | torch.d
     folder = _locate(base)
     family = _family_of(folder)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    left_out: dict[str, Any] = {name: None for name in family.left_out if name in index}
+    left_out: dict[str, Any] = {
+        name: None for name, part in index.items() if name in family.left_out or part == [None, None]
+    }
     if "requires_safety_checker" in index:
         left_out["requires_safety_checker"] = False
     try:
