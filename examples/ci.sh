@@ -4,7 +4,7 @@
 #   examples/ci.sh [PHOTOS [CLASS [LEAST-IDENTITY]]]
 set -eu
 
-photos=${1:-examples/photos}
+photos=${1:-examples/photos/dog}
 class=${2:-dog}
 least=${3:-0.6}
 out=${OUT:-build/persona}

@@ -1,0 +1,48 @@
+"""The example programs run, and the photos are those that they make."""
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from persona.clay import world
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SUBJECTS = sorted(path.name for path in (EXAMPLES / "photos").iterdir())
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    runpy.run_path(str(EXAMPLES / "make_photos.py"))["main"](folder)
+    return folder
+
+
+def test_there_are_three_live_subjects_and_three_things() -> None:
+    assert sum(noun in world.LIVE for noun in SUBJECTS) == 3
+    assert len(SUBJECTS) == 6
+
+
+@pytest.mark.parametrize("noun", SUBJECTS)
+def test_photos_are_rendered_from_the_truth_beside_them(rendered: Path, noun: str) -> None:
+    folder = EXAMPLES / "photos" / noun
+    truth = json.loads((folder / "truth.json").read_text())
+    assert truth == json.loads((rendered / noun / "truth.json").read_text())
+    assert sorted(truth) == sorted(path.name for path in folder.glob("*.png"))
+    scenes = [world.from_dict(one["scene"]) for one in truth.values()]
+    assert len({scene.entities[0].subject for scene in scenes}) == 1
+    assert scenes[0].entities[0].subject.class_noun == noun
+    assert len({scene.context for scene in scenes}) == len(scenes) == 5
+    for name in truth:
+        photo, again = (np.asarray(Image.open(path / name), float) for path in (folder, rendered / noun))
+        assert np.abs(photo - again).mean() < 0.5
+
+
+def test_the_contact_sheet_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "contact_sheet.py"))["main"](tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert image.width > 1000
+    assert "sheet.png" in capsys.readouterr().out
