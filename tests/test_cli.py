@@ -45,6 +45,10 @@ OPTIONS = {
         "--persona --base --seed --frames --fps --linear --out --steps --guidance --scale --negative --json --help",
         "--resolution --batch",
     ),
+    "pretrain clay": (
+        "--out --pictures --sets --autoencoder-steps --denoiser-steps --judge-steps --seed --photos --json --help",
+        "",
+    ),
     "info": ("--json --help", ""),
 }
 TRAIN = ["train", "photos", "--class", "dog"]
@@ -111,7 +115,7 @@ def training(stand_in: Callable[..., None]) -> Callable[..., list[TrainConfig]]:
 def test_options_are_frozen() -> None:
     for name, (first, experts) in OPTIONS.items():
         panels: dict[str, list[str]] = {"": [], EXPERTS: []}
-        for line in run(name, "--help").stdout.splitlines():
+        for line in run(*name.split(), "--help").stdout.splitlines():
             if re.match(r"\S.*:$", line):
                 panel = panels.setdefault(line[:-1] if line[:-1] == EXPERTS else "", [])
             elif option := re.match(r"  (--?\S+)", line):
@@ -142,7 +146,7 @@ def test_options_become_settings(training: Callable[..., list[TrainConfig]]) -> 
     ]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in OPTIONS), []], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["--help"], *([*name.split(), "--help"] for name in OPTIONS), []], ids=" ".join)
 def test_a_narrow_terminal_loses_nothing(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = run(*arguments)

@@ -14,10 +14,11 @@ import pytest
 import tiny_clay
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from persona import clay, families
 from persona.clay.judge import Judge
-from persona.cli import main
+from persona.cli import app
 from persona.config import PretrainConfig
 from persona.errors import BadBase, BadOption, Diverged
 from persona.events import Progress
@@ -102,14 +103,20 @@ def test_other_settings_need_another_folder(made: Made) -> None:
         pretrain_clay(PretrainConfig(out=made.weights.parent, **tiny_clay.CONFIG | {"pictures": 48}))
 
 
-def test_the_command_says_what_is_wrong(
-    made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["persona", "pretrain", "clay", "--out", str(made.weights.parent), "--json"])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    assert exit_.value.code == 2
-    assert json.loads(capsys.readouterr().out)["error"]["kind"] == "BadOption"
+def test_the_command_says_what_was_made(made: Made) -> None:
+    told = [f"--{name.replace('_', '-')}={value}" for name, value in tiny_clay.CONFIG.items()]
+    result = CliRunner().invoke(app, ["pretrain", "clay", "--out", str(made.weights.parent), *told, "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["figures"].keys() == made.figures.keys()
+    assert json.loads(result.stdout)["weights"] == str(made.weights)
+    assert 'persona sample "a dog on the beach"' in result.stderr
+
+
+def test_the_command_says_what_is_wrong(made: Made) -> None:
+    result = CliRunner().invoke(app, ["pretrain", "clay", "--out", str(made.weights.parent), "--json"])
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["error"]["kind"] == "BadOption"
+    assert "Traceback" not in result.stderr
 
 
 def test_words_that_the_base_never_saw_are_named(made: Made) -> None:
