@@ -100,8 +100,8 @@ def test_every_style_looks_different() -> None:
 
 
 LATENT_CELL = 64  # pixels: the least that clay's latents can carry
-# A scarf sinks into the short necks of these: of 24 subjects each, 54, 83 and 88 % show so much of it from three quarters.
-# To mend it is to render all that clay was trained on anew.
+# A scarf sinks into the short necks of these: of 24 subjects each, 54, 83 and 88 % show so much of it from three
+# quarters. To mend it is to render all that clay was trained on anew.
 SUNKEN = {("rainbow scarf", noun) for noun in ("rabbit", "pig", "elephant")}
 WORN = [
     pytest.param(
