@@ -273,6 +273,7 @@ class Family:
 
         Raises:
             BadBase: a picture is not finite.
+            BadOption: a negative prompt was given to a base that takes none.
         """
         size = size or (self.resolution, self.resolution)
         batch = batch or self.batch_of(size)
