@@ -79,9 +79,7 @@ def run(photos: Path, out: Path, subject: Subject, noun: str, seeds: int, **sett
     name = "-".join([noun, *map(str, settings.values())])
     os.environ["XDG_CACHE_HOME"] = str(out / f"cache-{name}")  # an empty store: the priors are part of the time
     started = time.perf_counter()
-    made = persona.train(
-        persona.TrainConfig(photos=photos, class_noun=noun, token="sks", out=out / name, **settings)
-    )
+    made = persona.train(persona.TrainConfig(photos=photos, class_noun=noun, token="sks", out=out / name, **settings))
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "scores": made.scores, **look(made, subject, noun, seeds)}
 
@@ -94,7 +92,9 @@ def look(made: persona.Persona | None, subject: Subject, noun: str, seeds: int) 
         adapter.scale(base, made.recommended_scale)
     judge = Judge.load(weights_folder() / "judge")
     rng = np.random.default_rng(12_345)
-    fresh = [render(random_scene(rng, (subject,), style="photo", property=None, accessory=None)).image for _ in range(12)]
+    fresh = [
+        render(random_scene(rng, (subject,), style="photo", property=None, accessory=None)).image for _ in range(12)
+    ]
     reference = judge.read(fresh)[1]
     who = f"{'[V] ' if made else ''}{noun}"
 
@@ -108,7 +108,7 @@ def look(made: persona.Persona | None, subject: Subject, noun: str, seeds: int) 
 
     in_contexts = [f"a photo of a {who} {CONTEXT_PHRASES[context][0]}" for context in NEW_CONTEXTS]
     shown = judge.read(drawn(in_contexts))[1]
-    bare = drawn([f"a {subject.class_noun}"] * 4)[:: 1]
+    bare = drawn([f"a {subject.class_noun}"] * 4)[::1]
     bare_read, bare_shown = judge.read(bare)
     figures = {
         "identity": judge.recovered(shown, reference, subject.class_noun).mean().item(),
@@ -143,7 +143,9 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
         "context kept": lambda row: row["default"]["context"] / max(row["bare"]["context"], 1e-6),
         "style kept": lambda row: row["default"]["style"] / max(row["bare"]["style"], 1e-6),
         "accessory kept": lambda row: (
-            row["default"]["accessory"] / max(row["bare"]["accessory"], 1e-6) if "accessory" in row["bare"] else float("nan")
+            row["default"]["accessory"] / max(row["bare"]["accessory"], 1e-6)
+            if "accessory" in row["bare"]
+            else float("nan")
         ),
         "PRES, no prior": lambda row: row["no prior"]["PRES"],
         "PRES": lambda row: row["default"]["PRES"],

@@ -20,6 +20,8 @@ from persona.families import Family
 SEEDS = (0, 1)
 """Seeds of the pictures that are drawn of each prompt, the same each time."""
 
+DINO, CLIP = "facebook/dino-vits16", "openai/clip-vit-base-patch32"
+
 _EXPECTED = {
     "a photo of a [V] {class} in the snow": {"context": "snow", "style": "photo"},
     "a [V] {class} on the beach, side view": {"context": "beach", "view": "side"},
@@ -67,7 +69,7 @@ def scorer_for(base: Family, class_noun: str) -> Scorer | None:
         return JudgeScorer(base, class_noun)
     try:
         return PhotoScorer(base, class_noun)
-    except (OSError, ValueError, ImportError):  # not on this disk, and the hub cannot be reached
+    except (OSError, ValueError, ImportError):  # not on this disk
         return None
 
 
@@ -116,17 +118,18 @@ class PhotoScorer:
     bare: tuple[str, ...] = (_BARE,)
 
     def __init__(self, base: Family, class_noun: str) -> None:
-        """Load both networks.
+        """Load both networks from this disk; a run does not wait for a gigabyte that nobody has asked for.
 
         Raises:
-            OSError: they are not here and cannot be fetched.
+            OSError: one of them is not here.
         """
         from transformers import AutoImageProcessor, AutoModel, CLIPModel, CLIPProcessor
 
-        self.dino: Any = AutoModel.from_pretrained("facebook/dino-vits16", use_safetensors=True).eval()
-        self.prepare: Any = AutoImageProcessor.from_pretrained("facebook/dino-vits16")
-        self.clip: Any = CLIPModel.from_pretrained("openai/clip-vit-base-patch32", use_safetensors=True).eval()
-        self.processor: Any = CLIPProcessor.from_pretrained("openai/clip-vit-base-patch32")
+        here: dict[str, Any] = {"local_files_only": True}
+        self.dino: Any = AutoModel.from_pretrained(DINO, use_safetensors=True, **here).eval()
+        self.prepare: Any = AutoImageProcessor.from_pretrained(DINO, **here)
+        self.clip: Any = CLIPModel.from_pretrained(CLIP, use_safetensors=True, **here).eval()
+        self.processor: Any = CLIPProcessor.from_pretrained(CLIP, **here)
         self.class_noun = class_noun
         self.before = self._embed(_bare_pictures(base, class_noun))
 

@@ -11,7 +11,7 @@ from persona.families import Family
 from persona.folder import slug
 from persona.identity import fill
 from persona.photos import Photo
-from persona.score import SEEDS, Scorer, scorer_for
+from persona.score import CLIP, DINO, SEEDS, Scorer, scorer_for
 
 PATIENCE = 2
 """Scores in a row below the best after which it has passed."""
@@ -56,7 +56,12 @@ class Watch:
         self.prompts = {one: fill(one.replace("{class}", class_noun), token, class_noun) for one in templates}
         self.history: list[dict[str, float]] = []
         if every and not self.scorer:
-            listener(Note("Nothing here can judge pictures of this base, so the last checkpoint is kept."))
+            fetch = f"hf download {DINO} and hf download {CLIP}"
+            listener(
+                Note(
+                    f"Nothing here can judge pictures of this base, so the last checkpoint is kept. To have one: {fetch}"
+                )
+            )
 
     def due(self, step: int, last: int) -> bool:
         """Tell whether to look at this step: at intervals and at the end; only at the end where nothing can judge."""
