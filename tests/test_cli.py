@@ -24,6 +24,8 @@ from persona.cli.options import EXPERTS
 from persona.config import InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
 from persona.errors import BadPhotos
 from persona.events import Event, Listener, Note, Progress
+from persona.score import Scores
+from persona.train import watch
 
 # Each dial that is added here is one more that somebody has to understand.
 OPTIONS = {
@@ -353,16 +355,16 @@ class Judge:
     bare: ClassVar = ("a {class}",)
     total = 0.0
 
-    def score(self, drawn: dict[str, list[Image.Image]], photos: list[Image.Image]) -> Any:
+    def score(self, drawn: dict[str, list[Image.Image]], photos: list[Image.Image]) -> Scores:
         assert set(drawn) == {*self.prompts, *self.bare}
         self.total += 0.25
-        return SimpleNamespace(identity=0.5, prompt=0.5, drift=0.1, memorisation=0.2, total=self.total)
+        return Scores(identity=0.5, prompt=0.5, drift=0.1, memorisation=0.2, total=self.total)
 
 
 def test_from_photos_to_pictures(
     base_folder: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "persona.score", SimpleNamespace(scorer_for=lambda base, noun: Judge()))
+    monkeypatch.setattr(watch, "scorer_for", lambda base, noun: Judge())
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for number in range(3):

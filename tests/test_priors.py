@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from persona import families, priors
 from persona.config import PriorsConfig
+from persona.drawing import training_dtype
 from persona.events import Event, Note, Progress
 from persona.families import Family
 
@@ -112,11 +114,14 @@ def test_prompts_share_the_number_and_more_pictures_add_to_those_there(base: Fam
     assert json.loads((few[1].parent / "about.json").read_text())["prompt"] == "a red dog"
 
 
-def test_the_command_loads_the_base_and_uses_the_users_cache(
-    base_folder: Callable[..., Path], own_cache: Path, base: Family
+def test_the_command_draws_what_a_training_will_look_for_in_the_users_cache(
+    base_folder: Callable[..., Path], own_cache: Path
 ) -> None:
     config = PriorsConfig(class_noun="cat", base=str(base_folder("sd-v-zero")), n=1, steps=1)
     (path,) = priors.gen_priors(config)
     assert path.is_relative_to(own_cache / "persona" / "priors")
-    assert priors.ensure(config, base) == [path]
+    trained = families.load(config.base, dtype=training_dtype("auto", torch.device("cpu")))
+    assert priors.ensure(config, trained) == [path]
+    other = torch.float32 if trained.dtype == torch.bfloat16 else torch.bfloat16
+    assert priors.ensure(config, families.load(config.base, dtype=other)) != [path]
     assert str(base_folder("sd-v-zero")) not in (path.parent / "about.json").read_text()

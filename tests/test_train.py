@@ -147,6 +147,7 @@ def _process(rank: int, world: int, port: int, config: TrainConfig, answers: Any
         "WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",  # as accelerate launch sets it
         "ACCELERATE_USE_CPU": "true",
     }
     for state in (GradientState, AcceleratorState, PartialState):

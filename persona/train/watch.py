@@ -56,12 +56,8 @@ class Watch:
         self.prompts = {one: fill(one.replace("{class}", class_noun), token, class_noun) for one in templates}
         self.history: list[dict[str, float]] = []
         if every and not self.scorer:
-            fetch = f"hf download {DINO} and hf download {CLIP}"
-            listener(
-                Note(
-                    f"Nothing here can judge pictures of this base, so the last checkpoint is kept. To have one: {fetch}"
-                )
-            )
+            why = "Nothing here can judge pictures of this base, so the last checkpoint is kept."
+            listener(Note(f"{why} To have a judge: hf download {DINO}; hf download {CLIP}"))
 
     def due(self, step: int, last: int) -> bool:
         """Tell whether to look at this step: at intervals and at the end; only at the end where nothing can judge."""
