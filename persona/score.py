@@ -123,13 +123,15 @@ class PhotoScorer:
         Raises:
             OSError: one of them is not here.
         """
+        from huggingface_hub import snapshot_download
         from transformers import AutoImageProcessor, AutoModel, CLIPModel, CLIPProcessor
 
-        here: dict[str, Any] = {"local_files_only": True}
-        self.dino: Any = AutoModel.from_pretrained(DINO, use_safetensors=True, **here).eval()
-        self.prepare: Any = AutoImageProcessor.from_pretrained(DINO, **here)
-        self.clip: Any = CLIPModel.from_pretrained(CLIP, use_safetensors=True, **here).eval()
-        self.processor: Any = CLIPProcessor.from_pretrained(CLIP, **here)
+        # By their folders: by name, transformers asks the hub for adapters even where only local files are allowed.
+        dino, clip = (snapshot_download(name, local_files_only=True) for name in (DINO, CLIP))
+        self.dino: Any = AutoModel.from_pretrained(dino, use_safetensors=True).eval()
+        self.prepare: Any = AutoImageProcessor.from_pretrained(dino)
+        self.clip: Any = CLIPModel.from_pretrained(clip, use_safetensors=True).eval()
+        self.processor: Any = CLIPProcessor.from_pretrained(clip)
         self.class_noun = class_noun
         self.before = self._embed(_bare_pictures(base, class_noun))
 

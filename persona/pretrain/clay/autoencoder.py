@@ -12,7 +12,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from numpy.random import default_rng
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import l1_loss, mse_loss
+from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
 
 from persona.atomic import folder_beside
 from persona.pretrain.clay.data import pixels_of, shards_of
@@ -20,6 +20,7 @@ from persona.pretrain.state import Run
 
 BATCH = 16
 RATE = 1.5e-3
+EQUIVARIANCE_WEIGHT = 0.5
 KL_WEIGHT = 2e-4  # per latent number; the reconstruction loss is per pixel value
 
 
@@ -80,6 +81,10 @@ def _batch(sources: tuple[Path, Path], seed: int, step: int, whole: bool) -> Ten
     return (tensor.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
+def _difference(drawn: Tensor, pictures: Tensor) -> Tensor:
+    return l1_loss(drawn.float(), pictures) + 2 * mse_loss(drawn.float(), pictures)
+
+
 def train_autoencoder(
     data: Path, textures: Path, folder: Path, steps: int, seed: int = 0, save_every: int = 1000
 ) -> Iterator[tuple[int, float]]:
@@ -98,9 +103,14 @@ def train_autoencoder(
         torch.manual_seed(hash((seed, run.step)) % 2**31)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = model.encode(pictures).latent_dist
-            drawn = model.decode(posterior.sample()).sample.float()
-        loss = l1_loss(drawn, pictures) + 2 * mse_loss(drawn, pictures)
-        total = loss + KL_WEIGHT * posterior.kl().float().mean() / posterior.mean[0].numel()
+            latents = posterior.sample()
+            drawn = model.decode(latents).sample
+            # Halved latents must be the halved picture (EQ-VAE, Kouzelis et al. 2025): then they have no fine structure
+            # of their own beside the picture's, which a denoiser would have to learn first.
+            halved = model.decode(avg_pool2d(latents, 2)).sample
+        loss = _difference(drawn, pictures)
+        total = loss + EQUIVARIANCE_WEIGHT * _difference(halved, avg_pool2d(pictures, 2))
+        total = total + KL_WEIGHT * posterior.kl().float().mean() / posterior.mean[0].numel()
         run.advance(total, _rate(run.step, steps), started)
         if run.step % 50 == 0:
             run.curve.append((run.step, loss.item()))
