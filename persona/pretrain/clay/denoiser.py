@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from numpy.random import Generator, default_rng
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -58,13 +58,17 @@ def new_scheduler() -> DDIMScheduler:
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """Return a text encoder of random weights."""
-    return CLIPTextModel(
+    encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=192, intermediate_size=768, num_hidden_layers=4,
             num_attention_heads=6, max_position_embeddings=MAX_TOKENS, bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, projection_dim=192,
         )
     )  # fmt: skip
+    # Words as large as what the layers add to them. At CLIP's 0.02 they drowned in it: after 100,000 samples the states
+    # of "red" and "blue" differed by 9 %, of "dog" and "car" by 3 %, of two places by 160 %, and so did the pictures.
+    nn.init.normal_(encoder.get_input_embeddings().weight)
+    return encoder
 
 
 def new_unet() -> UNet2DConditionModel:
