@@ -25,8 +25,8 @@ import persona
 from persona import adapter, families
 from persona.clay import weights_folder
 from persona.clay.judge import Judge, as_tensor
+from persona.clay.world import LIVE, Subject, from_dict, random_scene, render
 from persona.clay.world.captions import ACCESSORY_PHRASES, CONTEXT_PHRASES, STYLE_PHRASES
-from persona.clay.world.scene import Subject, from_dict, random_scene, render
 from persona.identity import fill
 from persona.sample import wear
 
@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 NEW_CONTEXTS = ("jungle", "beach", "snow", "cobblestone street", "wooden floor", "city", "purple rug", "water")
 STYLES = ("van gogh", "watercolor", "oil painting", "pop art", "pixel art", "mosaic")
 ACCESSORIES = ("red hat", "santa hat", "rainbow scarf", "pink glasses", "yellow shirt", "wizard outfit")
-NO_CLASS, WRONG_CLASS = "thing", {"live": "car", "object": "dog"}
+NO_CLASS = "thing"
 
 
 def main() -> None:
@@ -55,7 +55,8 @@ def measure(photos: Path, out: Path, seeds: int) -> dict[str, Any]:
     """Return every figure of one subject, from the file of an earlier call where it is there."""
     noted = out / "figures.json"
     figures: dict[str, Any] = json.loads(noted.read_text()) if noted.exists() else {}
-    subject = from_dict(json.loads((photos / "truth.json").read_text())["scenes"][0]).entities[0].subject
+    truth = json.loads((photos / "truth.json").read_text())
+    subject = from_dict(next(iter(truth.values()))["scene"]).entities[0].subject
     noun = subject.class_noun
     wrong = "dog" if noun == "car" else "car"
     jobs: dict[str, Callable[[], dict[str, Any]]] = {
@@ -108,7 +109,7 @@ def look(made: persona.Persona | None, subject: Subject, noun: str, seeds: int) 
 
     in_contexts = [f"a photo of a {who} {CONTEXT_PHRASES[context][0]}" for context in NEW_CONTEXTS]
     shown = judge.read(drawn(in_contexts))[1]
-    bare = drawn([f"a {subject.class_noun}"] * 4)[::1]
+    bare = drawn([f"a {subject.class_noun}"] * 4)
     bare_read, bare_shown = judge.read(bare)
     figures = {
         "identity": judge.recovered(shown, reference, subject.class_noun).mean().item(),
@@ -119,7 +120,7 @@ def look(made: persona.Persona | None, subject: Subject, noun: str, seeds: int) 
         "PRES": (bare_shown @ reference.T).mean().item(),
         "DIV": _diversity(judge, [drawn([prompt]) for prompt in in_contexts[:4]]),
     }
-    if subject.class_noun in ("dog", "cat", "rabbit", "bear", "pig", "elephant", "duck"):
+    if subject.class_noun in LIVE:
         wearing = [f"a {who} {ACCESSORY_PHRASES[accessory][0]}" for accessory in ACCESSORIES]
         figures["accessory"] = share("accessory", ACCESSORIES, wearing)
     return figures
