@@ -84,7 +84,8 @@ def _neck(body: Body, torso: Frame, p: Proportions, pose: str) -> Array:
     body.limb(ROOT, "main", _point(shoulder), _point(skull), 0.62 * girth + 0.04, 0.55 * p["head"])
     nape = 0.45 * shoulder + 0.55 * skull
     lean = np.arctan2(skull[0] - shoulder[0], max(skull[2] - shoulder[2], 0.05))
-    body.neck, body.neck_radius = Frame(turn("y", lean), nape), 0.62 * p["head"] + 0.12 * girth
+    hidden = max(0.0, 0.16 - p["neck"])  # what is worn around a short neck lies around the jaw, or it would not show
+    body.neck, body.neck_radius = Frame(turn("y", lean), nape), 0.62 * p["head"] + 0.12 * girth + 0.9 * hidden
     return skull
 
 

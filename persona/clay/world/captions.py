@@ -136,7 +136,8 @@ def _entity(entity: Entity, rng: Generator, identifier: str | None) -> str:
         pair = [subject.class_noun, subject.cross]
         rng.shuffle(pair)
         mark = f"{identifier} " if identifier and pair[0] == subject.class_noun else ""
-        phrase = f"a cross of {_article(mark + pair[0])} and {_article(pair[1])}"
+        phrase = f"cross of {_article(mark + pair[0])} and {_article(pair[1])}"
+        phrase = _article(f"{entity.property} {phrase}" if entity.property else phrase)
     else:
         phrase = _article(noun_phrase(entity, rng, identifier))
     pose = entity.pose
