@@ -240,7 +240,7 @@ class PretrainConfig(Config):
     sets: Annotated[int, Option("Sets of four scenes of one subject, for the judge.", min=16, max=10_000_000)] = 20_000
     autoencoder_steps: Annotated[int, Option("Training steps of the autoencoder.", min=1, max=10_000_000)] = 3_400
     denoiser_steps: Annotated[
-        int, Option("Training steps of text encoder and U-Net, on 64 pictures each.", min=1, max=10_000_000)
+        int, Option("Training steps of text encoder and U-Net, on 32 pictures each.", min=1, max=10_000_000)
     ] = 12_000
     judge_steps: Annotated[int, Option("Training steps of the judge.", min=1, max=10_000_000)] = 4_000
     seed: Seed = 0
