@@ -3,24 +3,19 @@
 A base that ships a judge of its own is scored by it; others by DINO and CLIP, where these can be loaded.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from persona.families import Family
+from persona.metrics import agreement, drift, likeness, memorisation, trade_off_of_judge, trade_off_of_photos
+from persona.networks import CLIP, DINO, Clip, Dino, folder_of
 
 SEEDS = (0, 1)
 """Seeds of the pictures that are drawn of each prompt, the same each time."""
-
-DINO, CLIP = "facebook/dino-vits16", "openai/clip-vit-base-patch32"
 
 _EXPECTED = {
     "a photo of a [V] {class} in the snow": {"context": "snow", "style": "photo"},
@@ -101,10 +96,13 @@ class JudgeScorer:
         after = read[_BARE][1]
         leak = self.judge.recovered(after, subject, self.class_noun).mean().item()
         prompt = sum(right) / len(right)
-        # Pictures have to be of the subject and as asked; a class that turns into the subject costs what it leaks.
-        total = math.sqrt(max(identity, 0) * prompt) - max(leak - 0.1, 0)
-        pictures = [picture for template in self.prompts for picture in drawn[template]]
-        return Scores(identity, prompt, drift(self.before, after), memorisation(pictures, photos), total)
+        return Scores(
+            identity,
+            prompt,
+            drift(self.before, after).mean().item(),
+            _copied(drawn, self.prompts, photos),
+            trade_off_of_judge(identity, prompt, leak),
+        )
 
 
 class PhotoScorer:
@@ -123,58 +121,27 @@ class PhotoScorer:
         Raises:
             OSError: one of them is not here.
         """
-        from huggingface_hub import snapshot_download
-        from transformers import AutoImageProcessor, AutoModel, CLIPModel, CLIPProcessor
-
-        # By their folders: by name, transformers asks the hub for adapters even where only local files are allowed.
-        dino, clip = (snapshot_download(name, local_files_only=True) for name in (DINO, CLIP))
-        self.dino: Any = AutoModel.from_pretrained(dino, use_safetensors=True).eval()
-        self.prepare: Any = AutoImageProcessor.from_pretrained(dino)
-        self.clip: Any = CLIPModel.from_pretrained(clip, use_safetensors=True).eval()
-        self.processor: Any = CLIPProcessor.from_pretrained(clip)
+        self.dino, self.clip = Dino(folder_of(DINO), base.device), Clip(folder_of(CLIP), base.device)
         self.class_noun = class_noun
-        self.before = self._embed(_bare_pictures(base, class_noun))
+        self.before = self.dino.embed(_bare_pictures(base, class_noun))
 
     def score(self, drawn: Mapping[str, Sequence[Image.Image]], photos: Sequence[Image.Image]) -> Scores:
         """See :class:`Scorer`."""
-        pictures = [picture for template in self.prompts for picture in drawn[template]]
-        identity = (self._embed(pictures) @ self._embed(photos).T).mean().item()
-        prompt = sum(self._likeness(drawn[template], template) for template in self.prompts) / len(self.prompts)
-        moved = drift(self.before, self._embed(drawn[_BARE]))
-        # A tenth of DINO and a twentieth of CLIP-T are about as visible (2208.12242, section 4.3).
-        return Scores(identity, prompt, moved, memorisation(pictures, photos), identity + 2 * prompt - moved)
-
-    @torch.no_grad()
-    def _embed(self, pictures: Sequence[Image.Image]) -> Tensor:
-        inputs = self.prepare(images=list(pictures), return_tensors="pt")
-        return normalize(self.dino(**inputs).last_hidden_state[:, 0], dim=1)
-
-    @torch.no_grad()
-    def _likeness(self, pictures: Sequence[Image.Image], template: str) -> float:
-        """Return the mean cosine of pictures and their prompt, the identifier left out: CLIP has never seen it."""
-        text = template.replace("[V] ", "").replace("{class}", self.class_noun)
-        inputs = self.processor(text=[text], images=list(pictures), return_tensors="pt", padding=True)
-        out = self.clip(**inputs)
-        return float((normalize(out.image_embeds, dim=1) @ normalize(out.text_embeds, dim=1).T).mean())
+        asked = [(template, picture) for template in self.prompts for picture in drawn[template]]
+        pictures = [picture for _, picture in asked]
+        # The identifier is left out: CLIP has never seen it.
+        texts = [template.replace("[V] ", "").replace("{class}", self.class_noun) for template, _ in asked]
+        identity = likeness(self.dino.embed(pictures), self.dino.embed(photos)).mean().item()
+        prompt = agreement(self.clip.embed(pictures), self.clip.texts(texts)).mean().item()
+        moved = drift(self.before, self.dino.embed(drawn[_BARE])).mean().item()
+        total = trade_off_of_photos(identity, prompt, moved)
+        return Scores(identity, prompt, moved, _copied(drawn, self.prompts, photos), total)
 
 
-def drift(before: Tensor, after: Tensor) -> float:
-    """Return (1 - cos) / 2 of unit embeddings (B, D) of pictures of the same prompts and seeds, averaged."""
-    return ((1 - (before * after).sum(1)) / 2).mean().item()
-
-
-def memorisation(drawn: Sequence[Image.Image], photos: Sequence[Image.Image]) -> float:
-    """Return the mean over pictures of the correlation with the photo nearest in layout and colour, at 16x16."""
-    one, other = _thumbnails(drawn), _thumbnails(photos)
-    return float((one @ other.T).max(1).mean())
-
-
-def _thumbnails(pictures: Sequence[Image.Image]) -> NDArray[np.float64]:
-    small = np.stack([np.asarray(p.convert("RGB").resize((16, 16), Image.Resampling.BOX), float) for p in pictures])
-    flat: NDArray[np.float64] = small.reshape(len(small), -1)
-    flat -= flat.mean(1, keepdims=True)
-    flat /= np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6
-    return flat
+def _copied(
+    drawn: Mapping[str, Sequence[Image.Image]], templates: Sequence[str], photos: Sequence[Image.Image]
+) -> float:
+    return float(memorisation([picture for template in templates for picture in drawn[template]], photos).mean())
 
 
 def _bare_pictures(base: Family, class_noun: str) -> list[Image.Image]:

@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "persona"
 LAYERS = [
     {"errors"},
     {"option"},
-    {"events", "config", "atomic", "eye", "sheet", "between"},
-    {"noise", "photos", "identity", "report", "film"},
+    {"events", "config", "atomic", "eye", "sheet", "between", "metrics"},
+    {"noise", "photos", "identity", "report", "film", "networks"},
     {"families"},
     {"adapter"},
     {"folder", "drawing"},
@@ -59,7 +59,7 @@ def test_imports_point_down(path: Path) -> None:
     own = room_of(path)
     others = imported_rooms(path) - {own}
     if own == "clay":
-        assert others <= {"errors", "events", "atomic", "eye", "photos"}, "clay is a leaf"
+        assert others <= {"errors", "events", "atomic", "eye", "photos", "metrics"}, "clay is a leaf"
     else:
         # clay is a base like others: only the look-up of names, its scorer and what made it know of it.
         if own not in {"families", "score", "pretrain"}:

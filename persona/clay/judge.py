@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, normalize
 
 from persona.atomic import beside
+from persona.metrics import recovered
 
 WEIGHTS = "judge.safetensors"
 SIDE = 128
@@ -97,9 +98,7 @@ class Judge(nn.Module):
         return labels, torch.cat(embeddings)
 
     def recovered(self, drawn: Tensor, photos: Tensor, class_noun: str) -> Tensor:
-        """Return how much of a subject's identity pictures show: 0 is any of its class, 1 is as good as a photo.
-
-        (sim(drawn, photos) - sim(others, photos)) / (sim(photos, photos) - sim(others, photos)), sim the mean cosine.
+        """Return how much of a subject's identity pictures show; see :func:`persona.metrics.recovered`.
 
         Args:
             drawn: embeddings (B, 128) of the pictures.
@@ -110,10 +109,7 @@ class Judge(nn.Module):
             One number a picture, (B,).
         """
         others = self.others.get(class_noun, torch.cat(list(self.others.values())))
-        floor = (others @ photos.T).mean()
-        n = len(photos)
-        top = ((photos @ photos.T).sum() - n) / (n * (n - 1)) if n > 1 else torch.tensor(self.ceiling)
-        return ((drawn @ photos.T).mean(1) - floor) / (top - floor).clamp(min=0.05)
+        return recovered(drawn, photos, others, self.ceiling)
 
     def save(self, folder: Path) -> None:
         """Write ``judge.safetensors`` to a folder, in float16.

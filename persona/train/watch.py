@@ -10,8 +10,9 @@ from persona.events import Listener, Note, Progress
 from persona.families import Family
 from persona.folder import slug
 from persona.identity import fill
+from persona.networks import HOW
 from persona.photos import Photo
-from persona.score import CLIP, DINO, SEEDS, Scorer, scorer_for
+from persona.score import SEEDS, Scorer, scorer_for
 
 PATIENCE = 2
 """Scores in a row below the best after which it has passed."""
@@ -57,7 +58,7 @@ class Watch:
         self.history: list[dict[str, float]] = []
         if every and not self.scorer:
             why = "Nothing here can judge pictures of this base, so the last checkpoint is kept."
-            listener(Note(f"{why} To have a judge: hf download {DINO}; hf download {CLIP}"))
+            listener(Note(f"{why} To have a judge: {HOW}"))
 
     def due(self, step: int, last: int) -> bool:
         """Tell whether to look at this step: at intervals and at the end; only at the end where nothing can judge."""

@@ -1,0 +1,192 @@
+"""What pictures are measured by: each number has its one definition here, whatever network its embeddings come from.
+
+Embeddings are unit vectors, one row a picture, (B, D), float32. Most numbers belong to one picture; those of a set are
+their means, with intervals from :func:`interval`.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+Mask = NDArray[np.bool_]
+"""(H, W) of a picture's own size: where its subject is."""
+
+CELLS = 16
+"""Cells a side of a picture's layout: coarse enough to know a copy that is a little off, too fine for a likeness."""
+LEAST_BACKGROUND = CELLS**2 // 8
+"""Cells below which there is too little left of a background to compare."""
+DRAWS = 1000
+"""Times that an interval draws its data anew."""
+
+
+def likeness(drawn: Tensor, photos: Tensor) -> Tensor:
+    """Return the mean cosine (B,) of each picture (B, D) with all photos (P, D): -1 to 1.
+
+    Of pictures of the subject this is DINO or CLIP-I (2208.12242, section 4.2); of its bare class PRES (section 4.4).
+    """
+    return (drawn @ photos.T).mean(1)
+
+
+def among(photos: Tensor) -> Tensor:
+    """Return the mean cosine (P,) of each photo (P, D), of at least two, with the others: what pictures can reach."""
+    likenesses = photos @ photos.T
+    return (likenesses.sum(1) - likenesses.diagonal()) / (len(photos) - 1)
+
+
+def recovered(drawn: Tensor, photos: Tensor, others: Tensor, ceiling: float) -> Tensor:
+    """Return how much of a subject's identity pictures show (B,): 0 is any of its class, 1 is as good as a photo.
+
+    (sim(drawn, photos) - sim(others, photos)) / (sim(photos, photos) - sim(others, photos)), sim the mean cosine.
+
+    Args:
+        drawn: pictures (B, D) that should show the subject.
+        photos: of the subject, (P, D).
+        others: pictures (M, D) of others of its class.
+        ceiling: mean cosine of photos of one subject, for where there is only one.
+    """
+    floor = likeness(others, photos).mean()
+    top = among(photos).mean() if len(photos) > 1 else torch.tensor(ceiling)
+    return (likeness(drawn, photos) - floor) / (top - floor).clamp(min=0.05)
+
+
+def agreement(pictures: Tensor, texts: Tensor) -> Tensor:
+    """Return the cosine (B,) of each picture (B, D) with its own text (B, D): CLIP-T (2208.12242, section 4.2)."""
+    return (pictures * texts).sum(1)
+
+
+def drift(before: Tensor, after: Tensor) -> Tensor:
+    """Return (1 - cos) / 2, (B,) from 0 to 1, of what a base draws (B, D) and what it draws once adapted (B, D).
+
+    Both of the same prompts, which have nothing to do with the subject, and the same seeds.
+    """
+    return (1 - (before * after).sum(1)) / 2
+
+
+def diversity(distances: Tensor) -> Tensor:
+    """Return how far each picture (B,) of one prompt is from the others, given all their distances (B, B), B > 1.
+
+    Of LPIPS distances, the mean is the DIV of 2208.12242, section 4.4.
+    """
+    return (distances.sum(1) - distances.diagonal()) / (len(distances) - 1)
+
+
+# Copies
+
+
+def memorisation(drawn: Sequence[Image.Image], photos: Sequence[Image.Image]) -> NDArray[np.float64]:
+    """Return how like each picture's layout is to that of the nearest photo, (B,) from -1 to 1: near 1 is a copy.
+
+    The correlation of their colours at 16x16.
+    """
+    return background_memorisation(drawn, photos, [None] * len(drawn), [None] * len(photos))
+
+
+def background_memorisation(
+    drawn: Sequence[Image.Image],
+    photos: Sequence[Image.Image],
+    subjects: Sequence[Mask | None],
+    photographed: Sequence[Mask | None],
+) -> NDArray[np.float64]:
+    """Return the same of what lies around the subject, which a prompt should have changed.
+
+    Cells that the subject touches in either picture are left out; a mask may be unknown.
+
+    Args:
+        drawn: pictures.
+        photos: at least one.
+        subjects: where each picture's subject is.
+        photographed: where each photo's is.
+
+    Returns:
+        (B,), not a number where no photo has enough background.
+    """
+    cells, known = _layout(photos), np.stack([_touched(mask) for mask in photographed])
+    nearest = []
+    for picture, mask in zip(_layout(drawn), subjects, strict=True):
+        kept = ~(known | _touched(mask))  # (P, 256)
+        likenesses = _correlation(picture[None], cells, kept)
+        nearest.append(max(likenesses[kept.sum(1) >= LEAST_BACKGROUND], default=math.nan))
+    return np.array(nearest)
+
+
+def _layout(pictures: Sequence[Image.Image]) -> NDArray[np.float64]:
+    """Return the colours (B, 256, 3) of pictures' cells."""
+    small = [p.convert("RGB").resize((CELLS, CELLS), Image.Resampling.BOX) for p in pictures]
+    return np.stack([np.asarray(one, np.float64).reshape(-1, 3) for one in small])
+
+
+def _touched(mask: Mask | None) -> Mask:
+    """Return the cells (256,) that a subject touches."""
+    if mask is None:
+        return np.zeros(CELLS**2, bool)
+    shares = Image.fromarray(mask.astype(np.float32)).resize((CELLS, CELLS), Image.Resampling.BOX)
+    return np.asarray(shares).ravel() > 0
+
+
+def _correlation(one: NDArray[np.float64], others: NDArray[np.float64], kept: Mask) -> NDArray[np.float64]:
+    """Return the correlation (P,) of cells (1, 256, 3) with others (P, 256, 3), over those that are kept (P, 256)."""
+    number = np.maximum(kept.sum(1), 1)[:, None, None] * 3
+
+    def centred(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+        shown = np.where(kept[..., None], cells, 0.0)
+        middle = shown.sum((1, 2), keepdims=True) / number
+        return np.where(kept[..., None], shown - middle, 0.0)
+
+    a, b = centred(one), centred(others)
+    lengths = np.linalg.norm(a, axis=(1, 2)) * np.linalg.norm(b, axis=(1, 2))
+    correlation: NDArray[np.float64] = (a * b).sum((1, 2)) / (lengths + 1e-6)
+    return correlation
+
+
+# What it comes to
+
+
+def trade_off_of_photos(dino: float, clip_t: float, drift: float) -> float:
+    """Return what pictures of a real base are worth: likeness and prompt, less what the base has lost.
+
+    A tenth of DINO and a twentieth of CLIP-T are about as visible (2208.12242, section 4.3).
+    """
+    return dino + 2 * clip_t - drift
+
+
+def trade_off_of_judge(identity: float, prompt: float, leak: float) -> float:
+    """Return what pictures of a base with a judge are worth: of the subject, and as asked.
+
+    Args:
+        identity: recovered, 0 to 1.
+        prompt: share of right answers, 0 to 1.
+        leak: identity recovered in pictures of the bare class; more than a tenth costs what it is.
+    """
+    return math.sqrt(max(identity, 0) * prompt) - max(leak - 0.1, 0)
+
+
+def interval(groups: Sequence[Sequence[float]], *, level: float = 0.95) -> tuple[float, float]:
+    """Return where the mean of the groups' means lies, by the bootstrap: groups are drawn anew, then values in each.
+
+    Args:
+        groups: of values that belong together, such as a subject's prompts; each has at least one. A single group is
+            not drawn anew itself.
+        level: share of the draws that the interval holds.
+
+    Returns:
+        Low and high end; the same for the same values, and equal where there is only one.
+    """
+    rng = np.random.default_rng(0)
+    sizes = np.array([len(group) for group in groups])
+    table = np.zeros((len(groups), sizes.max()))
+    for row, group in zip(table, groups, strict=True):
+        row[: len(group)] = group
+    means = []
+    for _ in range(DRAWS):
+        chosen = rng.integers(len(groups), size=len(groups))
+        places = rng.integers(sizes[chosen][:, None], size=(len(groups), table.shape[1]))
+        counted = np.arange(table.shape[1]) < sizes[chosen][:, None]
+        means.append((table[chosen[:, None], places] * counted).sum(1) / sizes[chosen])
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.mean(means, 1), (tail, 1 - tail))
+    return float(low), float(high)
