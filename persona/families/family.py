@@ -277,7 +277,7 @@ class Family:
         """
         size = size or (self.resolution, self.resolution)
         batch = batch or self.batch_of(size)
-        scheduler, self.pipe.scheduler = self.pipe.scheduler, self._sampler(ancestral=ancestral)
+        scheduler, self.pipe.scheduler = self.pipe.scheduler, self.sampler(ancestral=ancestral)
         drawn: list[Image] = []
         try:
             for first in range(0, len(prompts), batch):
@@ -297,7 +297,7 @@ class Family:
             self.pipe.scheduler = scheduler
         return drawn
 
-    def _sampler(self, *, ancestral: bool) -> Any:
+    def sampler(self, *, ancestral: bool = False) -> Any:
         """Return a scheduler without a past: the base's own, or the ancestral one on the same schedule."""
         own = self.pipe.scheduler
         if ancestral and self.process is not Flow:
