@@ -104,13 +104,13 @@ def _one(rng: Generator, options: tuple[str, ...]) -> str:
     return options[rng.integers(len(options))]
 
 
-def noun_phrase(entity: Entity, rng: Generator, identifier: str | None = None) -> str:
+def noun_phrase(entity: Entity, rng: Generator, identifier: str | None = None, *, looks: bool = True) -> str:
     """Return what an entity is called, without an article: "spotted red sks dog with blue ears"."""
     subject = entity.subject
     main, second, accent = subject.colour_names
     words: list[str] = []
     after = ""
-    seen = entity.property not in ("golden", "transparent", "wet")
+    seen = looks and entity.property not in ("golden", "transparent", "wet")
     if entity.property:
         words.append(entity.property)
     colour = seen and rng.random() < 0.6
@@ -130,7 +130,7 @@ def noun_phrase(entity: Entity, rng: Generator, identifier: str | None = None) -
     return " ".join(words) + after
 
 
-def _entity(entity: Entity, rng: Generator, identifier: str | None) -> str:
+def _entity(entity: Entity, rng: Generator, identifier: str | None, *, looks: bool) -> str:
     subject = entity.subject
     if subject.cross:
         pair = [subject.class_noun, subject.cross]
@@ -139,7 +139,7 @@ def _entity(entity: Entity, rng: Generator, identifier: str | None) -> str:
         phrase = f"cross of {_article(mark + pair[0])} and {_article(pair[1])}"
         phrase = _article(f"{entity.property} {phrase}" if entity.property else phrase)
     else:
-        phrase = _article(noun_phrase(entity, rng, identifier))
+        phrase = _article(noun_phrase(entity, rng, identifier, looks=looks))
     pose = entity.pose
     said = 0.85 if pose != "standing" else 0.12 if subject.class_noun in LIVE else 0.0
     if said and rng.random() < said:
@@ -154,17 +154,20 @@ def _article(phrase: str) -> str:
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
-def caption(scene: Scene, rng: Generator, identifiers: tuple[str | None, ...] = (None, None)) -> str:
+def caption(
+    scene: Scene, rng: Generator, identifiers: tuple[str | None, ...] = (None, None), *, looks: bool = True
+) -> str:
     """Return one way to say what a scene shows.
 
     Args:
         scene: what is shown.
         rng: decides the wording.
         identifiers: words without a meaning that are put before the class nouns, one an entity.
+        looks: whether the subjects' own colours and patterns may be said, or are left to pictures of them.
     """
-    phrase = _entity(scene.entities[0], rng, identifiers[0])
+    phrase = _entity(scene.entities[0], rng, identifiers[0], looks=looks)
     if len(scene.entities) > 1:
-        phrase += f" {scene.relation} {_entity(scene.entities[1], rng, identifiers[1])}"
+        phrase += f" {scene.relation} {_entity(scene.entities[1], rng, identifiers[1], looks=looks)}"
     context = _one(rng, CONTEXT_PHRASES[scene.context]) if rng.random() < 0.87 else ""
     view = _one(rng, VIEW_PHRASES[scene.view]) if rng.random() < _MENTIONED[scene.view] else ""
     if context and rng.random() < 0.12:
