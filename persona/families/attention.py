@@ -1,11 +1,13 @@
 """Which attention kernel is fast on this device, chosen for each layer by its size."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 
 SMALL = 32 * 1024
 """Queries times keys up to which the plain kernel is faster in a bf16 training step on a CPU.
@@ -27,6 +29,14 @@ class _SizedAttention(AttnProcessor2_0):  # type: ignore[misc]  # diffusers is u
             with sdpa_kernel(SDPBackend.MATH):
                 return super().__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
         return super().__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return what queries (B, heads, tokens, width) find among keys and values, by the kernel that is fast for them."""
+    slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled()
+    plain = slow and query.shape[2] * key.shape[2] <= SMALL
+    with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+        return scaled_dot_product_attention(query, key, value)
 
 
 def choose_kernels(denoiser: nn.Module) -> None:

@@ -1,0 +1,40 @@
+"""New input channels of a U-Net, which begin as if they were not there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Channels(nn.Module):
+    """A convolution of the new channels alone, added to what the network's first one makes of the latents.
+
+    That is the first convolution made wider, written as a sum; zero at the start, it changes nothing.
+    """
+
+    def __init__(self, first: nn.Conv2d, channels: int) -> None:
+        """Join the new channels to a network's first convolution, on its device."""
+        super().__init__()
+        wide = first.weight.new_zeros(first.out_channels, channels, *first.kernel_size, dtype=torch.float32)
+        self.weight = nn.Parameter(wide)
+        self._given: Tensor | None = None
+        self._handle = first.register_forward_hook(self._add)
+
+    @contextmanager
+    def given(self, values: Tensor) -> Iterator[None]:
+        """Let the next forward passes see values (rows, channels, h, w); without them there is nothing to add."""
+        self._given = values
+        try:
+            yield
+        finally:
+            self._given = None
+
+    def remove(self) -> None:
+        """Leave the first convolution as it was."""
+        self._handle.remove()
+
+    def _add(self, first: nn.Conv2d, _: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        if self._given is None:
+            return out
+        return out + nn.functional.conv2d(self._given, self.weight, stride=first.stride, padding=first.padding)

@@ -1,0 +1,64 @@
+"""What a method changes in a network: a difference to some of its weights, learnt and kept apart from them."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
+
+from persona.errors import BadOption
+
+
+class _Plus(nn.Module):
+    """A frozen weight, and what is added to it, in float32."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.difference = nn.Parameter(torch.zeros_like(weight, dtype=torch.float32))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.difference
+
+
+class Difference:
+    """Adds to the weights of some modules of a network; nothing at the start.
+
+    Attributes:
+        parameters: what is added, by the name of the weight in the network.
+    """
+
+    def __init__(self, network: nn.Module, targets: Sequence[str]) -> None:
+        """Join differences to all weights of the modules whose names end in one of the targets.
+
+        Raises:
+            BadOption: the network has no such module.
+        """
+        self._network = network
+        names = {
+            f"{path}.{name}"
+            for path, module in network.named_modules()
+            for name, _ in module.named_parameters()
+            if any(f".{path}".endswith(f".{target}") for target in targets)
+        }
+        if not names:
+            raise BadOption(f"The base has no module named {', '.join(targets)}. Leave --target out.")
+        self.parameters: dict[str, nn.Parameter] = {}
+        for name in sorted(names):
+            owner, leaf = self._place(name)
+            plus = _Plus(getattr(owner, leaf))
+            register_parametrization(owner, leaf, plus, unsafe=True)  # a bf16 weight becomes a float32 sum
+            self.parameters[name] = plus.difference
+
+    def fits(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Tell whether tensors are a difference to the same weights."""
+        mine = {name: parameter.shape for name, parameter in self.parameters.items()}
+        return mine == {name: tensor.shape for name, tensor in tensors.items()}
+
+    def remove(self) -> None:
+        """Leave the network's weights as they were, to the bit."""
+        for name in self.parameters:
+            remove_parametrizations(*self._place(name), leave_parametrized=False)
+
+    def _place(self, name: str) -> tuple[nn.Module, str]:
+        path, _, leaf = name.rpartition(".")
+        return self._network.get_submodule(path), leaf

@@ -1,0 +1,62 @@
+"""Drawing with references: the base's own sampler, led by the references and by the prompt apart."""
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from persona.families import Family
+
+Say = Callable[[Tensor, Tensor], Tensor]
+"""Returns the guided prediction for noisy latents (B, C, h, w) at times (B,)."""
+
+
+def guide(nothing: Tensor, shown: Tensor, asked: Tensor, *, image: float, text: float, balanced: bool) -> Tensor:
+    """Lead a prediction towards the references and towards the prompt, each with its own strength.
+
+    ``e(0, 0) + image (e(0, refs) - e(0, 0)) + text (e(prompt, refs) - e(0, refs))`` (Brooks et al., 2211.09800, eq. 3,
+    its order turned). Balanced, the longer of the two differences is first cut to the length of the shorter, so that
+    neither drowns the other (SynCD; Kumari et al., 2502.01720).
+
+    Args:
+        nothing: what the denoiser says without references and prompt, (B, C, h, w).
+        shown: with references.
+        asked: with both.
+        image: 1 leads no further than the references themselves do.
+        text: likewise, of the prompt.
+        balanced: whether the lengths are balanced.
+    """
+    seen, read = shown - nothing, asked - shown
+    if balanced:
+        lengths = [difference.flatten(1).norm(dim=1) for difference in (seen, read)]
+        least = torch.minimum(*lengths)
+        tiny = torch.finfo(least.dtype).tiny
+        seen, read = (
+            difference * (least / length.clamp_min(tiny)).view(-1, 1, 1, 1)
+            for difference, length in zip((seen, read), lengths, strict=True)
+        )
+    return shown + (image - 1) * seen + text * read
+
+
+def denoise(base: Family, noise: Tensor, generators: Sequence[Generator], steps: int, say: Say) -> Tensor:
+    """Run the base's sampler from noise to latents.
+
+    Args:
+        base: whose sampler it is.
+        noise: standard normal, (B, C, h, w), float32.
+        generators: one a row, for samplers that add noise on the way.
+        steps: of the sampler.
+        say: tells at each of them where to go.
+
+    Returns:
+        Latents (B, C, h, w), float32, on the base's device.
+    """
+    sampler = base.sampler()
+    sampler.set_timesteps(steps, device=base.device)
+    own = {"generator": list(generators)} if "generator" in inspect.signature(sampler.step).parameters else {}
+    latents = noise.to(base.device) * sampler.init_noise_sigma
+    for time in sampler.timesteps:
+        said = say(sampler.scale_model_input(latents, time), time.expand(len(latents)))
+        latents = sampler.step(said, time, latents, **own).prev_sample
+    return latents

@@ -1,0 +1,305 @@
+"""JeDi (Zeng et al., 2407.06187): pictures of a subject out of other pictures of it, without training on any.
+
+The network learns the joint distribution of sets of pictures that share a subject; drawing completes such a set. All
+pictures of a set attend to each other in every self-attention layer, each is told its own prompt. What is known of a
+set, the references, is fed clean at time 0, with a copy and a mask in input channels of its own.
+
+No code or weights of the paper were released, and it leaves open how references are fed. Clean ones do not depend on
+the picture that is being drawn: their keys and values are computed once, so that a step costs as much as without them
+but for a wider attention.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from PIL.Image import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Generator, Tensor, nn
+from torch.nn.utils import parametrize
+
+from persona.errors import BadBase
+from persona.families import Conditioning, Family
+from persona.methods.channels import Channels
+from persona.methods.coupling import Coupling, Memory, masked
+from persona.methods.difference import Difference
+from persona.methods.guidance import Say, denoise, guide
+
+TARGETS = ("attn1",)
+"""Modules that differ from the base's: the self-attention, which is what couples."""
+IMAGE_GUIDANCE = 1.5
+FOLDER, WEIGHTS = "jedi", "jedi.safetensors"
+"""Where a base's folder holds the weights, and their file."""
+
+_MAKE = "jedi"  # key of the metadata that says how the weights were made
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Sets of pictures to learn from, and what is drawn for them.
+
+    Attributes:
+        latents: clean, (sets, pictures, C, h, w), float32.
+        noise: of the same shape.
+        times: (sets, pictures), as the denoiser expects them; those of references only count if they are re-noised.
+        prompts: one a picture, set after set.
+        known: how many pictures of each set are references; they come first.
+        together: whether the others attend to each other too, or only to the references.
+    """
+
+    latents: Tensor
+    noise: Tensor
+    times: Tensor
+    prompts: Sequence[str]
+    known: int
+    together: bool
+
+
+@dataclass(frozen=True)
+class References:
+    """What is known of a subject.
+
+    Attributes:
+        latents: clean, (references, C, h, w), float32.
+        prompts: what each shows.
+        masks: (references, h, w), not zero where the subject is; ``None`` to see all of the pictures.
+    """
+
+    latents: Tensor
+    prompts: Sequence[str]
+    masks: Tensor | None = None
+
+
+class JeDi:
+    """A U-Net base whose pictures see each other.
+
+    Attributes:
+        base: predicts as it did before wherever pictures are alone and nothing was learnt yet.
+        renoised: whether references are noised to the time of the pictures that see them, instead of fed clean.
+    """
+
+    def __init__(self, base: Family, targets: Sequence[str] = TARGETS, *, renoised: bool = False) -> None:
+        """Join coupled attention, new input channels and a difference to the weights of a base.
+
+        Args:
+            base: stays so until :meth:`remove`.
+            targets: modules whose weights may differ from the base's, by the end of their names.
+            renoised: see the class.
+
+        Raises:
+            BadBase: it is no U-Net.
+            BadOption: it has no module of these names.
+        """
+        first = getattr(base.denoiser, "conv_in", None)
+        if not isinstance(first, nn.Conv2d):
+            raise BadBase(f"{base.name} is no U-Net, and JeDi couples those alone. Take clay, sd15 or sdxl.")
+        self.base, self.targets, self.renoised = base, tuple(targets), renoised
+        self.difference = Difference(base.denoiser, targets)
+        self.channels = Channels(first, first.in_channels + 1)
+        self.coupling = Coupling(base.denoiser)
+
+    def remove(self) -> None:
+        """Leave the base as it was."""
+        self.coupling.remove()
+        self.channels.remove()
+        self.difference.remove()
+
+    # Weights
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What learns: the parameters of these that ask for a gradient."""
+        return {"denoiser": self.base.denoiser, "channels": self.channels}
+
+    def save(self) -> bytes:
+        """Return the difference to the base as the bytes of a safetensors file, in float16."""
+        tensors = {f"denoiser.{name}": parameter for name, parameter in self.difference.parameters.items()}
+        tensors["channels"] = self.channels.weight
+        made = {"base_hash": self.base.hash, "targets": self.targets, "renoised": self.renoised}
+        halves = {name: tensor.detach().half().cpu().contiguous() for name, tensor in tensors.items()}
+        return to_bytes(halves, {_MAKE: json.dumps(made)})
+
+    @classmethod
+    def load(cls, base: Family, folder: Path | None = None) -> Self:
+        """Join what was learnt to the base that it was learnt on.
+
+        Args:
+            base: see the class.
+            folder: with the weights; beside the base's own when left out.
+
+        Raises:
+            BadBase: there are none, or they are damaged or another base's. The base stays as it was.
+        """
+        path = (folder or base.folder / FOLDER) / WEIGHTS
+        made, tensors = _read(path, base.name)
+        if made["base_hash"] != base.hash:
+            raise BadBase(f"{path} was made for another base than {base.name}. {_other(base.name)}")
+        jedi = cls(base, made["targets"], renoised=made["renoised"])
+        channels = tensors.pop("channels")
+        weights = {name.removeprefix("denoiser."): tensor for name, tensor in tensors.items()}
+        if channels.shape != jedi.channels.weight.shape or not jedi.difference.fits(weights):
+            jedi.remove()
+            raise BadBase(f"{path} does not fit {base.name}. {_other(base.name)}")
+        with torch.no_grad():
+            jedi.channels.weight.copy_(channels)
+            for name, parameter in jedi.difference.parameters.items():
+                parameter.copy_(weights[name])
+        return jedi
+
+    # Learning
+
+    def loss(self, sets: Sets) -> Tensor:
+        """Return the mean squared error of each missing picture, (sets, pictures - known), with a gradient."""
+        known, base = sets.known, self.base
+        latents, noise, times = (part.to(base.device) for part in (sets.latents, sets.noise, sets.times))
+        rows = torch.arange(times.numel(), device=base.device).view(times.shape)
+        conditioning = base.conditioning(sets.prompts)
+
+        def told(chosen: Tensor) -> Conditioning:
+            return {key: value[chosen.flatten()] for key, value in conditioning.items()}
+
+        memory: Memory = {}
+        if known:
+            memory = self._refer(
+                *(part[:, :known].flatten(0, 1) for part in (latents, noise, times)), told(rows[:, :known]), size=known
+            )
+        x, eps, when = (part[:, known:].flatten(0, 1) for part in (latents, noise, times))
+        noisy, target = base.noise.corrupt(x, eps, when)
+        with self.coupling.recalling(memory, size=times.shape[1] - known if sets.together else 1):
+            said = base.predict(noisy, when, told(rows[:, known:]))
+        return (said - target).square().flatten(1).mean(1).view(len(times), -1)
+
+    def _refer(self, x: Tensor, noise: Tensor, times: Tensor, conditioning: Conditioning, *, size: int) -> Memory:
+        """Return what there is to see of references (rows, C, h, w), ``size`` of a set one after the other."""
+        if self.renoised:
+            noisy, _ = self.base.noise.corrupt(x, noise, times)
+        else:
+            noisy, times = x, torch.zeros_like(times)
+        known = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+        with self.coupling.keeping(size) as memory, self.channels.given(known):
+            self.base.predict(noisy, times, conditioning)
+        return memory
+
+    # Drawing
+
+    @staticmethod
+    def batch_of(size: tuple[int, int]) -> int:
+        """Return how many pictures of that width and height, in pixels, are drawn at a time."""
+        return max(1, Family.batch_of(size) // 2)
+
+    @torch.no_grad()
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        references: References | None = None,
+        together: bool = False,
+        steps: int | None = None,
+        guidance: float | None = None,
+        image_guidance: float = IMAGE_GUIDANCE,
+        balanced: bool = False,
+        negative: str = "",
+        size: tuple[int, int] | None = None,
+        batch: int | None = None,
+    ) -> list[Image]:
+        """Draw one picture for each pair of prompt and seed.
+
+        Args:
+            prompts: as the text encoder shall read them.
+            seeds: one a prompt; unless drawn together, prompt, seed and references alone make the picture.
+            references: of the subject; without any, it is one that the network makes up.
+            together: whether all of these pictures show one subject, whatever their prompts.
+            steps: of the sampler; the recipe's when left out.
+            guidance: towards the prompt; the recipe's when left out.
+            image_guidance: towards the references; 1 is none, and takes a third less time.
+            balanced: see :func:`persona.methods.guidance.guide`.
+            negative: what guidance leads away from.
+            size: width and height in pixels; the base's own resolution when left out.
+            batch: pictures at a time; by their size when left out.
+
+        Raises:
+            BadBase: a picture is not finite.
+        """
+        base = self.base
+        size = size or (base.resolution, base.resolution)
+        batch = len(prompts) if together else batch or self.batch_of(size)
+        lead = {
+            "text": base.recipe.guidance if guidance is None else guidance,
+            "image": image_guidance if references else 1.0,
+            "balanced": balanced,
+        }
+        drawn: list[Image] = []
+        with parametrize.cached():  # what the weights add up to is worked out once
+            for first in range(0, len(prompts), batch):
+                wanted = base.conditioning(prompts[first : first + batch])
+                told = [base.unwanted(negative, wanted), wanted]
+                generators = [Generator().manual_seed(seed) for seed in seeds[first : first + batch]]
+                latents = denoise(
+                    base,
+                    base.initial_noise(generators, size),
+                    generators,
+                    steps or base.recipe.sample_steps,
+                    self._guided(told, references, lead, together=together),
+                )
+                drawn += base.decode_latents(latents)
+        return drawn
+
+    def _guided(
+        self, told: list[Conditioning], references: References | None, lead: dict[str, Any], *, together: bool
+    ) -> Say:
+        """Return what says, for noisy latents and times, where to go: in one pass of two or three rows a picture."""
+        apart = lead["image"] != 1
+        branches = [told[0], *told] if apart else told
+        conditioning = {key: torch.cat([branch[key] for branch in branches]) for key in told[0]}
+        recall = self._recall(references)
+
+        def say(noisy: Tensor, times: Tensor) -> Tensor:
+            size = len(noisy) if together else 1
+            memory = recall(times[:1])
+            with self.coupling.recalling(memory, size=size, blind=len(noisy) // size if apart else 0):
+                rows = noisy.repeat(len(branches), 1, 1, 1), times.repeat(len(branches))
+                said = self.base.predict(*rows, conditioning).chunk(len(branches))
+            return guide(said[0], said[-2], said[-1], **lead)
+
+        return say
+
+    def _recall(self, references: References | None) -> Callable[[Tensor], Memory]:
+        """Return what gives the memory of references at a time, (1,): always the same unless they are re-noised."""
+        if references is None:
+            return lambda time: {}
+        latents = references.latents.to(self.base.device)
+        noise = torch.randn(latents.shape, generator=Generator().manual_seed(0)).to(self.base.device)
+        conditioning = self.base.conditioning(references.prompts)
+
+        def refer(time: Tensor) -> Memory:
+            times = time.long().expand(len(latents))
+            memory = self._refer(latents, noise, times, conditioning, size=len(latents))
+            return memory if references.masks is None else masked(memory, references.masks.to(self.base.device))
+
+        if self.renoised:
+            return refer
+        memory = refer(torch.zeros(1, device=self.base.device))
+        return lambda time: memory
+
+
+def _read(path: Path, base: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise BadBase(f"{base} has no JeDi weights. {_other(base)}")
+    try:
+        with safe_open(path, "pt") as file:
+            made: dict[str, Any] = json.loads((file.metadata() or {})[_MAKE])
+            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118  # it is no mapping
+        if not ({"base_hash", "targets", "renoised"} <= set(made) and "channels" in tensors):
+            raise KeyError
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BadBase(f"{path} cannot be read: it is damaged, or not written by persona. {_other(base)}") from error
+    return made, tensors
+
+
+def _other(base: str) -> str:
+    return f"Name a folder that has some with --jedi, or train some: persona pretrain jedi --base {base} --data SHARDS"
