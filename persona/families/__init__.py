@@ -1,6 +1,5 @@
 """Base models: one small file a family, found by the pipeline class that a base's own folder names."""
 
-import json
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -9,85 +8,112 @@ from typing import Any
 import torch
 
 from persona.errors import BadBase
+from persona.events import Listener, silent
 from persona.families.conditioning import Conditioning
 from persona.families.family import Family
+from persona.families.outline import hollow
+from persona.families.place import find, first_line, flaw, format_of, index_of, stored
 from persona.families.recipe import Recipe
 
-__all__ = ["Conditioning", "Family", "Recipe", "load"]
+__all__ = ["Conditioning", "Family", "Recipe", "load", "outline"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
 
-def load(base: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device | None = None) -> Family:
+def load(
+    base: str,
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    device: str | torch.device | None = None,
+    listener: Listener = silent,
+) -> Family:
     """Load a base model, frozen.
 
     Args:
-        base: ``clay`` (built in), a short name such as ``sd15``, a hub id, or a folder with a diffusers pipeline.
-        dtype: number format of the weights, float32 or bfloat16.
+        base: ``clay`` (built in), a short name such as ``sd15``, a hub id, a folder with a diffusers pipeline, or a
+            single ``.safetensors`` file with all the parts of one.
+        dtype: number format of the weights, float32 or bfloat16; ``None`` for whatever each part is kept in, which is
+            good for everything but predicting.
         device: where to put it; the best there is when left out.
+        listener: told what is fetched before that begins.
 
     Raises:
         BadBase: it cannot be found or reached, is damaged, or is of a family that is not supported.
     """
-    from diffusers import DiffusionPipeline
-
     _silence()
-    folder = _locate(base)
-    family = _family_of(folder)
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    left_out: dict[str, Any] = {
-        name: None for name, part in index.items() if name in family.left_out or part == [None, None]
-    }
-    if "requires_safety_checker" in index:
-        left_out["requires_safety_checker"] = False
+    place = find(base, listener)
+    family = _family_of(place.folder)
+    problem = "" if place.file else flaw(place.folder)
+    if problem:
+        raise BadBase(f"The base {base} is damaged: {problem}. Fetch it again.")
     try:
-        pipe = DiffusionPipeline.from_pretrained(
-            folder,
-            dtype=family.formats(folder, dtype),
-            use_safetensors=True,
-            local_files_only=True,
-            **left_out,
-        )
+        pipe = _from_file(place.file, place.folder, family, dtype) if place.file else _read(place.folder, family, dtype)
     except Exception as error:  # diffusers raises whatever its parts do; all of it means the same here
-        raise BadBase(f"The base {base} is damaged: {_first_line(error)} Fetch it again.") from error
-    return family(pipe.to(device or _best_device()), name=base, folder=folder)
+        if "appear to be missing" in str(error):
+            hint = "Give a file that has them all, or the pipeline's folder."
+            raise BadBase(f"{place.file} lacks parts of a {family.pipeline}. {hint}") from error
+        raise BadBase(f"The base {base} is damaged: {first_line(error)} Fetch it again.") from error
+    return family(pipe.to(device or _best_device()), name=base, folder=place.folder, file=place.file)
 
 
-def _locate(base: str) -> Path:
-    """Return the folder of a base, downloading it if it is on the hub and not here yet."""
-    if base == "clay":
-        from persona.clay import weights_folder
+def outline(base: str, listener: Listener = silent) -> Family:
+    """Return a base without its weights, in a second and next to no memory: it has names and shapes, all else is zero.
 
-        return Path(weights_folder())
-    if Path(base).is_dir():
-        return Path(base)
-    aliases = {short: repo for family in Family.known.values() for short, repo in family.aliases.items()}
-    repo = aliases.get(base, base)
-    if repo.count("/") != 1 or repo.startswith((".", "/")):
-        raise BadBase(
-            f"There is no base {base}: give clay, a folder, a hub id, or one of {', '.join(sorted(aliases))}."
-        )
-    from diffusers import DiffusionPipeline
-
-    try:
-        return Path(DiffusionPipeline.download(repo, use_safetensors=True))
-    except Exception as error:  # the network, the hub and gated models each raise their own
-        raise BadBase(
-            f"The base {base} cannot be fetched: {_first_line(error)}\n"
-            f"Without a network, put the pipeline's folder here and give its path; a gated one needs `hf auth login`."
-        ) from error
+    Raises:
+        BadBase: as :func:`load`.
+    """
+    _silence()
+    place = find(base, listener)
+    family = _family_of(place.folder)
+    return family(hollow(place.folder, family), name=base, folder=place.folder, file=place.file)
 
 
 def _family_of(folder: Path) -> type[Family]:
     """Return the family that a pipeline's own index names."""
-    try:
-        name = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadBase(f"{folder} holds no pipeline: it has no readable model_index.json. Give its folder.") from error
+    name = index_of(folder)["_class_name"]
     if name not in Family.known:
         raise BadBase(f"{name} is not supported. Bases that are: {', '.join(sorted(Family.known))}.")
     return Family.known[name]
+
+
+def _read(folder: Path, family: type[Family], dtype: torch.dtype | None) -> Any:
+    """Return the pipeline in a folder."""
+    from diffusers import DiffusionPipeline
+
+    names = {path.parent.name for path in folder.glob("*/*.safetensors") if ".fp16" not in path.name}
+    only_half = {path.parent.name for path in folder.glob("*/*.fp16*.safetensors")} - names
+    return DiffusionPipeline.from_pretrained(
+        folder,
+        dtype=family.formats(folder, dtype) if dtype else stored(folder),
+        variant="fp16" if only_half else None,
+        use_safetensors=True,
+        local_files_only=True,
+        **_absent(folder, family),
+    )
+
+
+def _from_file(file: Path, folder: Path, family: type[Family], dtype: torch.dtype | None) -> Any:
+    """Return the pipeline in a single file, with the configs and tokenizers in a folder."""
+    import diffusers
+
+    formats = family.formats(folder, dtype) if dtype else {"default": format_of(file)}
+    how = {"config": str(folder), "local_files_only": True}
+    given = _absent(folder, family)
+    if exact := formats.get("vae"):
+        kind = getattr(diffusers, index_of(folder)["vae"][1])
+        given["vae"] = kind.from_single_file(str(file), subfolder="vae", torch_dtype=exact, **how)
+    kind = getattr(diffusers, family.pipeline)
+    return kind.from_single_file(str(file), torch_dtype=formats["default"], **how, **given)
+
+
+def _absent(folder: Path, family: type[Family]) -> dict[str, Any]:
+    """Return what a pipeline is given in the place of the parts that it has not, or that nobody needs."""
+    index = index_of(folder)
+    absent: dict[str, Any] = {
+        name: None for name, part in index.items() if name in family.left_out or part == [None, None]
+    }
+    return absent | ({"requires_safety_checker": False} if "requires_safety_checker" in index else {})
 
 
 def _silence() -> None:
@@ -97,10 +123,6 @@ def _silence() -> None:
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."
 
 
 def _best_device() -> str:

@@ -1,5 +1,8 @@
 """What a family of base models must answer; everything else is written once, against this."""
 
+import inspect
+import math
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,13 +16,15 @@ from torch import Generator, Tensor, nn
 from persona.errors import BadBase
 from persona.families.attention import choose_kernels
 from persona.families.conditioning import Conditioning, Reader
-from persona.families.fingerprint import fingerprint
-from persona.families.recipe import Recipe
-from persona.families.vocabulary import read_words, unknown
+from persona.families.fingerprint import KEPT, fingerprint
+from persona.families.known import Known
+from persona.families.names import Named
+from persona.families.recipe import RECIPE, Recipe
+from persona.families.vocabulary import WORDS, read_words, unknown
 from persona.noise import Flow, Process
 
 
-class Family:
+class Family(Named):
     """A frozen base model, and how its family encodes, corrupts, predicts and draws.
 
     A subclass names its ``pipeline`` and is thereby known; it overrides what is special about it.
@@ -30,14 +35,16 @@ class Family:
         dtype: number format of the frozen weights and, where it is bf16, of the forward passes.
         noise: the noise process that the base was trained with.
         recipe: the settings that the family, or the base's own ``recipe.json``, recommends.
+        folder: where its configs are.
+        file: the single file that its weights are in; ``None`` where they are in the folder.
     """
 
     known: ClassVar[dict[str, type["Family"]]] = {}
 
     pipeline: ClassVar[str]
     """Class name in ``model_index.json``."""
-    aliases: ClassVar[dict[str, str]] = {}
-    """Short names of well-known bases, and their hub ids."""
+    aliases: ClassVar[dict[str, Known]] = {}
+    """Short names of well-known bases, and what they stand for."""
     denoiser_name: ClassVar[str] = "transformer"
     process: ClassVar[type[Process]] = Flow
     targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
@@ -54,16 +61,16 @@ class Family:
         """File the family under the pipeline that it names."""
         cls.known[cls.pipeline] = cls
 
-    def __init__(self, pipe: Any, *, name: str, folder: Path) -> None:
-        """Freeze a pipeline that was loaded from ``folder``.
+    def __init__(self, pipe: Any, *, name: str, folder: Path, file: Path | None = None) -> None:
+        """Freeze a pipeline that was loaded from a folder, or with its configs from a single file.
 
         Raises:
             BadBase: its network predicts something that no training target is known for.
         """
-        self.pipe, self.name, self.folder = pipe, name, folder
+        self.pipe, self.name, self.folder, self.file = pipe, name, folder, file
         self.dtype: torch.dtype = self.denoiser.dtype
         self.device: torch.device = self.denoiser.device
-        self.recipe = self.recommended.adjusted(folder / "recipe.json")
+        self.recipe = self.recommend().adjusted(folder / RECIPE)
         try:
             self.noise: Process = self.process.of(pipe.scheduler)
         except ValueError as error:
@@ -80,6 +87,10 @@ class Family:
     def formats(cls, folder: Path, dtype: torch.dtype) -> dict[str, torch.dtype]:
         """Return the number format of each component's weights in a folder's pipeline; ``default`` is of all others."""
         return {"default": dtype}
+
+    def recommend(self) -> Recipe:
+        """Return the settings that suit this member of the family."""
+        return self.recommended
 
     @property
     def denoiser(self) -> Any:
@@ -99,7 +110,16 @@ class Family:
     @cached_property
     def hash(self) -> str:
         """Sha256 (hex) over the configs and weights: equal for equal bases, wherever they are and whatever called."""
-        return fingerprint(self.folder, self._components)
+        if self.file:
+            return fingerprint({"weights": self.file})
+        paths = [path for name in self._components for path in (self.folder / name).glob("*") if path.suffix in KEPT]
+        return fingerprint({path.relative_to(self.folder).as_posix(): path for path in paths})
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many tokens the pipeline takes from each tokenizer, be it fewer than that could read."""
+        asked = inspect.signature(self.pipe.encode_prompt).parameters.get("max_sequence_length")
+        return [min(one.model_max_length, asked.default if asked else math.inf) for one in self.tokenizers]
 
     @property
     def resolution(self) -> int:
@@ -121,6 +141,17 @@ class Family:
     def unknown_words(self, prompt: str) -> list[str]:
         """Return the words of a prompt that the base never saw, each once; none where it does not list what it saw."""
         return unknown(prompt, self._words) if self._words else []
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that is the same base, with whatever was merged into its weights.
+
+        Raises:
+            OSError: the disk is full, or the folder may not be written to.
+        """
+        self.pipe.save_pretrained(folder, safe_serialization=True)
+        for name in (RECIPE, WORDS):
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, folder / name)
 
     # Encoding
 

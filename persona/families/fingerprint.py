@@ -3,26 +3,26 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 KEPT = (".json", ".safetensors", ".txt", ".model")
 """What makes a pipeline draw as it does: configs, weights, vocabularies."""
 
 
-def fingerprint(folder: Path, components: Iterable[str]) -> str:
-    """Return the sha256 (hex) over the configs and the weights of these components (subfolders) of a pipeline.
+def fingerprint(files: Mapping[str, Path]) -> str:
+    """Return the sha256 (hex) over files by their names.
 
     A file's own hash is remembered by its path, size and time of change, so that gigabytes are read only once.
     """
     whole = hashlib.sha256()
     remembered = _remembered()
     known: dict[str, str] = {}
-    for path in sorted(p for name in components for p in (folder / name).glob("*") if p.suffix in KEPT):
+    for name, path in sorted(files.items()):
         stat = path.stat()
         key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
         known[key] = remembered.get(key) or _hash_file(path)
-        whole.update(f"{path.relative_to(folder).as_posix()} {known[key]}\n".encode())
+        whole.update(f"{name} {known[key]}\n".encode())
     if not known.keys() <= remembered.keys():
         _remember(remembered | known)
     return whole.hexdigest()

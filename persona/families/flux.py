@@ -1,6 +1,7 @@
 """FLUX.1: a transformer over patches of 2 by 2 latents, told the prompt by T5 and, in short, by CLIP."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional
 from persona.errors import BadOption
 from persona.families.conditioning import Conditioning
 from persona.families.family import Family
+from persona.families.known import Known
 from persona.families.recipe import Recipe
 
 
@@ -18,9 +20,12 @@ class Flux(Family):
 
     pipeline = "FluxPipeline"
     aliases: ClassVar = {
-        "flux-dev": "black-forest-labs/FLUX.1-dev",
-        "flux-krea": "black-forest-labs/FLUX.1-Krea-dev",
-        "flux-schnell": "black-forest-labs/FLUX.1-schnell",
+        short: Known(f"black-forest-labs/{repo}", 33.7, licence, gated=True, single=single)
+        for short, repo, licence, single in (
+            ("flux-dev", "FLUX.1-dev", "FLUX.1 [dev] Non-Commercial", "flux-dev"),
+            ("flux-krea", "FLUX.1-Krea-dev", "FLUX.1 [dev] Non-Commercial", ""),
+            ("flux-schnell", "FLUX.1-schnell", "Apache-2.0", "flux-schnell"),
+        )
     }
     targets = (
         *Family.targets,
@@ -28,7 +33,31 @@ class Flux(Family):
         *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
     )
     embeds: ClassVar = {"encoder_hidden_states": "prompt_embeds", "pooled_projections": "pooled_prompt_embeds"}
-    recommended = Recipe(sample_steps=28, guidance=3.5, gradient_checkpointing=True)
+    original: ClassVar = {
+        "double_blocks.*.img_attn.qkv": tuple(f"transformer_blocks.*.attn.to_{one}" for one in "qkv"),
+        "double_blocks.*.img_attn.proj": ("transformer_blocks.*.attn.to_out.0",),
+        "double_blocks.*.img_mlp.0": ("transformer_blocks.*.ff.net.0.proj",),
+        "double_blocks.*.img_mlp.2": ("transformer_blocks.*.ff.net.2",),
+        "double_blocks.*.img_mod.lin": ("transformer_blocks.*.norm1.linear",),
+        "double_blocks.*.txt_attn.qkv": tuple(f"transformer_blocks.*.attn.add_{one}_proj" for one in "qkv"),
+        "double_blocks.*.txt_attn.proj": ("transformer_blocks.*.attn.to_add_out",),
+        "double_blocks.*.txt_mlp.0": ("transformer_blocks.*.ff_context.net.0.proj",),
+        "double_blocks.*.txt_mlp.2": ("transformer_blocks.*.ff_context.net.2",),
+        "double_blocks.*.txt_mod.lin": ("transformer_blocks.*.norm1_context.linear",),
+        "single_blocks.*.linear1": tuple(
+            f"single_transformer_blocks.*.{one}" for one in ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
+        ),
+        "single_blocks.*.linear2": ("single_transformer_blocks.*.proj_out",),
+        "single_blocks.*.modulation.lin": ("single_transformer_blocks.*.norm.linear",),
+    }
+    kohya: ClassVar = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te3"}
+    recommended = Recipe(sample_steps=28, ancestral_steps=28, guidance=3.5, gradient_checkpointing=True)
+
+    def recommend(self) -> Recipe:
+        """Draw in four steps where the model was distilled to that: such a one is not told its guidance."""
+        if self._guided:
+            return self.recommended
+        return replace(self.recommended, sample_steps=4, ancestral_steps=4, guidance=0.0)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Return ``encoder_hidden_states`` (prompts, tokens, width) and ``pooled_projections`` (prompts, width)."""
@@ -54,13 +83,24 @@ class Flux(Family):
         rows, columns = (torch.arange(side // 2, device=noisy.device) for side in noisy.shape[-2:])
         places = torch.cartesian_prod(torch.zeros_like(rows[:1]), rows, columns).to(noisy.dtype)
         words = conditioning["encoder_hidden_states"].shape[1]
-        guided = self.denoiser.config.guidance_embeds
         return {
             "timestep": times / self.pipe.scheduler.config.num_train_timesteps,
             "img_ids": places,
             "txt_ids": places.new_zeros(words, 3),
-            "guidance": torch.ones_like(times) if guided else None,
+            "guidance": torch.ones_like(times) if self._guided else None,
             **conditioning,
+        }
+
+    @property
+    def _guided(self) -> bool:
+        return bool(self.denoiser.config.guidance_embeds)
+
+    def labels(self) -> dict[str, str]:
+        """Tell dev from schnell, which is not told its guidance."""
+        return {
+            "modelspec.architecture": f"flux-1-{'dev' if self._guided else 'schnell'}/lora",
+            "modelspec.implementation": "flux",
+            "ss_base_model_version": "flux1",
         }
 
     def pack(self, latents: Tensor) -> Tensor:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from persona.errors import BadBase
 
+RECIPE = "recipe.json"
+"""What a base's own settings are called in its folder."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -20,6 +23,7 @@ class Recipe:
         rank: rank of the adapter; its alpha is the same.
         learning_rate: of the denoiser's adapter.
         text_learning_rate: of the text encoders' adapters.
+        pretraining_rate: highest learning rate of what methods are pretrained by, which changes the weights themselves.
         text_encoder: whether the text encoders are adapted as well.
         batch: photos in a step, and as many pictures of the class.
         snr_gamma: min-SNR weighting; 0 weighs all times alike.
@@ -41,6 +45,7 @@ class Recipe:
     rank: int = 16
     learning_rate: float = 1e-4
     text_learning_rate: float = 1e-5
+    pretraining_rate: float = 5e-5
     text_encoder: bool = False
     batch: int = 1
     snr_gamma: float = 0.0

