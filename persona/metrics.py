@@ -181,12 +181,11 @@ def interval(groups: Sequence[Sequence[float]], *, level: float = 0.95) -> tuple
     table = np.zeros((len(groups), sizes.max()))
     for row, group in zip(table, groups, strict=True):
         row[: len(group)] = group
-    means = []
-    for _ in range(DRAWS):
-        chosen = rng.integers(len(groups), size=len(groups))
-        places = rng.integers(sizes[chosen][:, None], size=(len(groups), table.shape[1]))
-        counted = np.arange(table.shape[1]) < sizes[chosen][:, None]
-        means.append((table[chosen[:, None], places] * counted).sum(1) / sizes[chosen])
+    chosen = rng.integers(len(groups), size=(DRAWS, len(groups)))
+    among_own = sizes[chosen][..., None]
+    places = rng.integers(among_own, size=(DRAWS, *table.shape))
+    counted = np.arange(table.shape[1]) < among_own
+    means = (table[chosen[..., None], places] * counted).sum(2) / sizes[chosen]
     tail = (1 - level) / 2
-    low, high = np.quantile(np.mean(means, 1), (tail, 1 - tail))
+    low, high = np.quantile(means.mean(1), (tail, 1 - tail))
     return float(low), float(high)

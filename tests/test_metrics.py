@@ -2,6 +2,7 @@
 
 import math
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from persona import metrics
 
 
 def rows(*vectors: tuple[float, ...]) -> Tensor:
-    return normalize(torch.tensor(vectors), dim=1)
+    return normalize(torch.tensor(vectors, dtype=torch.float32), dim=1)
 
 
 def noise(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
@@ -127,6 +128,7 @@ def test_groups_are_drawn_anew_too() -> None:
     assert metrics.interval([groups[0] + groups[1]])[1] < 0.7
 
 
+@hypothesis.settings(max_examples=40)
 @given(st.lists(st.lists(st.floats(-1, 1), min_size=1, max_size=9), min_size=1, max_size=9))
 def test_intervals_hold_what_they_can(groups: list[list[float]]) -> None:
     low, high = metrics.interval(groups)
