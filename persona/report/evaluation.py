@@ -171,7 +171,7 @@ def _worst(column: Column, shots: Sequence[Shot], photos: Mapping[str, Sequence[
     strips = {name: _strip(photos.get(name, ())) for name in dict.fromkeys(shot.subject for shot in chosen)}
     items = "".join(f"<li>{_shown(shot, LARGEST, [column])}{strips[shot.subject]}</li>" for shot in chosen)
     heading = f"{'Highest' if column.better < 0 else 'Lowest'} {column.name}"
-    return f'<h3>{escape(heading)}</h3><ul class="pictures">{items}</ul>' if items else ""
+    return f'<h3>{escape(heading)}</h3><ul class="pictures worst">{items}</ul>' if items else ""
 
 
 def _strip(photos: Sequence[Captioned]) -> str:

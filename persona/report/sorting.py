@@ -17,7 +17,9 @@ select { font: inherit }
           padding-bottom: 1rem; border-bottom: 1px solid var(--line) }
 .references { position: sticky; top: .5rem; max-height: 100vh; overflow: auto; display: grid; gap: .5rem }
 .shots > li { content-visibility: auto; contain-intrinsic-size: auto 14rem }
-.strip { display: grid; grid-template-columns: repeat(5, 1fr); gap: 2px; margin-top: .25rem }
+.worst { grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)) }
+.worst > li { display: grid; grid-template-columns: 3fr 2fr; gap: .4rem }
+.strip { display: grid; grid-template-columns: 1fr 1fr; gap: .25rem; align-content: start }
 .plot { max-width: 60rem }
 .line { fill: none; stroke-width: 2 }
 .bar { stroke-width: 1.5; opacity: .6 }
