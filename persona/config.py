@@ -14,8 +14,10 @@ MAX_PROMPT = 2000
 """Characters of a prompt; no text encoder reads nearly as many."""
 
 Adapter = Literal["lora", "dora", "rslora", "loha", "lokr", "oft"]
-Optimizer = Literal["adamw8bit", "adamw"]
+Optimizer = Literal["auto", "adamw8bit", "paged-adamw8bit", "adamw"]
+Quantize = Literal["auto", "none", "nf4", "int8"]
 Precision = Literal["auto", "bf16", "fp32"]
+Format = Literal["diffusers", "kohya", "comfyui"]
 
 
 def _check_class(noun: str) -> None:
@@ -50,7 +52,7 @@ def _check_prompts(prompts: tuple[str, ...]) -> None:
 
 
 Class = Annotated[str, Option("What the subject is, in a word or two: dog, teapot, toy car.", flag=("--class",))]
-Base = Annotated[str, Option("Base model: clay (built in), a short name, a hub id or a folder.")]
+Base = Annotated[str, Option("Base model: clay (built in), a short name, a hub id, a folder or a file.")]
 OwnBase = Annotated[str | None, Option("Bare base to draw with; after --persona, where that persona's base is.")]
 Seed = Annotated[int, Option("Random seed.", min=0, max=2**63 - 1)]
 Steps = Annotated[int | None, Option("Sampling steps.", min=1, max=10_000)]
@@ -92,9 +94,12 @@ class TrainConfig(Config):
     targets: Annotated[
         tuple[str, ...] | None, Option("Modules that are adapted; repeat for more.", flag=("--target",), expert=True)
     ] = None
-    optimizer: Annotated[Optimizer, Option("Optimizer.", expert=True)] = "adamw8bit"
+    optimizer: Annotated[Optimizer, Option("Optimizer.", expert=True)] = "auto"
     precision: Annotated[Precision, Option("Number format of the forward pass.", expert=True)] = "auto"
+    quantize: Annotated[Quantize, Option("Bits of the frozen base: 4, 8 or all.", expert=True)] = "auto"
     gradient_checkpointing: Annotated[bool | None, Option("Trade time for memory.", expert=True)] = None
+    offload: Annotated[bool | None, Option("Keep idle networks off the device.", expert=True)] = None
+    tiling: Annotated[bool | None, Option("Encode and decode large pictures in tiles.", expert=True)] = None
     accumulate: Annotated[int, Option("Batches whose gradients make a step.", min=1, max=4096, expert=True)] = 1
     snr_gamma: Annotated[float | None, Option("Min-SNR weighting; 5 is usual.", min=0, max=1000, expert=True)] = None
     crops: Annotated[int | None, Option("Crops encoded of each photo.", min=1, max=1000, expert=True)] = None
@@ -230,6 +235,54 @@ class InterpolateConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportConfig(Config):
+    """Settings of ``export``: write a persona for other programs."""
+
+    persona: Annotated[Path, Option("Folder of the persona, or its name under personas.", positional=True)]
+    to: Annotated[Format, Option("Who shall read it; A1111 and Forge read kohya's.")] = "diffusers"
+    merge: Annotated[bool, Option("Write the whole base instead, with the persona merged into it.")] = False
+    base: Annotated[str | None, Option("Where the persona's base is, if it is not where it was.")] = None
+    out: Annotated[Path, Option("Folder of what is written.")] = Path("exports")
+    checkpoint: Annotated[
+        int | None, Option("Use the checkpoint of this step instead of the best.", min=1, expert=True)
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Check that what is merged is for diffusers.
+
+        Raises:
+            BadOption: a setting is out of bounds, or ``merge`` contradicts ``to``.
+        """
+        super().__post_init__()
+        if self.merge and self.to != "diffusers":
+            raise BadOption(f"--merge writes a pipeline of diffusers, nothing for {self.to}. Leave one of them out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig(Config):
+    """Settings of ``import``: make a persona of another program's LoRA."""
+
+    file: Annotated[Path, Option("The LoRA, a .safetensors file.", positional=True)]
+    base: Annotated[str | None, Option("Base that it was made for.")] = None
+    class_noun: Annotated[str | None, Option("What it shows, in a word or two.", flag=("--class",))] = None
+    token: Annotated[str | None, Option("Its trigger word.")] = None
+    out: Annotated[Path | None, Option("Folder of the persona; personas/CLASS-TOKEN when left out.")] = None
+
+    def __post_init__(self) -> None:
+        """Check the words that are given.
+
+        Raises:
+            BadOption: a setting is out of bounds.
+            BadToken: the token or the class noun cannot stand for the subject.
+        """
+        super().__post_init__()
+        if self.class_noun is not None:
+            _check_class(self.class_noun)
+        if self.token is not None:
+            _check_token(self.token)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig(Config):
     """Settings of ``pretrain clay``: make the built-in base and its judge from nothing."""
 
@@ -247,3 +300,39 @@ class PretrainConfig(Config):
     photos: Annotated[
         Path | None, Option("Folder with photographs to measure the autoencoder on; it never learns from them.")
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainMethodConfig(Config):
+    """Settings that pretraining has in common for all methods; what it makes is a difference to a base."""
+
+    base: Base = "clay"
+    data: Annotated[Path | None, Option("Folder of the shards to learn from; clay renders its own.")] = None
+    out: Annotated[Path, Option("Folder of the run: its states, its samples, and the weights in the end.")] = Path(
+        "pretraining"
+    )
+    steps: Annotated[int, Option("Training steps.", min=1, max=10_000_000)] = 8_000
+    batch: Annotated[int, Option("Sets that a process takes a step on.", min=1, max=4096)] = 8
+    seed: Seed = 0
+    accumulate: Annotated[int, Option("Batches whose gradients make a step.", min=1, max=4096, expert=True)] = 1
+    learning_rate: Annotated[float | None, Option("Highest learning rate.", min=0, max=10, expert=True)] = None
+    targets: Annotated[
+        tuple[str, ...], Option("Modules that learn; repeat for more.", flag=("--target",), expert=True)
+    ] = ()
+    precision: Annotated[Precision, Option("Number format of the forward pass.", expert=True)] = "auto"
+    save_every: Annotated[int, Option("Steps between saved states.", min=1, max=1_000_000, expert=True)] = 250
+
+
+@dataclass(frozen=True, kw_only=True)
+class JediConfig(PretrainMethodConfig):
+    """Settings of ``pretrain jedi``: teach a base to complete sets of pictures of one subject."""
+
+    out: Annotated[Path, Option("Folder of the run: its states, its samples, and the weights in the end.")] = Path(
+        "pretraining/jedi"
+    )
+    targets: Annotated[
+        tuple[str, ...], Option("Modules that learn; repeat for more.", flag=("--target",), expert=True)
+    ] = ("attn1",)
+    renoised: Annotated[
+        bool, Option("Noise the references anew at each step instead of feeding them clean.", expert=True)
+    ] = False

@@ -51,6 +51,12 @@ OPTIONS = {
         "--out --pictures --sets --autoencoder-steps --denoiser-steps --judge-steps --seed --photos --json --help",
         "",
     ),
+    "pretrain jedi": (
+        "--base --data --out --steps --batch --seed --json --help",
+        "--accumulate --learning-rate --target --precision --save-every --renoised",
+    ),
+    "export": ("--to --merge --base --out --json --help", "--checkpoint"),
+    "import": ("--base --class --token --out --json --help", ""),
     "info": ("--json --help", ""),
 }
 TRAIN = ["train", "photos", "--class", "dog"]

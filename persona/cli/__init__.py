@@ -14,7 +14,16 @@ import typer
 from persona import __version__
 from persona.cli.boundary import Commands
 from persona.cli.options import Command, Json, command
-from persona.config import InterpolateConfig, PretrainConfig, PriorsConfig, SampleConfig, TrainConfig
+from persona.config import (
+    ExportConfig,
+    ImportConfig,
+    InterpolateConfig,
+    JediConfig,
+    PretrainConfig,
+    PriorsConfig,
+    SampleConfig,
+    TrainConfig,
+)
 
 app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False)
 pretraining = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
@@ -179,9 +188,50 @@ def interpolate(config: InterpolateConfig, json: bool) -> None:
     )
 
 
+@app.command(cls=Command)
+@command(ExportConfig)
+def export(config: ExportConfig, json: bool) -> None:
+    """Write a persona for other programs.
+
+    The file is read back before it is there; what the other program would drop is refused.
+    """
+    from persona.cli.display import Display, Outcome
+
+    with Display() as display:
+        from persona.export import export
+
+        made = export(config, display)
+    lines = [f"Write {made.trigger!r} in the prompt; strength {made.strength:g}."]
+    test = f"persona sample {shlex.quote(f'a {made.trigger}')} --base {shlex.quote(str(made.path))}"
+    record = {"path": str(made.path), "to": config.to, "trigger": made.trigger, "strength": made.strength}
+    display.close("export", Outcome(str(made.path), lines, test if config.merge else "", record), as_json=json)
+
+
+@app.command("import", cls=Command)
+@command(ImportConfig)
+def import_lora(config: ImportConfig, json: bool) -> None:
+    """Make a persona of another program's LoRA."""
+    from persona.cli.display import Display, Outcome
+
+    with Display() as display:
+        from persona.import_lora import import_lora
+
+        made = import_lora(config, display)
+    display.close(
+        "import",
+        Outcome(
+            str(made.path),
+            [f"A {made.class_noun} that is called {made.token}, for the base {made.base}."],
+            f"persona sample {shlex.quote(f'a [V] {made.class_noun}')}{_where(made.path, config.base or made.base)}",
+            {"persona": str(made.path), "token": made.token, "class": made.class_noun, "base": made.base},
+        ),
+        as_json=json,
+    )
+
+
 @pretraining.callback()
 def pretrain() -> None:
-    """Make from nothing what persona ships."""
+    """Make what persona ships, and teach other bases what it teaches its own."""
 
 
 @pretraining.command(cls=Command)
@@ -214,6 +264,31 @@ def clay(config: PretrainConfig, json: bool) -> None:
     )
 
 
+@pretraining.command(cls=Command)
+@command(JediConfig)
+def jedi(config: JediConfig, json: bool) -> None:
+    """Teach a base to draw a subject from pictures of it, without training on them.
+
+    It takes hours. Stop it whenever you like: the same command goes on where it was.
+    """
+    from persona.cli.display import Display, Outcome
+
+    with Display() as display:
+        from persona.pretrain.jedi import pretrain_jedi
+
+        made = pretrain_jedi(config, display)
+    display.close(
+        "pretrain jedi",
+        Outcome(
+            str(made.weights),
+            [f"Look at it: {made.report}"],
+            "",
+            {"weights": str(made.weights), "report": str(made.report)},
+        ),
+        as_json=json,
+    )
+
+
 @app.command(cls=Command)
 def info(
     what: Annotated[
@@ -233,7 +308,7 @@ def _base(base: str) -> str:
 
 def _where(folder: Path, base: str) -> str:
     """Say where a persona is, if not where it is looked for, and its base, if only this machine knows it."""
-    local = Path(base).is_dir()
+    local = Path(base).exists()
     named = f" --persona {shlex.quote(str(folder))}" if local or folder.parent != Path("personas") else ""
     return named + (f" --base {shlex.quote(base)}" if local else "")
 

@@ -82,10 +82,14 @@ def crops(photo: Photo, size: Size, count: int, flip: bool, seed: int) -> Tensor
         float32 of shape (count or 2 * count, 3, height, width), from -1 to 1.
     """
     random = np.random.default_rng([seed, int(photo.sha256[:16], 16)])
-    cut = [_crop(photo.image, size, 1.0, 0.5, 0.5)]
-    cut += [_crop(photo.image, size, random.uniform(1, _ZOOM), *random.random(2)) for _ in range(count - 1)]
-    pixels = torch.stack([_tensor(image) for image in cut])
+    closer = [_crop(photo.image, size, random.uniform(1, _ZOOM), *random.random(2)) for _ in range(count - 1)]
+    pixels = torch.stack([middle(photo.image, size), *map(_tensor, closer)])
     return torch.cat([pixels, pixels.flip(-1)]) if flip else pixels
+
+
+def middle(image: Image.Image, size: Size) -> Tensor:
+    """Return the largest crop of that shape around the middle, (3, height, width), float32 from -1 to 1."""
+    return _tensor(_crop(image, size, 1.0, 0.5, 0.5))
 
 
 def _crop(image: Image.Image, size: Size, zoom: float, x: float, y: float) -> Image.Image:

@@ -1,8 +1,11 @@
 """What a pretraining run needs to go on after a kill: weights, their average, optimizer, position; safetensors only."""
 
 import json
+import re
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from persona.atomic import beside
-from persona.errors import Diverged
+from persona.errors import BadOption, Diverged
 
 STATE = "state.safetensors"
+RECORD = "run.json"
 
 
 @dataclass
@@ -27,8 +31,8 @@ class Run:
 
     Attributes:
         folder: where the state is kept.
-        modules: what is trained, by name.
-        optimizer: over their parameters, in the same order.
+        modules: what is trained, by name: those of their parameters that ask for a gradient.
+        optimizer: over these parameters, in the same order, or over one that they are views of.
         decay: of the average, for each step.
         step: how many were done.
         seconds: how long they took.
@@ -49,7 +53,8 @@ class Run:
         """Yield the name and the value of everything that is trained."""
         for name, module in self.modules.items():
             for key, parameter in module.named_parameters():
-                yield f"{name}.{key}", parameter
+                if parameter.requires_grad:
+                    yield f"{name}.{key}", parameter
 
     def advance(self, loss: Tensor, rate: float, started: float) -> None:
         """Make a step down the gradient of a loss.
@@ -72,6 +77,10 @@ class Run:
         torch.nn.utils.clip_grad_norm_([parameter for _, parameter in self.parameters()], 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.count(started)
+
+    def count(self, started: float) -> None:
+        """Take a step into account that the optimizer has made; it began at a time by ``time.perf_counter``."""
         self.step += 1
         self._update_average()
         self.seconds += time.perf_counter() - started
@@ -89,6 +98,18 @@ class Run:
         """Put the averaged weights into the modules."""
         for name, parameter in self.parameters():
             parameter.copy_(self.average[name])
+
+    @contextmanager
+    @torch.no_grad()
+    def averaged(self) -> Iterator[None]:
+        """Let the modules have the averaged weights for a while, and then their own again, to the bit."""
+        own = {name: parameter.clone() for name, parameter in self.parameters()}
+        self.use_average()
+        try:
+            yield
+        finally:
+            for name, parameter in self.parameters():
+                parameter.copy_(own[name])
 
     def save(self) -> None:
         """Write the whole state; what stood there stays until it is complete.
@@ -121,7 +142,7 @@ class Run:
         if not (self.folder / STATE).exists():
             return False
         parameters = dict(self.parameters())
-        numbered = list(parameters.values())
+        numbered = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         slots: dict[int, dict[str, Tensor]] = {}
         with safe_open(self.folder / STATE, "pt") as file:
             self._go_to(json.loads(file.metadata()["position"]))
@@ -146,6 +167,27 @@ class Run:
 def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
     """Return a value in the memory format of its parameter: kernels round differently in another."""
     return torch.empty_like(parameter).copy_(value) if parameter.shape == value.shape else value
+
+
+def settle(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make sure that the folder of a run is for these settings, and clear away what a kill has left half written.
+
+    Raises:
+        BadOption: it holds a run with others.
+        OSError: it cannot be written to.
+    """
+    path = folder / RECORD
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in settings.items():
+            if before.get(name) != json.loads(json.dumps(value)):
+                flag = "--" + name.replace("_", "-")
+                raise BadOption(f"{folder} holds a run with {flag} {before.get(name)}. Choose another --out.")
+    with beside(path) as part:
+        part.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+    for left in folder.rglob(".*"):
+        if re.fullmatch(r"\.\d+-.+", left.name):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def position_of(folder: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from persona.atomic import beside
 from persona.clay.world import Scene, caption
+from persona.pretrain.clay.alignment import Alignment
 from persona.pretrain.clay.autoencoder import encode
 from persona.pretrain.clay.data import pixels_of, scenes_of, shards_of
 from persona.pretrain.clay.text import MAX_TOKENS, WORDS, caption_words, identifier, rare_tokens
@@ -30,6 +31,7 @@ from persona.pretrain.state import Run
 
 BATCH = 32
 RATE = 7e-4
+ALIGNMENT_WEIGHT = 0.5
 TEXT_DROPPED = 0.1  # share of prompts left empty, for guidance
 RECIPE = {
     "widest": 1.0,
@@ -38,6 +40,7 @@ RECIPE = {
     "steps_per_photo": 60,
     "learning_rate": 5e-4,
     "text_learning_rate": 1e-4,
+    "pretraining_rate": 5e-4,
     "batch": 4,
     "priors": 48,
     "sample_steps": 25,
@@ -101,10 +104,12 @@ def encode_shards(data: Path, latents: Path, model: AutoencoderKL) -> Iterator[i
 
 
 class Examples:
-    """All latents and scenes in memory; draws batches of (latents, token ids), each from (seed, step) alone."""
+    """All latents and scenes in memory; draws batches, each from (seed, step) alone."""
 
-    def __init__(self, data: Path, latents: Path, tokenizer: CLIPTokenizer, seed: int) -> None:
+    def __init__(self, data: Path, latents: Path, sights: Path, tokenizer: CLIPTokenizer, seed: int) -> None:
         shards = shards_of(latents)
+        self.sights = [np.load(sights / f"{shard:05}.npy", mmap_mode="r") for shard in shards]
+        self.places = [(number, row) for number, seen in enumerate(self.sights) for row in range(len(seen))]
         self.latents = np.concatenate([np.load(latents / f"{shard:05}.npy") for shard in shards])
         self.scenes: list[Scene] = [scene for shard in shards for scene in scenes_of(data, shard)]
         self.tokenizer, self.seed, self.rare = tokenizer, seed, rare_tokens()
@@ -115,8 +120,8 @@ class Examples:
             return ""
         return caption(scene, rng, (identifier(rng, self.rare), identifier(rng, self.rare)))
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return latents (BATCH, 8, 16, 16) and token ids (BATCH, 48) of a step.
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return latents (BATCH, 8, 16, 16), token ids (BATCH, 48) and sights (BATCH, 192, 8, 8) of a step.
 
         Every picture comes once an epoch, newly captioned.
         """
@@ -129,42 +134,48 @@ class Examples:
         tokens = self.tokenizer(
             prompts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         )
-        return torch.from_numpy(self.latents[chosen].astype(np.float32)), tokens.input_ids
+        seen = np.stack([self.sights[number][row] for number, row in (self.places[i] for i in chosen)])
+        latents = self.latents[chosen]
+        return torch.from_numpy(latents.astype(np.float32)), tokens.input_ids, torch.from_numpy(seen.astype(np.float32))
 
 
 def rate(step: int, steps: int) -> float:
-    """Warm up, stay, and fall over the last third: a run can be lengthened without having been cooled too early."""
-    share = step / steps
-    fall = 1.0 if share < 0.67 else 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * (share - 0.67) / 0.33))
+    """Warm up, stay, and fall over the last fifth: a run can be lengthened without having been cooled too early."""
+    left = (1 - step / steps) / 0.2
+    fall = 1.0 if left > 1 else 0.03 + 0.97 * 0.5 * (1 - math.cos(math.pi * left))
     return RATE * min(1.0, (step + 1) / 200) * fall
 
 
-def train_denoiser(data: Path, latents: Path, tokenizer: CLIPTokenizer, folder: Path, steps: int, seed: int = 0,
-                   save_every: int = 250) -> Iterator[tuple[int, float]]:  # fmt: skip
+def train_denoiser(data: Path, latents: Path, sights: Path, tokenizer: CLIPTokenizer, folder: Path, steps: int,
+                   seed: int = 0, save_every: int = 250) -> Iterator[tuple[int, float]]:  # fmt: skip
     """Train to `steps`, from the state in `folder` if there is one; yields (step, loss) now and then."""
     torch.manual_seed(seed)
     unet, text = new_unet().to(memory_format=torch.channels_last), new_text_encoder(tokenizer)
+    examples = Examples(data, latents, sights, tokenizer, seed)
+    alignment = Alignment(unet, examples.sights[0].shape[1])
+    trained = {"unet": unet, "text": text, "alignment": alignment}
     optimizer = torch.optim.AdamW(
-        [*unet.parameters(), *text.parameters()], lr=RATE, betas=(0.9, 0.98), weight_decay=1e-2, fused=True
-    )
-    run = Run(folder, {"unet": unet, "text": text}, optimizer, decay=0.9993)
+        [parameter for module in trained.values() for parameter in module.parameters()],
+        lr=RATE, betas=(0.9, 0.98), weight_decay=1e-2, fused=True,
+    )  # fmt: skip
+    run = Run(folder, trained, optimizer, decay=0.9993)
     run.resume()
     kept = new_scheduler().alphas_cumprod
-    examples = Examples(data, latents, tokenizer, seed)
     losses: list[float] = []
     with ThreadPoolExecutor(1) as ahead:
         coming = ahead.submit(examples.batch, run.step)
         while run.step < steps:
             started = time.perf_counter()
-            clean, tokens = coming.result()
+            clean, tokens, seen = coming.result()
             coming = ahead.submit(examples.batch, run.step + 1)
             noisy, target, times = _corrupted(clean, kept, seed * 1_000_003 + run.step)
             # The backward of the fused attention is the slow one at 256 tokens and fewer (bf16 on a CPU).
             with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
                 states = text(tokens).last_hidden_state
                 guess = unet(noisy.contiguous(memory_format=torch.channels_last), times, states).sample
+                apart = alignment(seen)
             loss = mse_loss(guess.float(), target)
-            run.advance(loss, rate(run.step, steps), started)
+            run.advance(loss + ALIGNMENT_WEIGHT * apart, rate(run.step, steps), started)
             losses.append(loss.item())
             if run.step % 50 == 0:
                 run.curve.append((run.step, sum(losses) / len(losses)))

@@ -5,7 +5,6 @@ the weights come out the same, to the bit, on the same machine.
 """
 
 import json
-import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +20,6 @@ from persona.atomic import beside, folder_beside
 from persona.clay import write_manifest
 from persona.clay.judge import WEIGHTS as JUDGE
 from persona.config import PretrainConfig
-from persona.errors import BadOption
 from persona.events import Listener, Progress, silent
 from persona.pretrain.clay import card, evaluation
 from persona.pretrain.clay.autoencoder import train_autoencoder
@@ -29,13 +27,12 @@ from persona.pretrain.clay.data import SET, SHARD, render_shards, set_shards, sh
 from persona.pretrain.clay.denoiser import assemble, encode_shards, train_denoiser
 from persona.pretrain.clay.judging import train_judge
 from persona.pretrain.clay.text import build_tokenizer
-from persona.pretrain.state import position_of
+from persona.pretrain.state import position_of, settle
 from persona.sheet import Row, sheet
 
 TEXTURES = 2000
 PREVIEWS = 8
 """Sample sheets that are drawn while the denoiser learns; another one closes the run."""
-RECORD = "run.json"
 _FIXED = ("seed", "pictures", "sets", "autoencoder_steps")  # what everything later is made of
 _SHOWN = {
     "photos": [f"a photo of a {noun}" for noun in (
@@ -100,19 +97,7 @@ class _Pretraining:
 
     def begin(self) -> None:
         """Make sure that the folder is for these settings, and clear away what a kill has left half written."""
-        path = self.out / RECORD
-        settings = {name: value for name, value in self.config.record().items() if name in _FIXED}
-        if path.exists():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            for name, value in settings.items():
-                if before[name] != value:
-                    flag = "--" + name.replace("_", "-")
-                    raise BadOption(f"{self.out} holds a run with {flag} {before[name]}. Choose another --out.")
-        with beside(path) as part:
-            part.write_text(json.dumps(settings) + "\n", encoding="utf-8")
-        for left in self.out.rglob(".*"):
-            if re.fullmatch(r"\.\d+-.+", left.name):
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        settle(self.out, {name: value for name, value in self.config.record().items() if name in _FIXED})
 
     def render(self) -> None:
         """Render single scenes, sets of them, and textures."""

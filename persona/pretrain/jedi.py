@@ -1,0 +1,184 @@
+"""JeDi's own pretraining: sets of pictures of one subject, of which some are known and the others are to be drawn."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.random import default_rng
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Generator, Tensor, nn
+
+from persona import checkpoints, drawing, families
+from persona.config import JediConfig
+from persona.errors import BadOption
+from persona.events import Listener, Progress, silent
+from persona.families import Family
+from persona.methods.jedi import WEIGHTS, JeDi, References
+from persona.methods.jedi import Sets as Drawn
+from persona.pretrain.clay.data import SET, SHARD, set_shards, shards_of
+from persona.pretrain.clay.sets import ClaySets
+from persona.pretrain.learning import Learnt, learn
+from persona.pretrain.sets import Sets, WebSets
+from persona.pretrain.state import settle
+from persona.sheet import Row, sheet
+from persona.train.processes import agree
+
+CLAY_SETS = 20_000
+"""Sets that are rendered where clay learns and no data are named."""
+TEXT_DROPPED = 0.1
+"""Share of the sets whose missing pictures are told no prompt, for guidance."""
+PLAIN = 0.5
+"""Share of the references that are told no more than what they are, as photos without a caption are."""
+TOGETHER = 0.5
+"""Share of the steps without references in which the pictures of a set see each other."""
+SHOWN = 6
+"""Sets at the end that are never learnt from, for the sample sheets."""
+
+
+def pretrain_jedi(config: JediConfig, listener: Listener = silent) -> Learnt:
+    """Teach a base to complete sets of pictures of one subject, or go on where an earlier call was stopped.
+
+    Under ``accelerate launch`` the processes share each step.
+
+    Args:
+        config: what to learn from, and how long.
+        listener: told how far each stage is.
+
+    Raises:
+        BadOption: there are no data, or the folder holds a run with other settings.
+        BadBase: the base cannot be found, or is no U-Net.
+        Busy: another run holds the folder.
+        Diverged: a loss is no longer a number.
+        OSError: the disk is full.
+    """
+    accelerator = Accelerator(cpu=drawing.processes().device.type == "cpu")
+    if not accelerator.is_main_process:
+        listener = silent
+    if config.data is None and config.base != "clay":
+        raise BadOption(f"Say what {config.base} shall learn from: --data SHARDS, as persona gen-sets makes them.")
+    device = accelerator.device
+    base = families.load(config.base, dtype=drawing.training_dtype(config.precision, device), device=device)
+    with ExitStack() as stack:
+        agree(accelerator, lambda: stack.enter_context(checkpoints.held(config.out)))
+        return _pretrain(config, base, accelerator, listener)
+
+
+def _pretrain(config: JediConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Learnt:
+    out, rate = config.out, config.learning_rate or base.recipe.pretraining_rate
+    settings = {
+        "base": f"{base.name} ({base.hash[:12]})",
+        "batch": config.batch * config.accumulate * accelerator.num_processes,
+        "learning_rate": rate,
+        "targets": config.targets,
+        "renoised": config.renoised,
+        "seed": config.seed,
+    }
+    agree(accelerator, lambda: settle(out, settings))
+    if config.data is None:
+        agree(accelerator, lambda: _render(out / "sets", config.seed, listener))
+    sets = _open(config.data or out / "sets", out / "latents")
+    sets.encode(base, accelerator, listener)
+    base.free_image_encoder()
+    objective = Completion(JeDi(base, config.targets, renoised=config.renoised), sets, config.seed)
+    return learn(objective, config, rate, out, out / "weights" / WEIGHTS, accelerator, listener)
+
+
+def _render(folder: Path, seed: int, listener: Listener) -> None:
+    """Render what is missing of clay's sets; that takes two hours."""
+    pictures = CLAY_SETS * SET
+    size = min(SHARD, pictures)
+    total, done = -(-pictures // size), len(shards_of(folder))
+    for _ in set_shards(folder, range(total), seed, size=size):
+        done += 1
+        listener(Progress("Rendering sets", done, total))
+
+
+def _open(data: Path, latents: Path) -> Sets:
+    """Return the sets of a folder, whatever its shards.
+
+    Raises:
+        BadOption: it has none.
+    """
+    if any(data.glob("*.tar")):
+        return WebSets(data, latents)
+    if shards_of(data):
+        return ClaySets(data, latents)
+    raise BadOption(f"{data} holds no shards of sets (*.tar). Make some: persona gen-sets")
+
+
+class Completion:
+    """The objective: how many pictures of a set are known is drawn for each step, all else for each set.
+
+    Where some are known, the others see those and not each other, so that each is drawn as it will be; where none is,
+    they see each other, or are alone, which keeps the base what it is.
+    """
+
+    def __init__(self, jedi: JeDi, sets: Sets, seed: int) -> None:
+        """Take what learns, and what it learns from; its latents must be there."""
+        self.jedi, self.sets, self.seed = jedi, sets, seed
+        self._learning = len(sets) - min(SHOWN, len(sets) // 2)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """See :class:`persona.pretrain.learning.Objective`."""
+        return self.jedi.modules
+
+    def save(self) -> bytes:
+        """See :class:`persona.pretrain.learning.Objective`."""
+        return self.jedi.save()
+
+    def loss(self, slots: Sequence[int], total: int) -> Tensor:
+        """See :class:`persona.methods.Method`."""
+        random = default_rng((self.seed, 1, slots[0] // total))
+        known = int(random.integers(self.sets.pictures))
+        together = not known and bool(random.random() < TOGETHER)
+        latents, noise, times, prompts = zip(*(self._draw(slot, known, together) for slot in slots), strict=True)
+        told = [prompt for one in prompts for prompt in one]
+        drawn = Drawn(torch.stack(latents), torch.stack(noise), torch.stack(times), told, known, together)
+        return self.jedi.loss(drawn).mean(1).sum() / total
+
+    def _draw(self, slot: int, known: int, together: bool) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+        """Return a set's latents and noise (pictures, C, h, w), times (pictures,) and prompts."""
+        rounds, place = divmod(slot, self._learning)
+        number = int(_shuffled(self._learning, self.seed, rounds)[place])
+        random = default_rng((self.seed, 3, slot))
+        generator = Generator().manual_seed(int(random.integers(2**62)))
+        latents, captions = self.sets.latents(number), self.sets.captions(number, random)
+        order = random.permutation(len(latents))[: self.sets.pictures]
+        prompts = [captions[one] for one in order]
+        for one in range(known):
+            if random.random() < PLAIN:
+                prompts[one] = f"a photo of a {self.sets.noun(number)}"
+        if random.random() < TEXT_DROPPED:
+            prompts[known:] = [""] * (len(order) - known)
+        alike = together or self.jedi.renoised
+        times = self.jedi.base.noise.times(1 if alike else len(order), generator).expand(len(order))
+        chosen = latents[torch.from_numpy(order)]
+        return chosen, torch.randn(chosen.shape, generator=generator), times, prompts
+
+    def show(self) -> Image.Image:
+        """Draw the last picture of some sets from one of the others, from all of them, and one set from nothing."""
+        jedi, sets = self.jedi, self.sets
+        rows = []
+        for number in range(self._learning, len(sets)):
+            *prompts, prompt = sets.captions(number, default_rng((self.seed, 4, number)))
+            latents = sets.latents(number)
+            pictures = [(picture, "reference") for picture in jedi.base.decode_latents(latents[:-1])]
+            pictures.append((jedi.base.decode_latents(latents[-1:])[0], "asked for"))
+            for known in sorted({1, len(prompts)}):
+                references = References(latents[:known], prompts[:known])
+                pictures.append((jedi.draw([prompt], [number], references=references)[0], f"of {known}"))
+            rows.append(Row(prompt, pictures))
+        prompts = [f"a photo of a {sets.noun(0)}"] * sets.pictures
+        together = jedi.draw(prompts, range(sets.pictures), together=True)
+        return sheet([*rows, Row(f"{prompts[0]}, together", [(picture, "") for picture in together])])
+
+
+@lru_cache(maxsize=2)
+def _shuffled(n: int, seed: int, rounds: int) -> NDArray[np.int64]:
+    return default_rng((seed, 2, rounds)).permutation(n)

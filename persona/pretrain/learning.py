@@ -1,0 +1,168 @@
+"""The loop that every method is pretrained by: what it learns is its own affair, how is the same for all.
+
+A step depends on the seed and its number alone, so a run that was killed goes on to the same weights, to the bit; and
+one process with a batch of eight, two with four, or one that accumulates two of four take the same steps.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import nn
+from torch.optim import Optimizer
+
+from persona import report
+from persona.atomic import beside
+from persona.config import PretrainMethodConfig
+from persona.events import Listener, Progress
+from persona.methods import Method
+from persona.pretrain.state import Run
+from persona.train.loop import make_optimizer, steps
+from persona.train.processes import agree
+
+DECAY = 0.999
+"""Of the averaged weights, which are those that are kept."""
+CURVE = 50
+"""Steps between points of the learning curve."""
+SHEETS = 8
+"""Sample sheets that are drawn on the way."""
+
+
+class Objective(Method, Protocol):
+    """A method that is pretrained."""
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What learns, by name: those of their parameters that ask for a gradient."""
+
+    def show(self) -> Image.Image:
+        """Draw a sheet of samples with the weights as they are."""
+
+    def save(self) -> bytes:
+        """Return what was learnt as the bytes of a safetensors file."""
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What pretraining leaves.
+
+    Attributes:
+        weights: safetensors file of the averaged weights.
+        report: learning curve and sample sheets, one HTML page.
+    """
+
+    weights: Path
+    report: Path
+
+
+def learn(
+    objective: Objective,
+    config: PretrainMethodConfig,
+    rate: float,
+    out: Path,
+    weights: Path,
+    accelerator: Accelerator,
+    listener: Listener,
+) -> Learnt:
+    """Train to the last step, from where an earlier call was stopped.
+
+    Args:
+        objective: gives the losses.
+        config: how long, and in what batches.
+        rate: the highest learning rate.
+        out: folder of the run, the same in all processes.
+        weights: file that they are kept in.
+        accelerator: knows the other processes.
+        listener: told how far it is.
+
+    Raises:
+        Diverged: a loss is no longer a number.
+        OSError: the disk is full.
+    """
+    learning = [p for module in objective.modules.values() for p in module.parameters() if p.requires_grad]
+    optimizer = make_optimizer("adamw", [(learning, rate)], listener)
+    run = Run(out / "state", objective.modules, optimizer, decay=DECAY)
+    run.resume()
+    _follow(run, objective, config, rate, out, accelerator, listener)
+    return agree(accelerator, partial(_conclude, run, objective, config, out, weights))
+
+
+def _follow(
+    run: Run,
+    objective: Objective,
+    config: PretrainMethodConfig,
+    rate: float,
+    out: Path,
+    accelerator: Accelerator,
+    listener: Listener,
+) -> None:
+    last, losses = config.steps, []
+    every = max(1, last // SHEETS)
+    _set_rate(run.optimizer, rate * share(run.step, last))
+    started = time.perf_counter()
+    for step in steps(
+        objective,
+        run.optimizer,
+        accelerator,
+        first=run.step,
+        last=last,
+        batch=config.batch,
+        accumulate=config.accumulate,
+    ):
+        run.count(started)
+        started = time.perf_counter()
+        losses.append(step.loss)
+        due = step.number % config.save_every == 0 or step.number == last
+        if due or step.number % CURVE == 0:
+            step.check()
+            run.curve.append((step.number, torch.stack(losses).mean().item()))
+            losses.clear()
+        listener(Progress("Learning", step.number, last, run.curve[-1][1] if run.curve else None))
+        if due:
+            agree(accelerator, run.save)
+        if step.number % every == 0:
+            agree(accelerator, partial(_show, run, objective, out / "samples" / f"step-{step.number:06}.png"))
+        _set_rate(run.optimizer, rate * share(step.number, last))
+
+
+def share(step: int, last: int) -> float:
+    """Return the share of the highest rate that a step is made with: it warms up, stays, and falls in the last third.
+
+    A run can thus be lengthened without having been cooled too early.
+    """
+    gone = step / last
+    fall = 1.0 if gone < 0.67 else 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (gone - 0.67) / 0.33))
+    return min(1.0, (step + 1) / min(200, max(1, last // 10))) * fall
+
+
+def _set_rate(optimizer: Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _show(run: Run, objective: Objective, path: Path) -> None:
+    with run.averaged(), beside(path) as part:
+        objective.show().save(part)
+
+
+def _conclude(run: Run, objective: Objective, config: PretrainMethodConfig, out: Path, weights: Path) -> Learnt:
+    with run.averaged(), beside(weights) as part:
+        part.write_bytes(objective.save())
+    sheets = {path.stem: [(path.stem, Image.open(path))] for path in sorted((out / "samples").glob("*.png"))}
+    page = out / "report.html"
+    report.write(
+        page,
+        title=weights.stem,
+        photos=[],
+        previews=sheets,
+        curves={"loss": run.curve},
+        settings=config.record() | {"seconds": run.seconds},
+        scores={},
+    )
+    return Learnt(weights, page)

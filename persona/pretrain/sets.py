@@ -1,0 +1,144 @@
+"""Sets of pictures that share a subject: what they show, and their latents, which are computed once."""
+
+import json
+import tarfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.random import Generator as Random
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Generator, Tensor
+
+from persona.atomic import beside
+from persona.errors import BadOption
+from persona.events import Listener, Progress
+from persona.families import Family
+from persona.photos import middle
+
+
+class Sets(ABC):
+    """Sets in shards of any format; nothing but their captions is held in memory.
+
+    Attributes:
+        pictures: how many the smallest set has.
+    """
+
+    def __init__(self, data: Path, latents: Path) -> None:
+        """List the sets.
+
+        Args:
+            data: folder of the shards.
+            latents: folder for what is computed from them.
+
+        Raises:
+            BadOption: a shard cannot be read, or a set has but one picture.
+        """
+        self.data, self._folder = data, latents
+        self._places: list[tuple[str, int, int]] = []
+        self._shards: list[str] = []
+        for shard, sizes in self._list():
+            self._shards.append(shard)
+            ends = np.cumsum(sizes).tolist()
+            self._places += [(shard, end - size, size) for end, size in zip(ends, sizes, strict=True)]
+        self.pictures = min((size for *_, size in self._places), default=0)
+        if self.pictures < 2:
+            raise BadOption(f"{data} holds no sets of two pictures or more. Make some: persona gen-sets")
+        self._mapped: dict[str, NDArray[np.float16]] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @abstractmethod
+    def _list(self) -> Iterable[tuple[str, list[int]]]:
+        """Return the shards by name, and how many pictures each of their sets has."""
+
+    @abstractmethod
+    def _read(self, shard: str) -> Iterator[Image.Image]:
+        """Yield the pictures of a shard, set after set."""
+
+    @abstractmethod
+    def noun(self, number: int) -> str:
+        """Return what the subject of a set is."""
+
+    @abstractmethod
+    def captions(self, number: int, random: Random) -> list[str]:
+        """Return a caption for each picture of a set."""
+
+    def encode(self, base: Family, accelerator: Accelerator, listener: Listener) -> None:
+        """Write the latents (N, C, h, w) float16 of every shard that has none; the processes share the work.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        mine = self._shards[accelerator.process_index :: accelerator.num_processes]
+        for number, shard in enumerate(mine):
+            listener(Progress("Encoding", number, len(mine)))
+            if not self._path(shard).exists():
+                with beside(self._path(shard)) as part:
+                    np.save(part, self._encoded(shard, base))
+        listener(Progress("Encoding", len(mine), max(1, len(mine))))
+        accelerator.wait_for_everyone()
+
+    def _encoded(self, shard: str, base: Family) -> NDArray[np.float16]:
+        size = base.resolution, base.resolution
+        random = Generator().manual_seed(crc32(shard.encode()))
+        pictures = (middle(picture, size) for picture in self._read(shard))
+        coded = []
+        while part := list(islice(pictures, base.batch_of(size))):
+            coded.append(base.encode_images(torch.stack(part), random).half().cpu())
+        latents: NDArray[np.float16] = torch.cat(coded).numpy()
+        return latents
+
+    def latents(self, number: int) -> Tensor:
+        """Return the latents of a set, (pictures, C, h, w), float32."""
+        shard, first, size = self._places[number]
+        if shard not in self._mapped:
+            self._mapped[shard] = np.load(self._path(shard), mmap_mode="r")
+        return torch.from_numpy(self._mapped[shard][first : first + size].astype(np.float32))
+
+    def _path(self, shard: str) -> Path:
+        return self._folder / f"{shard}.npy"
+
+
+class WebSets(Sets):
+    """WebDataset shards, ``*.tar``: ``KEY.json`` with ``class`` and ``captions``, then ``KEY.0.png`` and so on."""
+
+    def _list(self) -> Iterator[tuple[str, list[int]]]:
+        self._told: list[tuple[str, list[str]]] = []
+        for path in sorted(self.data.glob("*.tar")):
+            sizes = []
+            for told in self._records(path):
+                self._told.append(told)
+                sizes.append(len(told[1]))
+            yield path.stem, sizes
+
+    def _records(self, path: Path) -> Iterator[tuple[str, list[str]]]:
+        try:
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    if member.name.endswith(".json") and (file := tar.extractfile(member)):
+                        record = json.load(file)
+                        yield str(record["class"]), list(map(str, record["captions"]))
+        except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
+            raise BadOption(f"{path} is no shard of sets, or is damaged: {error}. Make it anew.") from error
+
+    def _read(self, shard: str) -> Iterator[Image.Image]:
+        with tarfile.open(self.data / f"{shard}.tar") as tar:
+            for member in tar:
+                if not member.name.endswith(".json") and (file := tar.extractfile(member)):
+                    yield Image.open(file).convert("RGB")
+
+    def noun(self, number: int) -> str:
+        """See :class:`Sets`."""
+        return self._told[number][0]
+
+    def captions(self, number: int, random: Random) -> list[str]:
+        """See :class:`Sets`."""
+        return self._told[number][1]
