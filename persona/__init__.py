@@ -11,12 +11,14 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from persona.config import InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
+from persona.config import ExportConfig, ImportConfig, InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
 from persona.errors import PersonaError
 from persona.events import Event, Listener, Note, Progress
 
 if TYPE_CHECKING:
+    from persona.export import export
     from persona.folder import Persona
+    from persona.import_lora import import_lora
     from persona.interpolate import interpolate
     from persona.priors import gen_priors
     from persona.sample import sample
@@ -26,6 +28,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Event",
+    "ExportConfig",
+    "ImportConfig",
     "InterpolateConfig",
     "Listener",
     "Note",
@@ -36,7 +40,9 @@ __all__ = [
     "SampleConfig",
     "TrainConfig",
     "__version__",
+    "export",
     "gen_priors",
+    "import_lora",
     "interpolate",
     "sample",
     "train",
@@ -44,7 +50,9 @@ __all__ = [
 
 _LAZY = {
     "Persona": "folder",
+    "export": "export",
     "gen_priors": "priors",
+    "import_lora": "import_lora",
     "interpolate": "interpolate",
     "sample": "sample",
     "train": "train",

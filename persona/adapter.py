@@ -6,10 +6,12 @@ is the sum of their products ``B A``, each times its strength.
 """
 
 import json
+import math
+import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ class Make:
         alpha: the product counts ``alpha / rank`` (rslora: ``alpha / sqrt(rank)``); oft has none.
         targets: modules of the denoiser, by the end of their names.
         text_targets: modules of the text encoders; none leaves them as they are.
+        ranks: of single modules by component and path (``unet.down_blocks...``), each with an alpha as large; where
+            there are any, these are adapted and no others.
     """
 
     kind: str = "lora"
@@ -49,6 +53,13 @@ class Make:
     alpha: float
     targets: tuple[str, ...]
     text_targets: tuple[str, ...] = ()
+    ranks: Mapping[str, int] = field(default_factory=dict)
+
+    def scale(self, module: str) -> float:
+        """Return what the product of a module's factors counts, in a lora or rslora."""
+        if module in self.ranks:
+            return 1.0
+        return self.alpha / (math.sqrt(self.rank) if self.kind == "rslora" else self.rank)
 
 
 def attach(base: Family, make: Make, *, seed: int = 0, name: str = NAME) -> dict[str, list[nn.Parameter]]:
@@ -66,8 +77,7 @@ def attach(base: Family, make: Make, *, seed: int = 0, name: str = NAME) -> dict
     Raises:
         BadOption: the denoiser has no module of those names.
     """
-    parts = {base.denoiser_name: (base.denoiser, make.targets)}
-    parts |= {key: (encoder, make.text_targets) for key, encoder in base.text_encoders.items()}
+    parts = {key: (module, _targets(base, make, key)) for key, module in _parts(base).items()}
     found = {key: part for key, part in parts.items() if _has(*part)}
     if base.denoiser_name not in found:
         raise BadOption(f"{base.name} has no module named {', '.join(make.targets)}. Leave --target out.")
@@ -90,12 +100,19 @@ def attach(base: Family, make: Make, *, seed: int = 0, name: str = NAME) -> dict
     return parameters
 
 
-def _has(module: nn.Module, targets: tuple[str, ...]) -> bool:
+def _has(module: nn.Module, targets: Iterable[str]) -> bool:
     return any(f".{name}".endswith(f".{target}") for name, _ in module.named_modules() for target in targets)
 
 
-def _config(make: Make, targets: tuple[str, ...]) -> PeftConfig:
-    where = {"target_modules": list(targets)}
+def _targets(base: Family, make: Make, component: str) -> dict[str, int | None]:
+    """Return the names of the modules of a component that are adapted, with their own ranks where they have such."""
+    if make.ranks:
+        return {path.partition(".")[2]: rank for path, rank in make.ranks.items() if _of(path, component)}
+    return dict.fromkeys(make.targets if component == base.denoiser_name else make.text_targets)
+
+
+def _config(make: Make, targets: Mapping[str, int | None]) -> PeftConfig:
+    where = {"target_modules": "|".join(map(re.escape, targets)) if make.ranks else list(targets)}
     match make.kind:
         case "loha":
             return LoHaConfig(r=make.rank, alpha=make.alpha, **where)
@@ -105,7 +122,10 @@ def _config(make: Make, targets: tuple[str, ...]) -> PeftConfig:
             return OFTConfig(r=0, oft_block_size=make.rank, **where)
         case kind:
             variant = {"use_dora": kind == "dora", "use_rslora": kind == "rslora"}
-            return LoraConfig(r=make.rank, lora_alpha=make.alpha, **variant, **where)
+            own = {f"^{re.escape(path)}": rank for path, rank in targets.items() if make.ranks}
+            return LoraConfig(
+                r=make.rank, lora_alpha=make.alpha, rank_pattern=own, alpha_pattern=own, **variant, **where
+            )
 
 
 def save(base: Family, *, name: str = NAME) -> bytes:
@@ -117,10 +137,20 @@ def save(base: Family, *, name: str = NAME) -> bytes:
         state = get_peft_model_state_dict(module, adapter_name=name)
         weights |= {f"{key}.{weight}": value.detach().cpu().clone() for weight, value in state.items()}
         configs |= {f"{key}.{field}": value for field, value in module.peft_config[name].to_dict().items()}
-    metadata = {"format": "pt", _MAKE: json.dumps(asdict(make))}
-    if make.kind in _LORA:  # diffusers knows no others; without this it would take alpha for the rank
-        metadata["lora_adapter_metadata"] = json.dumps(configs, default=sorted)  # only its sets are not JSON
-    return to_bytes(weights, metadata)
+    # Without this diffusers, which knows no kinds but these, would take alpha for the rank; only its sets are not JSON.
+    others = {"lora_adapter_metadata": json.dumps(configs, default=sorted)} if make.kind in _LORA else {}
+    return pack(make, weights, others)
+
+
+def pack(make: Make, weights: Mapping[str, Tensor], others: Mapping[str, str] | None = None) -> bytes:
+    """Return the bytes of an adapter's file: its tensors by ``<component>.<module>.<factor>.weight``, and its make.
+
+    Args:
+        make: how it is made.
+        weights: its tensors.
+        others: further metadata.
+    """
+    return to_bytes(dict(weights), {"format": "pt", _MAKE: json.dumps(asdict(make)), **(others or {})})
 
 
 def load(base: Family, path: Path, *, name: str = NAME) -> dict[str, list[nn.Parameter]]:
@@ -130,7 +160,7 @@ def load(base: Family, path: Path, *, name: str = NAME) -> dict[str, list[nn.Par
         BadPersona: the file is damaged, is no safetensors, was not written here, or was made for another base. The
             base stays as it was.
     """
-    make, weights = _read(path)
+    make, weights = read(path)
     parameters = attach(base, make, name=name)
     for key, module in _adapted(base, name).items():
         state = {weight.removeprefix(f"{key}."): weights.pop(weight) for weight in list(weights) if _of(weight, key)}
@@ -145,7 +175,12 @@ def load(base: Family, path: Path, *, name: str = NAME) -> dict[str, list[nn.Par
     return parameters
 
 
-def _read(path: Path) -> tuple[Make, dict[str, Tensor]]:
+def read(path: Path) -> tuple[Make, dict[str, Tensor]]:
+    """Return how an adapter that was saved is made, and its tensors.
+
+    Raises:
+        BadPersona: the file is damaged, is no safetensors, or was not written here.
+    """
     try:
         with safe_open(path, "pt") as file:
             made: dict[str, Any] = json.loads((file.metadata() or {})[_MAKE])
@@ -196,6 +231,21 @@ def off(base: Family) -> Iterator[None]:
             layer.enable_adapters(enabled=True)
 
 
+@torch.no_grad()
+def merge(base: Family, *, name: str = NAME) -> None:
+    """Add an adapter to the base's weights for good, as strongly as it counts now; the layers are the base's own again.
+
+    Each weight is added up in float32 and rounded once to the format that it is kept in.
+    """
+    for layer in _layers(base):
+        own = layer.get_base_layer()
+        kept = own.weight.dtype
+        own.float()
+        layer.merge(adapter_names=[name])
+        own.to(kept)
+    detach(base, name=name)
+
+
 def detach(base: Family, *, name: str = NAME) -> None:
     """Take an adapter away; with the last one, the layers are those of the base again."""
     for module in _adapted(base, name).values():
@@ -230,12 +280,16 @@ def _of(weight: str, component: str) -> bool:
     return weight.startswith(f"{component}.")
 
 
+def _parts(base: Family) -> dict[str, Any]:
+    """Return the components that can carry an adapter, the denoiser first."""
+    return {base.denoiser_name: base.denoiser, **base.text_encoders}
+
+
 def _adapted(base: Family, name: str) -> dict[str, Any]:
     """Return the components that carry an adapter."""
-    parts: dict[str, Any] = {base.denoiser_name: base.denoiser, **base.text_encoders}
-    return {key: part for key, part in parts.items() if name in getattr(part, "peft_config", {})}
+    return {key: part for key, part in _parts(base).items() if name in getattr(part, "peft_config", {})}
 
 
 def _layers(base: Family) -> Iterator[Any]:
-    for part in (base.denoiser, *base.text_encoders.values()):
+    for part in _parts(base).values():
         yield from (module for module in part.modules() if isinstance(module, BaseTunerLayer))

@@ -46,20 +46,29 @@ def processes() -> PartialState:
     return PartialState(cpu=chosen or not torch.accelerator.is_available())
 
 
-def open_base(name: str, dtype: torch.dtype | None = None) -> Family:
+def open_base(name: str, dtype: torch.dtype | None = None, listener: Listener = silent) -> Family:
     """Load a base to draw with, on this process's own device.
 
     Args:
         name: of the base.
         dtype: number format of its weights; when left out bfloat16 on a GPU, else float32.
+        listener: told what is fetched.
 
     Raises:
         BadBase: it cannot be found, or is damaged.
     """
     device = processes().device
-    return families.load(
-        name, device=device, dtype=dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-    )
+    fast = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return families.load(name, device=device, dtype=dtype or fast, listener=listener)
+
+
+def open_stored(name: str, listener: Listener = silent) -> Family:
+    """Load a base to write it again: on the CPU, each part in the number format that it is kept in.
+
+    Raises:
+        BadBase: it cannot be found, or is damaged.
+    """
+    return families.load(name, device="cpu", dtype=None, listener=listener)
 
 
 def training_dtype(precision: str, device: torch.device) -> torch.dtype:

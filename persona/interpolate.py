@@ -165,7 +165,7 @@ def _what(config: InterpolateConfig, personas: list[Persona]) -> tuple[str, str]
 
 def _line(config: InterpolateConfig, personas: list[Persona], listener: Listener) -> _Line:
     prompts = _prompts(config, personas, listener)
-    base = base_of(personas[0] if personas else None, config.base)
+    base = base_of(personas[0] if personas else None, config.base, listener)
     for name, persona in zip(_NAMES, personas, strict=False):
         wear(base, persona, name=name)
     tell_cut(base, prompts, listener)

@@ -37,8 +37,8 @@ def gen_priors(config: PriorsConfig, listener: Listener = silent) -> list[Path]:
         BadBase: the base cannot be found, or is damaged.
         OSError: the disk is full, or the store may not be written to. Run again, and it goes on where it was.
     """
-    # In the number format of a training, which then finds these pictures to be its own.
-    return ensure(config, open_base(config.base, training_dtype("auto", processes().device)), listener)
+    dtype = training_dtype("auto", processes().device)  # as in a training, which then finds these to be its own
+    return ensure(config, open_base(config.base, dtype, listener), listener)
 
 
 def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> list[Path]:

@@ -1,6 +1,6 @@
 """Draw the subject: each picture from its own seed, so that any of them can be drawn again alone."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def sample(config: SampleConfig, listener: Listener = silent) -> list[Picture]:
     check_output(config.out)
     persona = _persona(config, listener)
     filled = [_fill(prompt, persona, listener) for prompt in config.prompts]
-    base = base_of(persona, config.base)
+    base = base_of(persona, config.base, listener)
     if persona is not None:
         wear(base, persona, step=config.checkpoint)
         adapter.scale(base, persona.recommended_scale if config.scale is None else config.scale)
@@ -121,21 +121,28 @@ def _fill(prompt: str, persona: Persona | None, listener: Listener) -> str:
     return filled
 
 
-def base_of(persona: Persona | None, name: str | None) -> Family:
+def base_of(
+    persona: Persona | None,
+    name: str | None,
+    listener: Listener = silent,
+    opener: Callable[..., Family] = open_base,
+) -> Family:
     """Load the base of a persona, and make sure that it is that one.
 
     Args:
         persona: what is to be drawn; ``None`` for a bare base.
         name: where the base is on this machine; ``None`` for where the persona says.
+        listener: told what is fetched.
+        opener: loads it; to draw with when left out.
 
     Raises:
         BadPersona: it is another than the persona was made for.
         BadBase: it is not here, or is damaged.
     """
     if persona is None:
-        return open_base(name or "clay")
+        return opener(name or "clay", listener=listener)
     try:
-        base = open_base(name or persona.base)
+        base = opener(name or persona.base, listener=listener)
     except BadBase as error:
         raise BadBase(f"{persona.path} needs the base {persona.base}: say where it is with --base. {error}") from error
     if base.hash != persona.base_hash:
@@ -164,7 +171,7 @@ def wear(base: Family, persona: Persona, *, step: int | None = None, name: str =
 def tell_cut(base: Family, prompts: Sequence[str], listener: Listener) -> None:
     """Warn of prompts that are longer than any of the base's text encoders reads."""
     for prompt in prompts:
-        lengths = [(len(one.encode(prompt)), one.model_max_length) for one in base.tokenizers]
+        lengths = [(len(one.encode(prompt)), most) for one, most in zip(base.tokenizers, base.lengths, strict=True)]
         if lengths and all(length > most for length, most in lengths):
             most = max(most for _, most in lengths)
             hint = f"{base.name} reads {most} tokens. Put first what matters, or shorten it."
@@ -191,7 +198,7 @@ def drawn_with(config: SampleConfig | InterpolateConfig, base: Family, size: Siz
         "guidance": base.recipe.guidance if config.guidance is None else config.guidance,
         "sampler": type(base.pipe.scheduler).__name__,
         "size": f"{size[0]}x{size[1]}",
-        "base": Path(base.name).name if Path(base.name).is_dir() else base.name,
+        "base": Path(base.name).name if Path(base.name).exists() else base.name,
         "base hash": base.hash,
     }
     return {key: str(fact) for key, fact in facts.items()}

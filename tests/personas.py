@@ -1,6 +1,7 @@
 """Personas of a tiny base whose adapter is random but not nothing, as if something had been learnt."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -8,10 +9,12 @@ from persona import adapter, families
 from persona.folder import ADAPTER, Persona
 
 
-def make(folder: Path, base_folder: Path, *, token: str = "zwx", class_noun: str = "dog", seed: int = 0) -> Persona:
-    """Write a persona, with checkpoints of the steps 1 and 2."""
+def make(
+    folder: Path, base_folder: Path, *, token: str = "zwx", class_noun: str = "dog", seed: int = 0, **other: Any
+) -> Persona:
+    """Write a persona, with checkpoints of the steps 1 and 2; what else is given says how its adapter is made."""
     base = families.load(str(base_folder), device="cpu")
-    how = adapter.Make(rank=2, alpha=2, targets=base.targets)
+    how = adapter.Make(**{"rank": 2, "alpha": 2, "targets": base.targets, **other})
     parameters = [p for part in adapter.attach(base, how, seed=seed).values() for p in part]
     random = torch.Generator().manual_seed(seed)
     for step in (1, 2):

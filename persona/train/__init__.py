@@ -40,7 +40,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
         listener = silent
     photos = read(config.photos, listener)
     dtype = drawing.training_dtype(config.precision, accelerator.device)
-    base = families.load(config.base, dtype=dtype, device=accelerator.device)
+    base = families.load(config.base, dtype=dtype, device=accelerator.device, listener=listener)
     tell_unknown(base, [config.class_noun], [], listener)
     token = _token(config, base, accelerator, listener)
     out = config.out or folder_for(config.class_noun, token.text)

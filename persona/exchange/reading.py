@@ -1,0 +1,94 @@
+"""Read the files of other programs: kohya's, diffusers' of any age, ComfyUI's, OneTrainer's."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from persona.errors import BadPersona
+from persona.exchange.names import Rows, table
+from persona.exchange.product import Module, Product
+from persona.families import Family
+
+_FACTOR = re.compile(r"(.+?)[._]lora(?:_linear_layer)?[._](down|up|A|B)(?:\.default)?\.weight")
+_DOWN = ("down", "A")
+_ALPHA = ".alpha"
+
+
+def read(path: Path, base: Family) -> dict[Module, Product]:
+    """Read a LoRA of any program that was made for this base.
+
+    Args:
+        path: the file.
+        base: an outline is enough.
+
+    Raises:
+        BadPersona: it is damaged, no safetensors, no LoRA, or was made for another base.
+    """
+    names = table(base)
+    products: dict[Module, Product] = {}
+    for name, factors in _factors(path).items():
+        rows = names.get(_modern(name))
+        if rows is None or not _fits(factors, rows):
+            what = "has not" if rows is None else "has in another size"
+            raise BadPersona(f"{path} is for another base: it adapts {name}, which {base.name} {what}. Give its own.")
+        products |= _split(factors, rows)
+    return products
+
+
+def _factors(path: Path) -> dict[str, Product]:
+    """Return the products in a file by the names that it gives them, each with its scale."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in _tensors(path).items():
+        if match := _FACTOR.fullmatch(key):
+            found.setdefault(match[1], {})["down" if match[2] in _DOWN else "up"] = tensor.float()
+        elif key.endswith(_ALPHA):
+            found.setdefault(key.removesuffix(_ALPHA), {})["alpha"] = tensor.float()
+        else:
+            raise BadPersona(f"{path} is no plain LoRA: it holds {key}. Only products of two factors can be imported.")
+    for name, parts in found.items():
+        if not {"down", "up"} <= parts.keys():
+            raise BadPersona(f"{path} lacks a factor of {name}. Fetch it again.")
+    return {name: Product(parts["down"], parts["up"] * _scale(parts)) for name, parts in found.items()}
+
+
+def _scale(parts: Mapping[str, Tensor]) -> float:
+    """Return alpha over rank; without an alpha it is meant to be the rank."""
+    return parts["alpha"].item() / len(parts["down"]) if "alpha" in parts else 1.0
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no mapping
+    except (OSError, SafetensorError) as error:
+        raise BadPersona(f"{path} cannot be read: it is missing, damaged or no safetensors file.") from error
+
+
+def _modern(name: str) -> str:
+    """Return a name as today's files have it: early ones of diffusers named attention by its processor."""
+    name = name.removeprefix("base_model.model.").replace(".processor.", ".")
+    if ".self_attn.to_" in name:
+        return re.sub(r"\.to_(\w+)$", r".\1_proj", name)
+    return f"{name}.0" if name.endswith(".to_out") else name
+
+
+def _fits(factors: Product, rows: tuple[Rows, ...]) -> bool:
+    down, up = factors.down.shape, factors.up.shape
+    inside = all(one.shape[1:] == tuple(down[1:]) for one in rows)
+    return inside and up[0] == rows[-1].end and up[1] == down[0]
+
+
+def _split(factors: Product, rows: tuple[Rows, ...]) -> Iterator[tuple[Module, Product]]:
+    """Yield what each of our modules has of a product; of a fused one only the ranks that reach it."""
+    if len(rows) == 1:
+        yield rows[0].module, factors
+        return
+    for one in rows:
+        up = factors.up[one.start : one.end]
+        used = torch.nonzero(up.flatten(1).any(0)).flatten()
+        if len(used):
+            yield one.module, Product(factors.down[used], up[:, used])

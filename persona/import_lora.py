@@ -1,0 +1,91 @@
+"""Make a persona of a LoRA that another program has trained."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from persona import adapter, exchange, families
+from persona.atomic import folder_beside
+from persona.config import ImportConfig
+from persona.drawing import check_output
+from persona.errors import BadBase, BadOption, BadPersona, BadToken
+from persona.events import Listener, Note, silent
+from persona.folder import ADAPTER, Persona, folder_for
+
+
+def import_lora(config: ImportConfig, listener: Listener = silent) -> Persona:
+    """Make a persona of a file by diffusers, kohya or whoever writes like them.
+
+    Args:
+        config: the file, its base, and what it shows; what the file says of itself need not be given.
+        listener: told what was in it.
+
+    Raises:
+        BadPersona: the file is damaged, no LoRA, or was made for another base.
+        BadBase: nobody says which base it is for, or that cannot be found.
+        BadToken: nobody says what it shows.
+        BadOption: the folder holds something already, or cannot be written to.
+        OSError: the disk is full.
+    """
+    said = _said(config.file)
+    config, token, noun = _words(config, said)
+    name = config.base or said.get("persona.base")
+    if not name:
+        raise BadBase(f"{config.file} does not say which base it was made for. Give it: --base sd15")
+    out = config.out or folder_for(noun, token)
+    check_output(out)
+    if out.exists() and any(out.iterdir()):
+        raise BadOption(f"{out} holds something already. Choose another folder with --out.")
+    base = families.outline(name, listener)
+    if said.get("persona.base_hash", base.hash) != base.hash:
+        raise BadPersona(f"{config.file} was made for another base than {base.name}. Give that one with --base.")
+    products = exchange.read(config.file, base)
+    make, weights = exchange.to_adapter(products)
+    listener(Note(f"{config.file.name} adapts {len(products)} modules of {base.name}, with ranks up to {make.rank}."))
+    made = Persona(
+        path=out,
+        token=token,
+        class_noun=noun,
+        base=name,
+        base_hash=base.hash,
+        method="import",
+        recommended_scale=_number(said.get("persona.scale")),
+        settings={"file": config.file.name},
+    )
+    with folder_beside(out) as part:
+        (part / ADAPTER).write_bytes(adapter.pack(make, weights))
+        replace(made, path=part).write(part / ADAPTER)
+    return Persona.open(out)
+
+
+def _said(path: Path) -> dict[str, str]:
+    """Return what a file says of itself.
+
+    Raises:
+        BadPersona: it is missing, damaged, or can be run.
+    """
+    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        raise BadPersona(f"{path} is a pickle, which can run code and is never loaded. Give a .safetensors file.")
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise BadPersona(f"{path} cannot be read: it is missing, damaged or no safetensors file.") from error
+
+
+def _words(config: ImportConfig, said: dict[str, str]) -> tuple[ImportConfig, str, str]:
+    """Return the trigger word and the class noun, as they were given or as the file says; the config checks them."""
+    word, *rest = said.get("modelspec.trigger_phrase", "").split() or [""]
+    token = config.token or said.get("persona.token") or word
+    noun = config.class_noun or said.get("persona.class") or " ".join(rest)
+    if not token or not noun:
+        raise BadToken(f"{config.file} does not say what it shows. Give --class dog, and its trigger word: --token sks")
+    return replace(config, token=token, class_noun=noun), token, noun
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or 1)
+    except ValueError:
+        return 1.0
