@@ -1,10 +1,10 @@
 """Many pictures to files: shared among processes, as many at a time as memory bears, each kept as soon as drawn."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import PartialState
@@ -18,6 +18,17 @@ from persona.families import Family
 
 Size = tuple[int, int]
 """Width and height in pixels."""
+
+
+class Artist(Protocol):
+    """Whatever draws pictures: a base with what it wears, or a method on one."""
+
+    def batch_of(self, size: Size) -> int:
+        """Return how many pictures of that width and height, in pixels, are drawn at a time."""
+
+    @property
+    def draw(self) -> Callable[..., list[Image.Image]]:
+        """Draw one picture for each pair of prompt and seed, as :meth:`persona.families.Family.draw` does."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +94,11 @@ def training_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def draw(base: Family, jobs: Sequence[Job], listener: Listener = silent, stage: str = "Drawing", **how: Any) -> None:
+def draw(base: Artist, jobs: Sequence[Job], listener: Listener = silent, stage: str = "Drawing", **how: Any) -> None:
     """Draw pictures and write them; this process takes its share, and waits until all are done.
 
     Args:
-        base: draws, with the adapters that it wears.
+        base: draws.
         jobs: the same in each process.
         listener: told how far this process has come.
         stage: what to call it.
@@ -134,6 +145,16 @@ def save(picture: Image.Image, path: Path, metadata: Mapping[str, str]) -> None:
         info.add_itxt(key, text)
     with beside(path) as part:
         picture.save(part, "PNG", pnginfo=info)
+
+
+def whole(path: Path) -> bool:
+    """Tell whether a picture is there and undamaged; the PNG's own checksums say so."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
 
 
 def size_of(base: Family, resolution: int | None) -> Size:

@@ -132,10 +132,16 @@ class Persona:
             raise BadPersona(f"{self.path / name} was changed since it was written. Copy or train the persona again.")
         return self.path / name
 
+    @property
+    def checkpoints(self) -> dict[int, str]:
+        """The files of the checkpoints' weights, by their steps in order."""
+        found = ((re.search(r"checkpoints/\D*(\d+)/", name), name) for name in self.files)
+        return dict(sorted((int(match[1]), name) for match, name in found if match))
+
     def _checkpoint(self, step: int) -> str:
-        steps = {int(match[1]): name for name in self.files if (match := re.search(r"checkpoints/\D*(\d+)/", name))}
+        steps = self.checkpoints
         if step not in steps:
-            there = ", ".join(map(str, sorted(steps))) or "none"
+            there = ", ".join(map(str, steps)) or "none"
             raise BadPersona(f"{self.path} has no checkpoint of step {step}. There are: {there}.")
         return steps[step]
 

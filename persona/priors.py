@@ -12,11 +12,9 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from persona.atomic import beside
 from persona.config import PriorsConfig
-from persona.drawing import Job, draw, open_base, processes, size_of, training_dtype
+from persona.drawing import Job, draw, open_base, processes, size_of, training_dtype, whole
 from persona.events import Listener, Note, silent
 from persona.families import Family
 
@@ -53,7 +51,7 @@ def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> l
     # Whole rounds through the prompts share a seed, so that more pictures only add to those that are there.
     rounds = ((prompt, seed) for seed in count(config.seed) for prompt in prompts)
     jobs = [Job(prompt, seed, folders[prompt] / f"{seed}.png") for prompt, seed in islice(rounds, config.n)]
-    missing = [job for job in jobs if not _whole(job.path)]
+    missing = [job for job in jobs if not whole(job.path)]
     processes().wait_for_everyone()  # all have seen the same pictures missing before the first is drawn
     if len(missing) < len(jobs):
         listener(Note(f"{len(jobs) - len(missing)} of {len(jobs)} pictures of the class were there already."))
@@ -76,13 +74,3 @@ def _folder(config: PriorsConfig, base: Family, prompt: str, how: dict[str, Any]
         with beside(folder / "about.json") as part:
             part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return folder
-
-
-def _whole(path: Path) -> bool:
-    """Tell whether a picture is there and undamaged; the PNG's own checksums say so."""
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            image.verify()
-    except (OSError, SyntaxError, ValueError):
-        return False
-    return True
