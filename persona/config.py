@@ -39,7 +39,12 @@ def _is_text(prompt: str) -> bool:
     return "\0" not in prompt and not any("\ud800" <= letter <= "\udfff" for letter in prompt)
 
 
-def _check_prompts(prompts: tuple[str, ...]) -> None:
+def check_prompts(prompts: tuple[str, ...]) -> None:
+    """Make sure that prompts can be drawn.
+
+    Raises:
+        BadPrompt: one is empty, far too long, or no text at all.
+    """
     for prompt in prompts:
         if not prompt.strip():
             raise BadPrompt('A prompt is empty. Say what to draw: "a [V] dog on the beach"')
@@ -154,7 +159,7 @@ class PriorsConfig(Config):
         """
         super().__post_init__()
         _check_class(self.class_noun)
-        _check_prompts(self.prompt)
+        check_prompts(self.prompt)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +193,7 @@ class SampleConfig(Config):
             BadPrompt: there is no prompt, or one is empty or far too long.
         """
         super().__post_init__()
-        _check_prompts(self.prompts)
+        check_prompts(self.prompts)
         if not self.prompts and self.prompts_file is None:
             raise BadPrompt('Say what to draw: persona sample "a [V] dog on the beach"')
 
@@ -224,7 +229,7 @@ class InterpolateConfig(Config):
             BadPrompt: a prompt is empty or far too long.
         """
         super().__post_init__()
-        _check_prompts(self.prompts)
+        check_prompts(self.prompts)
         for flag, given, least in (
             ("PROMPTS", self.prompts, 1),
             ("--seed", self.seeds, 1),
@@ -280,6 +285,82 @@ class ImportConfig(Config):
             _check_class(self.class_noun)
         if self.token is not None:
             _check_token(self.token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(Config):
+    """Settings of ``compare``: two personas or methods side by side, on the same prompts and seeds."""
+
+    names: Annotated[
+        tuple[str, ...],
+        Option("Personas by folder or name, or methods: dreambooth, base.", positional=True),
+    ]
+    photos: Annotated[
+        tuple[Path, ...], Option("Folder with photos of the subject; repeat it where personas have several.")
+    ] = ()
+    class_noun: Annotated[str | None, Option("What the photos show, if no persona says it.", flag=("--class",))] = None
+    base: OwnBase = None
+    out: Annotated[Path, Option("Folder of pictures, scores and report; a stopped run goes on there.")] = Path(
+        "comparison"
+    )
+    prompts: Annotated[str | None, Option("How many of the prompts, or a file with a prompt a line.")] = "4"
+    n: Annotated[int, Option("Pictures of each prompt.", min=1, max=10_000, flag=("-n",))] = 2
+    seed: Seed = 0
+    steps: Steps = None
+    guidance: Guidance = None
+    resolution: Annotated[int | None, Option("Side of the pictures, in pixels.", min=16, max=8192, expert=True)] = None
+    batch: Batch = None
+    networks: Annotated[
+        Path | None, Option("Folder that holds dino-vits16 and the like, instead of the hub's cache.", expert=True)
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Check that there is something to compare.
+
+        Raises:
+            BadOption: a setting is out of bounds, or there are not two names.
+            BadToken: the class noun is empty.
+        """
+        super().__post_init__()
+        if self.class_noun is not None:
+            _check_class(self.class_noun)
+        self._check_names()
+
+    def _check_names(self) -> None:
+        if len(set(self.names)) != 2 or len(self.names) != 2:
+            raise BadOption("Name the two to compare: persona compare personas/dog-sks base --photos PHOTOS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(CompareConfig):
+    """Settings of ``evaluate``: personas, checkpoints, strengths and methods on one table."""
+
+    names: Annotated[
+        tuple[str, ...],
+        Option("Personas by folder or name, or methods: dreambooth, base.", positional=True),
+    ] = ()
+    out: Annotated[Path, Option("Folder of pictures, scores and report; a stopped run goes on there.")] = Path(
+        "evaluation"
+    )
+    prompts: Annotated[str | None, Option("How many of the prompts, or a file with a prompt a line.")] = None
+    n: Annotated[int, Option("Pictures of each prompt.", min=1, max=10_000, flag=("-n",))] = 4
+    checkpoints: Annotated[bool, Option("Try each checkpoint.")] = False
+    scales: Annotated[bool, Option("Try several strengths.")] = False
+    dreambench: Annotated[
+        str | None, Option("The paper's protocol: folder of its data set, or clay for the built-in edition.")
+    ] = None
+    subjects: Annotated[str | None, Option("How many of the data set's subjects, or names with commas.")] = None
+
+    def _check_names(self) -> None:
+        if not self.names and self.dreambench is None:
+            raise BadOption("Name what to measure: persona evaluate personas/dog-sks --photos PHOTOS")
+        if len(set(self.names)) != len(self.names):
+            raise BadOption("A name is given twice. Name each persona and method once.")
+        for flag, given in (("--photos", self.photos), ("--class", self.class_noun)):
+            if given and self.dreambench is not None:
+                raise BadOption(f"{flag}: the photos and classes of --dreambench are its own. Leave one of them out.")
+        if self.subjects is not None and self.dreambench is None:
+            raise BadOption("--subjects chooses from a data set. Name one with --dreambench.")
 
 
 @dataclass(frozen=True, kw_only=True)

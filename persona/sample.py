@@ -86,18 +86,27 @@ def sample(config: SampleConfig, listener: Listener = silent) -> list[Picture]:
 
 
 def _with_file(config: SampleConfig) -> SampleConfig:
-    """Add the prompts of a file, a line each, to those that were given; they are checked as those are."""
+    """Add the prompts of a file to those that were given; they are checked as those are."""
     if config.prompts_file is None:
         return config
+    return replace(config, prompts=(*config.prompts, *read_prompts(config.prompts_file)), prompts_file=None)
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    """Return the prompts of a file, a line each.
+
+    Raises:
+        BadPrompt: it cannot be read, or holds none.
+    """
     try:
-        lines = config.prompts_file.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         reason = "is no text" if isinstance(error, ValueError) else str(error.strerror).lower()
-        raise BadPrompt(f"The prompts in {config.prompts_file} cannot be read: {reason}.") from None
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts and not config.prompts:
-        raise BadPrompt(f"{config.prompts_file} holds no prompt. Write one on each line.")
-    return replace(config, prompts=(*config.prompts, *prompts), prompts_file=None)
+        raise BadPrompt(f"The prompts in {path} cannot be read: {reason}.") from None
+    prompts = tuple(line.strip() for line in lines if line.strip())
+    if not prompts:
+        raise BadPrompt(f"{path} holds no prompt. Write one on each line.")
+    return prompts
 
 
 def _persona(config: SampleConfig, listener: Listener) -> Persona | None:
