@@ -156,21 +156,19 @@ class JeDi:
         """Return the mean squared error of each missing picture, (sets, pictures - known), with a gradient."""
         known, base = sets.known, self.base
         latents, noise, times = (part.to(base.device) for part in (sets.latents, sets.noise, sets.times))
-        rows = torch.arange(times.numel(), device=base.device).view(times.shape)
         conditioning = base.conditioning(sets.prompts)
+        numbers = torch.arange(times.numel(), device=base.device).view(times.shape)
 
-        def told(chosen: Tensor) -> Conditioning:
-            return {key: value[chosen.flatten()] for key, value in conditioning.items()}
+        def rows(chosen: slice) -> tuple[Tensor, Tensor, Tensor, Conditioning]:
+            row = numbers[:, chosen].flatten()
+            told = {key: value[row] for key, value in conditioning.items()}
+            return latents.flatten(0, 1)[row], noise.flatten(0, 1)[row], times.flatten()[row], told
 
-        memory: Memory = {}
-        if known:
-            memory = self._refer(
-                *(part[:, :known].flatten(0, 1) for part in (latents, noise, times)), told(rows[:, :known]), size=known
-            )
-        x, eps, when = (part[:, known:].flatten(0, 1) for part in (latents, noise, times))
+        memory = self._refer(*rows(slice(known)), size=known) if known else {}
+        x, eps, when, told = rows(slice(known, None))
         noisy, target = base.noise.corrupt(x, eps, when)
         with self.coupling.recalling(memory, size=times.shape[1] - known if sets.together else 1):
-            said = base.predict(noisy, when, told(rows[:, known:]))
+            said = base.predict(noisy, when, told)
         return (said - target).square().flatten(1).mean(1).view(len(times), -1)
 
     def _refer(self, x: Tensor, noise: Tensor, times: Tensor, conditioning: Conditioning, *, size: int) -> Memory:

@@ -84,8 +84,9 @@ def _pretrain(config: JediConfig, base: Family, accelerator: Accelerator, listen
     sets = _open(config.data or out / "sets", out / "latents")
     sets.encode(base, accelerator, listener)
     base.free_image_encoder()
+    base.denoiser.to(memory_format=torch.channels_last)  # convolutions of a CPU would turn their input, each time
     objective = Completion(JeDi(base, config.targets, renoised=config.renoised), sets, config.seed)
-    return learn(objective, config, rate, out, out / "weights" / WEIGHTS, accelerator, listener)
+    return learn(objective, config, rate, WEIGHTS, accelerator, listener)
 
 
 def _render(folder: Path, seed: int, listener: Listener) -> None:

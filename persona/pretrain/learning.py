@@ -65,8 +65,7 @@ def learn(
     objective: Objective,
     config: PretrainMethodConfig,
     rate: float,
-    out: Path,
-    weights: Path,
+    name: str,
     accelerator: Accelerator,
     listener: Listener,
 ) -> Learnt:
@@ -74,10 +73,9 @@ def learn(
 
     Args:
         objective: gives the losses.
-        config: how long, and in what batches.
+        config: how long, in what batches, and in which folder.
         rate: the highest learning rate.
-        out: folder of the run, the same in all processes.
-        weights: file that they are kept in.
+        name: of the file that the weights are kept in.
         accelerator: knows the other processes.
         listener: told how far it is.
 
@@ -87,10 +85,10 @@ def learn(
     """
     learning = [p for module in objective.modules.values() for p in module.parameters() if p.requires_grad]
     optimizer = make_optimizer("adamw", [(learning, rate)], listener)
-    run = Run(out / "state", objective.modules, optimizer, decay=DECAY)
+    run = Run(config.out / "state", objective.modules, optimizer, decay=DECAY)
     run.resume()
-    _follow(run, objective, config, rate, out, accelerator, listener)
-    return agree(accelerator, partial(_conclude, run, objective, config, out, weights))
+    _follow(run, objective, config, rate, accelerator, listener)
+    return agree(accelerator, partial(_conclude, run, objective, config, config.out / "weights" / name))
 
 
 def _follow(
@@ -98,7 +96,6 @@ def _follow(
     objective: Objective,
     config: PretrainMethodConfig,
     rate: float,
-    out: Path,
     accelerator: Accelerator,
     listener: Listener,
 ) -> None:
@@ -116,7 +113,6 @@ def _follow(
         accumulate=config.accumulate,
     ):
         run.count(started)
-        started = time.perf_counter()
         losses.append(step.loss)
         due = step.number % config.save_every == 0 or step.number == last
         if due or step.number % CURVE == 0:
@@ -127,8 +123,9 @@ def _follow(
         if due:
             agree(accelerator, run.save)
         if step.number % every == 0:
-            agree(accelerator, partial(_show, run, objective, out / "samples" / f"step-{step.number:06}.png"))
+            agree(accelerator, partial(_show, run, objective, config.out / "samples" / f"step-{step.number:06}.png"))
         _set_rate(run.optimizer, rate * share(step.number, last))
+        started = time.perf_counter()
 
 
 def share(step: int, last: int) -> float:
@@ -151,11 +148,11 @@ def _show(run: Run, objective: Objective, path: Path) -> None:
         objective.show().save(part)
 
 
-def _conclude(run: Run, objective: Objective, config: PretrainMethodConfig, out: Path, weights: Path) -> Learnt:
+def _conclude(run: Run, objective: Objective, config: PretrainMethodConfig, weights: Path) -> Learnt:
     with run.averaged(), beside(weights) as part:
         part.write_bytes(objective.save())
-    sheets = {path.stem: [(path.stem, Image.open(path))] for path in sorted((out / "samples").glob("*.png"))}
-    page = out / "report.html"
+    sheets = {path.stem: [(path.stem, Image.open(path))] for path in sorted((config.out / "samples").glob("*.png"))}
+    page = config.out / "report.html"
     report.write(
         page,
         title=weights.stem,
