@@ -1,0 +1,293 @@
+"""Pretraining JeDi on tiny bases: the loop that all methods share, its data, and what it leaves."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from numpy.random import default_rng
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+from webdata import write_shard
+
+from persona import families
+from persona.cli import app
+from persona.config import JediConfig
+from persona.errors import BadBase, BadOption
+from persona.events import Event, Progress
+from persona.methods.jedi import JeDi
+from persona.pretrain.clay.data import set_shards
+from persona.pretrain.clay.sets import ClaySets
+from persona.pretrain.jedi import Completion, pretrain_jedi
+from persona.pretrain.learning import Learnt, share
+from persona.pretrain.sets import WebSets
+
+forked = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_shard(folder / "00000.tar", sets=5, pictures=3)
+    write_shard(folder / "00001.tar", sets=4, pictures=4, first=5)
+    return folder
+
+
+@pytest.fixture
+def config(base_folder: Callable[[str], Path], data: Path, tmp_path: Path) -> JediConfig:
+    return JediConfig(
+        base=str(base_folder("sd-v-zero")), data=data, out=tmp_path / "run", steps=6, batch=2, save_every=2,
+        learning_rate=1e-3, precision="fp32",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(base_folder: Callable[[str], Path], data: Path, tmp_path_factory: pytest.TempPathFactory) -> Learnt:
+    """What an uninterrupted run of the settings above leaves."""
+    return pretrain_jedi(
+        JediConfig(
+            base=str(base_folder("sd-v-zero")), data=data, out=tmp_path_factory.mktemp("whole") / "run", steps=6,
+            batch=2, save_every=2, learning_rate=1e-3, precision="fp32",
+        )
+    )  # fmt: skip
+
+
+def losses(events: list[Event]) -> list[float | None]:
+    return [event.loss for event in events if isinstance(event, Progress) and event.stage == "Learning"]
+
+
+# What a run leaves
+
+
+def test_a_run_leaves_weights_that_draw(whole: Learnt, config: JediConfig) -> None:
+    base = families.load(config.base, device="cpu")
+    jedi = JeDi.load(base, whole.weights.parent)
+    assert any(parameter.abs().max() > 0 for parameter in jedi.difference.parameters.values())
+    assert jedi.channels.weight.abs().max() > 0
+    assert jedi.draw(["a dog"], [0], size=(32, 32))[0].size == (32, 32)
+    page = whole.report.read_text()
+    assert "step-000006" in page
+    assert "loss" in page
+    assert list((whole.weights.parent.parent / "samples").glob("step-*.png"))
+
+
+def test_nothing_in_the_weights_says_where_they_were_made(whole: Learnt) -> None:
+    assert str(whole.weights.parent.parent).encode() not in whole.weights.read_bytes()
+
+
+def test_the_command_says_what_was_made(whole: Learnt, config: JediConfig, data: Path) -> None:
+    out = whole.weights.parent.parent
+    told = ["--steps=6", "--batch=2", "--save-every=2", "--learning-rate=0.001", "--precision=fp32", "--json"]
+    result = CliRunner().invoke(
+        app, ["pretrain", "jedi", "--base", config.base, "--data", str(data), "--out", str(out), *told]
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["weights"] == str(whole.weights)
+
+
+# Going on
+
+
+@forked
+def test_a_killed_run_ends_with_the_same_bytes(whole: Learnt, config: JediConfig) -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.stage == "Learning" and event.done == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = multiprocessing.get_context("fork").Process(target=pretrain_jedi, args=(config, listen))
+    child.start()
+    child.join(600)
+    assert child.exitcode == -signal.SIGKILL
+    (config.out / "state" / ".1-state.safetensors").write_bytes(b"half written")
+    events: list[Event] = []
+    again = pretrain_jedi(config, events.append)
+    assert len(losses(events)) == 2  # from the state of step 4
+    assert again.weights.read_bytes() == whole.weights.read_bytes()
+    assert not list(config.out.rglob(".*-*"))
+
+
+def test_a_finished_run_stays_as_it_is(config: JediConfig) -> None:
+    config = replace(config, steps=2)
+    before = pretrain_jedi(config).weights.read_bytes()
+    events: list[Event] = []
+    assert pretrain_jedi(config, events.append).weights.read_bytes() == before
+    assert losses(events) == []
+
+
+def test_accumulated_batches_are_one_large_one(whole: Learnt, config: JediConfig) -> None:
+    made = pretrain_jedi(replace(config, batch=1, accumulate=2))
+    one, other = load_file(whole.weights), load_file(made.weights)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-2, atol=2e-4)
+
+
+def _process(rank: int, port: int, config: JediConfig) -> None:
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    for state in (GradientState, AcceleratorState, PartialState):
+        state._reset_state()
+    torch.set_num_threads(1)
+    pretrain_jedi(config)
+    torch.distributed.destroy_process_group()
+
+
+@forked
+def test_two_processes_are_one_with_the_doubled_batch(whole: Learnt, config: JediConfig) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=_process, args=(rank, port, replace(config, batch=1))) for rank in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(600)
+    assert [child.exitcode for child in children] == [0, 0]
+    made = load_file(config.out / "weights" / whole.weights.name)
+    for name, value in load_file(whole.weights).items():
+        torch.testing.assert_close(made[name], value, rtol=1e-2, atol=2e-4)
+
+
+def test_it_learns(config: JediConfig) -> None:
+    events: list[Event] = []
+    pretrain_jedi(replace(config, steps=60, save_every=20, learning_rate=1e-2, targets=("attn1", "ff")), events.append)
+    told = [loss for loss in losses(events) if loss is not None]
+    assert told[-1] < told[0]
+
+
+def test_the_rate_warms_up_stays_and_falls() -> None:
+    rates = [share(step, 1000) for step in range(1000)]
+    assert rates[0] < 0.02
+    assert rates[200] == rates[600] == max(rates) == 1
+    assert sorted(rates[670:], reverse=True) == rates[670:]
+    assert 0 < rates[-1] < 0.03
+    assert share(0, 1) > 0
+
+
+# What is drawn for a step
+
+
+@pytest.fixture
+def completion(whole: Learnt, config: JediConfig, data: Path) -> Completion:
+    base = families.load(config.base, device="cpu")
+    sets = WebSets(data, whole.weights.parent.parent / "latents")
+    return Completion(JeDi(base), sets, seed=0)
+
+
+def test_what_a_set_draws_depends_on_its_slot_alone(completion: Completion) -> None:
+    for known in range(3):
+        one, other = (completion._draw(7, known, together=False) for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(one[:3], other[:3], strict=True))
+        assert one[3] == other[3]
+        assert not torch.equal(one[1], completion._draw(8, known, together=False)[1])
+
+
+def test_references_are_told_what_they_show_and_the_others_what_to_draw(completion: Completion) -> None:
+    prompts = [completion._draw(slot, 2, together=False)[3] for slot in range(60)]
+    assert all(len(one) == 3 for one in prompts)  # as many as the smallest set has
+    assert {one[0].startswith("a photo of a ") for one in prompts} == {True, False}
+    assert all(one[0] and one[1] for one in prompts)
+    dropped = [one[2] for one in prompts if not one[2]]
+    assert 1 <= len(dropped) <= 20
+    together = [completion._draw(slot, 0, together=True) for slot in range(60)]
+    assert all(len(set(times.tolist())) == 1 for _, _, times, _ in together)
+    assert {sum(map(bool, one[3])) for one in together} == {0, 3}  # dropped for all of a set
+
+
+def test_all_numbers_of_references_are_practised(completion: Completion, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+
+    def loss(sets: Any) -> torch.Tensor:
+        seen.add((sets.known, sets.together))
+        return torch.zeros(len(sets.latents), 1)
+
+    monkeypatch.setattr(completion.jedi, "loss", loss)
+    for step in range(30):
+        completion.loss(range(2 * step, 2 * step + 2), 2)
+    assert seen == {(0, False), (0, True), (1, False), (2, False)}
+
+
+def test_what_is_shown_was_never_learnt_from(completion: Completion) -> None:
+    shown = {tuple(completion.sets.latents(number).flatten()[:4].tolist()) for number in range(5, 9)}
+    learnt = set()
+    for slot in range(2 * len(completion.sets)):
+        latents = completion._draw(slot, 1, together=False)[0]
+        learnt |= {tuple(one.flatten()[:4].tolist()) for one in latents}
+    assert not shown & learnt
+
+
+# Data
+
+
+def test_sets_of_several_shards_keep_their_pictures(whole: Learnt, data: Path) -> None:
+    sets = WebSets(data, whole.weights.parent.parent / "latents")
+    assert len(sets) == 9
+    assert sets.pictures == 3
+    assert [len(sets.latents(number)) for number in (0, 4, 5, 8)] == [3, 3, 4, 4]
+    assert sets.noun(5) == "beach"
+    assert sets.captions(6, default_rng(0))[3] == "a red dog 3"
+    spread = torch.stack([sets.latents(number)[:3].std(0).mean() for number in range(9)]).mean()
+    across = torch.stack([sets.latents(number)[0] for number in range(9)]).std(0).mean()
+    assert spread < across, "pictures of a set are alike"
+
+
+@pytest.mark.parametrize("spoil", ["empty", "nothing", "cut", "no captions", "single pictures"])
+def test_data_that_cannot_be_learnt_from_are_refused(config: JediConfig, tmp_path: Path, spoil: str) -> None:
+    folder = tmp_path / "data"
+    match spoil:
+        case "empty":
+            folder.mkdir()
+        case "cut":
+            path = write_shard(folder / "0.tar", sets=2, pictures=2)
+            path.write_bytes(path.read_bytes()[:700])
+        case "no captions":
+            path = write_shard(folder / "0.tar", sets=2, pictures=2)
+            path.write_bytes(path.read_bytes().replace(b'"captions"', b'"passages"'))
+        case "single pictures":
+            write_shard(folder / "0.tar", sets=2, pictures=1)
+    with pytest.raises(BadOption) as error:
+        pretrain_jedi(replace(config, data=folder))
+    assert "\n" not in str(error.value)
+
+
+def test_other_bases_than_clay_need_data(config: JediConfig) -> None:
+    with pytest.raises(BadOption, match="--data SHARDS"):
+        pretrain_jedi(replace(config, data=None))
+
+
+def test_transformers_are_refused(config: JediConfig, base_folder: Callable[[str], Path]) -> None:
+    with pytest.raises(BadBase, match="no U-Net"):
+        pretrain_jedi(replace(config, base=str(base_folder("sd3"))))
+
+
+@pytest.mark.parametrize("how", [{"batch": 3}, {"seed": 1}, {"renoised": True}, {"learning_rate": 0.5}])
+def test_other_settings_need_another_folder(whole: Learnt, config: JediConfig, how: dict[str, Any]) -> None:
+    with pytest.raises(BadOption, match=f"holds a run with --{next(iter(how)).replace('_', '-')}"):
+        pretrain_jedi(replace(config, out=whole.weights.parent.parent, **how))
+
+
+def test_clays_scenes_are_sets(tmp_path: Path) -> None:
+    list(set_shards(tmp_path / "sets", range(1), seed=3, processes=1, size=8))
+    sets = ClaySets(tmp_path / "sets", tmp_path / "latents")
+    assert len(sets) == 2
+    assert sets.pictures == 4
+    random = default_rng(0)
+    said = [" ".join(sets.captions(0, random)) for _ in range(40)]
+    assert all(sets.noun(0) in one for one in said)
+    assert len(set(said)) > 30
+    pictures = list(sets._read("00000"))
+    assert len(pictures) == 8
+    assert np.asarray(pictures[0]).shape == (128, 128, 3)
