@@ -11,11 +11,21 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from persona.config import ExportConfig, ImportConfig, InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
+from persona.config import (
+    CompareConfig,
+    EvaluateConfig,
+    ExportConfig,
+    ImportConfig,
+    InterpolateConfig,
+    PriorsConfig,
+    SampleConfig,
+    TrainConfig,
+)
 from persona.errors import PersonaError
 from persona.events import Event, Listener, Note, Progress
 
 if TYPE_CHECKING:
+    from persona.evaluate import compare, evaluate
     from persona.export import export
     from persona.folder import Persona
     from persona.import_lora import import_lora
@@ -27,6 +37,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CompareConfig",
+    "EvaluateConfig",
     "Event",
     "ExportConfig",
     "ImportConfig",
@@ -40,6 +52,8 @@ __all__ = [
     "SampleConfig",
     "TrainConfig",
     "__version__",
+    "compare",
+    "evaluate",
     "export",
     "gen_priors",
     "import_lora",
@@ -50,6 +64,8 @@ __all__ = [
 
 _LAZY = {
     "Persona": "folder",
+    "compare": "evaluate",
+    "evaluate": "evaluate",
     "export": "export",
     "gen_priors": "priors",
     "import_lora": "import_lora",

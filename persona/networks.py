@@ -192,6 +192,18 @@ class Networks:
         )
 
 
+def absent(where: Path | None = None) -> list[str]:
+    """Return which of the networks of the hub are not on this disk; see :meth:`Networks.find`."""
+
+    def here(name: str) -> bool:
+        try:
+            return folder_of(name, where).is_dir()
+        except (OSError, ValueError):
+            return False
+
+    return [name for name in REVISIONS if not here(name)]
+
+
 def folder_of(name: str, where: Path | None = None, *, fetch: bool = False) -> Path:
     """Return the folder of a network; see :meth:`Networks.find`.
 

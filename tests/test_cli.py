@@ -57,6 +57,15 @@ OPTIONS = {
     ),
     "export": ("--to --merge --base --out --json --help", "--checkpoint"),
     "import": ("--base --class --token --out --json --help", ""),
+    "compare": (
+        "--photos --class --base --out --prompts -n --seed --steps --guidance --json --help",
+        "--resolution --batch --networks",
+    ),
+    "evaluate": (
+        "--photos --class --base --out --prompts -n --seed --steps --guidance --checkpoints --scales --dreambench "
+        "--subjects --json --help",
+        "--resolution --batch --networks",
+    ),
     "info": ("--json --help", ""),
 }
 TRAIN = ["train", "photos", "--class", "dog"]

@@ -232,7 +232,16 @@ def test_three_thousand_pictures_are_drawn_in_three_seconds(chromium: Browser, t
     ]  # fmt: skip
     photos = {f"subject {k}": [(f"{n}.jpg", Image.new("RGB", (384, 384), "teal")) for n in range(5)] for k in range(30)}
     written(tmp_path / "report.html", shots=many, photos=photos)
+    chromium("Performance.enable", timeDomain="threadTicks")  # seconds of work: others may keep the machine busy
+    before = seconds_of_work(chromium)
     chromium.open(tmp_path / "report.html")
-    drawn = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now()))))"
-    assert chromium.ask(drawn) < 3000
+    chromium.ask("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert seconds_of_work(chromium) - before < 3
     assert chromium.ask("document.querySelectorAll('.shots img').length") == 3000
+
+
+def seconds_of_work(chromium: Browser) -> float:
+    """Return the processor's time that the page's process has taken, with all its threads."""
+    metrics = {one["name"]: one["value"] for one in chromium("Performance.getMetrics")["metrics"]}
+    print(metrics, chromium.ask("performance.now()"))
+    return float(metrics["ProcessTime"])

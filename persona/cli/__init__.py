@@ -12,9 +12,12 @@ from typing import Annotated
 import typer
 
 from persona import __version__
+from persona.cli import measuring
 from persona.cli.boundary import Commands
 from persona.cli.options import Command, Json, command
 from persona.config import (
+    CompareConfig,
+    EvaluateConfig,
     ExportConfig,
     ImportConfig,
     InterpolateConfig,
@@ -227,6 +230,10 @@ def import_lora(config: ImportConfig, json: bool) -> None:
         ),
         as_json=json,
     )
+
+
+app.command(cls=Command)(command(EvaluateConfig)(measuring.evaluate))
+app.command(cls=Command)(command(CompareConfig)(measuring.compare))
 
 
 @pretraining.callback()

@@ -1,0 +1,120 @@
+"""``evaluate`` and ``compare``: the table in the terminal, and pictures beside each other where it can show them."""
+
+import logging
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from persona.config import CompareConfig, EvaluateConfig
+
+if TYPE_CHECKING:
+    from persona.evaluate import Evaluation
+    from persona.report import Row, Shot
+
+_SHOWN = 4
+"""Pairs of pictures that a terminal is shown."""
+_WIDEST = 72  # columns of such a pair
+
+
+def evaluate(config: EvaluateConfig, json: bool) -> None:
+    """Measure personas and methods.
+
+    Checkpoints, strengths and methods on the same prompts and seeds, by one evaluator: identity, prompt, and what was
+    merely copied. Stopped, the same command goes on where it was.
+    """
+    from persona.cli.display import Display
+
+    with Display() as display:
+        from persona.evaluate import evaluate
+
+        found = evaluate(config, display)
+    _close(display, "evaluate", found, json=json)
+
+
+def compare(config: CompareConfig, json: bool) -> None:
+    """Draw two personas or methods side by side.
+
+    On the same prompts and seeds, in the terminal and on a page, with what the first is above the second.
+    """
+    from persona.cli.display import Display, terminal
+
+    with Display() as display:
+        from persona.evaluate import compare
+
+        found = compare(config, display)
+    _preview(terminal(), found)
+    _close(display, "compare", found, json=json)
+
+
+def _close(display: Any, command: str, found: "Evaluation", *, json: bool) -> None:
+    from persona.cli.display import Outcome, terminal
+    from persona.evaluate.tables import as_json
+
+    terminal().print(_table(found))
+    best = next((row.label for row in found.rows if row.best), None)
+    display.close(
+        command,
+        Outcome(
+            str(found.folder),
+            [*([f"The best trade-off: {best}."] if best else []), f"Look at it: {found.report}"],
+            f"persona sample {shlex.quote(found.shots[0].prompt)} -n 8" if found.shots else "",
+            {
+                "folder": str(found.folder),
+                "report": str(found.report),
+                "table": str(found.table),
+                "best": best,
+                "rows": as_json(found.rows),
+            },
+        ),
+        as_json=json,
+    )
+
+
+def _table(found: "Evaluation") -> Table:
+    """Return the columns that say most; the page has all."""
+    wanted = [found.fidelity, found.prompt, "drift", "copies"]
+    names = [column.name for column in found.columns if column.name in wanted]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for name in names:
+        table.add_column(Text(name), justify="right", overflow="fold")
+    for row in found.rows:
+        label = Text(f"{row.label} (best)" if row.best else row.label, "bold" if row.best else "")
+        table.add_row(label, *(_cell(row, name) for name in names))
+    return table
+
+
+def _cell(row: "Row", name: str) -> Text:
+    if name not in row.cells:
+        return Text("-", "dim")
+    cell = row.cells[name]
+    return Text(f"{cell.mean:.3f} ").append(f"{cell.low:.2f} to {cell.high:.2f}", "dim")
+
+
+def _preview(console: Console, found: "Evaluation") -> None:
+    """Show the first pairs of pictures; a pipe, a log and a terminal without colours are spared."""
+    if not (console.is_terminal and not console.no_color and sys.stdin.isatty() and sys.stdout.isatty()):
+        return
+    logging.getLogger("textual_image").setLevel(logging.ERROR)
+    from PIL import Image
+    from textual_image.renderable import Image as Shown  # asks the terminal what it can show
+
+    from persona.sheet import Row, sheet
+
+    for pair in _pairs(found):
+        row = Row(pair[0].prompt, [(Image.open(shot.path), shot.label) for shot in pair])
+        console.print(Shown(sheet([row]), width=min(_WIDEST, console.width), height="auto"))
+
+
+def _pairs(found: "Evaluation") -> "list[list[Shot]]":
+    """Return pictures of one prompt and seed by both, of a prompt each."""
+    pairs: dict[str, list[Shot]] = {}
+    for shot in found.shots:
+        same = pairs.setdefault(shot.prompt, [])
+        if not same or (len(same) == 1 and same[0].label != shot.label and same[0].seed == shot.seed):
+            same.append(shot)
+    return [same for same in pairs.values() if len(same) == 2 and "[V]" in same[0].prompt][:_SHOWN]

@@ -1,0 +1,138 @@
+"""Who is measured against whom: from the names and folders of a command to subjects and entrants."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from persona.config import EvaluateConfig, check_prompts
+from persona.errors import BadOption, BadPrompt
+from persona.evaluate.entrants import METHODS, Entrant, Studio, of_persona, open_persona
+from persona.evaluate.subjects import BARE, OTHERS, Prompt, Subject, chosen, papers_prompts, read_dreambench
+from persona.events import Listener, Note
+from persona.families import Family
+from persona.folder import Persona
+from persona.photos import Photo, read
+from persona.sample import read_prompts
+
+CLAY = "clay"
+"""The edition of the protocol that is built in."""
+
+
+def has_judge(base: Family) -> bool:
+    """Tell whether a base ships with a judge of its own."""
+    return (base.folder / "judge" / "judge.safetensors").is_file()
+
+
+def contest(config: EvaluateConfig, studio: Studio) -> list[Entrant]:
+    """Return all entrants, in the order of their names and then of their subjects; what has to learn has learnt.
+
+    Raises:
+        BadOption: a name stands for nothing, or what it should draw is not said.
+        BadPhotos: photos cannot be read.
+        PersonaError: whatever loading a base, opening a persona or training one may raise.
+    """
+    how = {"checkpoints": config.checkpoints, "scales": config.scales}
+    if config.dreambench is not None:
+        subjects = _of_data_set(config, config.dreambench, studio.listener)
+        names = config.names or ("dreambooth",)
+        return [one for name in names for subject in subjects for one in METHODS[name](subject, studio, **how)]
+    personas = {name: open_persona(name) for name in config.names if name not in METHODS}
+    found, homes = _of_photos(config, personas, studio)
+    entrants: list[Entrant] = []
+    for name in config.names:
+        if name in personas:
+            entrants += of_persona(personas[name], found[homes[name]], studio, **how)
+        else:
+            entrants += [one for subject in found.values() for one in METHODS[name](subject, studio, **how)]
+    return entrants
+
+
+def _of_data_set(config: EvaluateConfig, edition: str, listener: Listener) -> list[Subject]:
+    for name in config.names:
+        if name not in METHODS:
+            raise BadOption(f"{name} is no method. With --dreambench each subject is drawn by {', '.join(METHODS)}.")
+    if edition == CLAY:
+        from persona.evaluate import clay
+
+        subjects = clay.subjects(config.out / "subjects", config.subjects)
+    elif config.base is None:
+        raise BadOption("Name the base that is to draw the data set's subjects: --base sd15")
+    else:
+        subjects = read_dreambench(Path(edition), config.subjects, listener)
+    return [replace(subject, prompts=_asked(subject.prompts, config.prompts)) for subject in subjects]
+
+
+def _of_photos(
+    config: EvaluateConfig, personas: Mapping[str, Persona], studio: Studio
+) -> tuple[dict[str, Subject], dict[str, str]]:
+    """Return the subjects, by the folders of their photos or else by class, and the place of each persona's there."""
+    albums = {str(folder): read(folder, studio.listener) for folder in config.photos}
+    homes = {name: _home(persona, albums, studio.listener) for name, persona in personas.items()}
+    nouns = {home: personas[name].class_noun for name, home in reversed(homes.items())}
+    for folder in albums:
+        noun = config.class_noun or nouns.get(folder)
+        if noun is None:
+            raise BadOption(f"Say what the photos in {folder} show: --class dog")
+        nouns[folder] = noun
+    if not nouns:
+        raise BadOption("Methods draw from photos. Say where they are, and what they show: --photos PHOTOS --class dog")
+    if not albums:
+        without = "Without --photos nothing can say how well the subject is met: only what was asked for is measured."
+        studio.listener(Note(without, warning=True))
+    base = studio.base_of(next(iter(personas.values()), None))
+    return {home: _subject(config, home, noun, albums.get(home, []), base) for home, noun in nouns.items()}, homes
+
+
+def _home(persona: Persona, albums: Mapping[str, Sequence[Photo]], listener: Listener) -> str:
+    """Return the folder with the photos that a persona has learnt from, or its class where no photos are given."""
+    if not albums:
+        return persona.class_noun
+    known = set(persona.photos)
+    shared = {folder: len(known & {photo.sha256 for photo in photos}) for folder, photos in albums.items()}
+    folder = max(shared, key=lambda folder: shared[folder])
+    if not shared[folder]:
+        if len(albums) > 1:
+            raise BadOption(f"{persona.path} learnt from none of the --photos. Name those that it learnt from.")
+        if known:  # of what came from another program nobody knows
+            hint = "They are compared all the same: make sure that they are of the same subject."
+            listener(Note(f"{persona.path} learnt from other photos than those in {folder}. {hint}", warning=True))
+    return folder
+
+
+def _subject(config: EvaluateConfig, home: str, noun: str, photos: Sequence[Photo], base: Family) -> Subject:
+    prompts: Sequence[Prompt] = [*papers_prompts(noun), BARE, *OTHERS]
+    if has_judge(base):
+        from persona.evaluate import clay
+
+        prompts = clay.prompts(noun)
+    return Subject(
+        name=Path(home).resolve().name if photos else noun,
+        class_noun=noun,
+        folder=Path(home) if photos else None,
+        photos=photos,
+        prompts=_asked(prompts, config.prompts),
+        masks=[None] * len(photos),
+    )
+
+
+def _asked(prompts: Sequence[Prompt], which: str | None) -> list[Prompt]:
+    """Return the prompts that were asked for: all, so many of those about the subject, or those of a file instead.
+
+    Raises:
+        BadOption: there are not as many.
+        BadPrompt: the file cannot be read, or holds a prompt that cannot be drawn or has no ``[V]``.
+    """
+    if which is None:
+        return list(prompts)
+    about = [prompt for prompt in prompts if prompt.kind == "subject"]
+    if which.isdecimal():
+        kept = chosen([prompt.template for prompt in about], which, "--prompts")
+        about = [prompt for prompt in about if prompt.template in kept]
+    else:
+        own = read_prompts(Path(which))
+        check_prompts(own)
+        for text in own:
+            if "[v]" not in text.lower():
+                raise BadPrompt(f'{text[:60]!r} has no [V], so it is not about the subject. Write "a [V] dog" there.')
+        about = [Prompt(text) for text in own]
+    return [*about, *(prompt for prompt in prompts if prompt.kind != "subject")]

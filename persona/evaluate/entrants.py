@@ -1,0 +1,209 @@
+"""Who draws: trained personas at their checkpoints and strengths, methods that learn or look at the photos, the base.
+
+A way to draw a subject is an :class:`Entrant`; that of a method is made by one function in :data:`METHODS`, and all
+else here knows nothing of methods.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from persona import adapter
+from persona.config import TrainConfig
+from persona.drawing import Artist
+from persona.errors import BadOption
+from persona.evaluate.subjects import Prompt, Subject
+from persona.events import Listener, Note
+from persona.families import Family
+from persona.folder import ADAPTER, RECORD, Persona, slug
+from persona.identity import fill
+from persona.sample import base_of, wear
+from persona.train import train
+
+SCALES = (0.4, 0.6, 0.8, 1.0, 1.2)
+"""Strengths that are tried for where fidelity and prompt are best together."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A way to draw a subject.
+
+    Attributes:
+        label: row of the table; entrants of several subjects may share it.
+        line: rows that belong together, such as the checkpoints of one run.
+        subject: who is drawn.
+        base: the base that it draws with.
+        decides: all that makes its pictures what they are, beside prompt, seed and how is drawn: JSON values.
+        open: gets it ready to draw, and tidies up.
+        text: what it reads in the place of a prompt.
+        learning: seconds that it took to learn the subject, where that is known.
+    """
+
+    label: str
+    line: str
+    subject: Subject
+    base: Family
+    decides: Mapping[str, Any]
+    open: Callable[[], AbstractContextManager[Artist]]
+    text: Callable[[Prompt], str]
+    learning: float | None = None
+
+
+@dataclass
+class Studio:
+    """What the entrants of a run share.
+
+    Attributes:
+        out: folder of the run.
+        base: name of the base that methods draw with; ``None`` for each persona's own.
+        seed: of trainings.
+        listener: told how far they are.
+    """
+
+    out: Path
+    base: str | None
+    seed: int
+    listener: Listener
+    _bases: dict[str, Family] = field(default_factory=dict)
+
+    def base_of(self, persona: Persona | None) -> Family:
+        """Load the base of a persona, or for ``None`` that of the methods, once for all.
+
+        Raises:
+            BadBase: it is gone.
+            BadPersona: it is another than the persona was made for.
+        """
+        key = persona.base_hash if persona else self.base or "clay"
+        if key not in self._bases:
+            self._bases[key] = base_of(persona, self.base, self.listener)
+        return self._bases[key]
+
+
+def entrants_of(
+    name: str, subject: Subject, studio: Studio, *, checkpoints: bool = False, scales: bool = False
+) -> list[Entrant]:
+    """Return what a name stands for.
+
+    Args:
+        name: a method, the folder of a persona, or its name under ``personas``.
+        subject: who is drawn.
+        studio: what all share.
+        checkpoints: whether each checkpoint is an entrant.
+        scales: whether each of :data:`SCALES` is.
+
+    Raises:
+        BadPersona: the persona is missing or damaged.
+        PersonaError: whatever a method that learns may raise.
+    """
+    if name in METHODS:
+        return METHODS[name](subject, studio, checkpoints=checkpoints, scales=scales)
+    return of_persona(open_persona(name), subject, studio, checkpoints=checkpoints, scales=scales)
+
+
+def open_persona(name: str) -> Persona:
+    """Open a persona by its folder, or by its name under ``personas``.
+
+    Raises:
+        BadOption: there is none of that name, and no method.
+        BadPersona: it is damaged.
+    """
+    for folder in (Path(name), Path("personas") / name):
+        if folder.is_dir():
+            return Persona.open(folder)
+    raise BadOption(f"{name} is no persona here, and no method. Methods are {', '.join(METHODS)}.")
+
+
+def of_persona(
+    persona: Persona,
+    subject: Subject,
+    studio: Studio,
+    *,
+    checkpoints: bool = False,
+    scales: bool = False,
+    label: str | None = None,
+    learning: float | None = None,
+) -> list[Entrant]:
+    """Return a persona as it is, or each of its checkpoints, or each of :data:`SCALES`; see :func:`entrants_of`."""
+    base = studio.base_of(persona)
+    line = label or persona.path.resolve().name
+    tries: dict[str, tuple[int | None, float]] = {}
+    if checkpoints:
+        tries |= {f"{line}, step {step}": (step, persona.recommended_scale) for step in persona.checkpoints}
+    if scales:
+        tries |= {f"{line}, scale {scale:g}": (None, scale) for scale in SCALES}
+    return [
+        Entrant(
+            label=title,
+            line=line,
+            subject=subject,
+            base=base,
+            decides={
+                "weights": persona.files[ADAPTER if step is None else persona.checkpoints[step]],
+                "scale": scale,
+                "words": [persona.token, persona.class_noun],
+            },
+            open=partial(_worn, base, persona, step, scale),
+            text=partial(_filled, persona),
+            learning=learning,
+        )
+        for title, (step, scale) in (tries or {line: (None, persona.recommended_scale)}).items()
+    ]
+
+
+@contextmanager
+def _worn(base: Family, persona: Persona, step: int | None, scale: float) -> Iterator[Artist]:
+    wear(base, persona, step=step)
+    try:
+        adapter.scale(base, scale)
+        yield base
+    finally:
+        adapter.detach(base)
+
+
+def _filled(persona: Persona, prompt: Prompt) -> str:
+    return fill(prompt.text(persona.class_noun), persona.token, persona.class_noun)
+
+
+# Methods
+
+
+def bare(subject: Subject, studio: Studio, *, checkpoints: bool = False, scales: bool = False) -> list[Entrant]:
+    """Return the base itself, which knows the class but not the subject."""
+    return [bare_of(studio.base_of(None), subject)]
+
+
+def bare_of(base: Family, subject: Subject) -> Entrant:
+    """Return a base that is loaded as an entrant."""
+
+    @contextmanager
+    def open_base() -> Iterator[Artist]:
+        yield base
+
+    return Entrant("base", "base", subject, base, {}, open_base, lambda prompt: prompt.bare(subject.class_noun))
+
+
+def dreambooth(subject: Subject, studio: Studio, *, checkpoints: bool = False, scales: bool = False) -> list[Entrant]:
+    """Train a persona with nothing but the photos and the class, unless that was done before."""
+    if subject.folder is None:
+        raise BadOption("dreambooth learns from photos. Say where they are with --photos.")
+    folder = studio.out / "personas" / slug(subject.name)
+    fresh, started = not folder.exists(), time.perf_counter()
+    persona = Persona.open(folder) if (folder / RECORD).exists() else None
+    if persona is None or persona.photos != tuple(photo.sha256 for photo in subject.photos):
+        studio.listener(Note(f"Learning {subject.name}."))
+        noun, base = subject.class_noun, studio.base or "clay"
+        config = TrainConfig(photos=subject.folder, class_noun=noun, base=base, out=folder, seed=studio.seed)
+        persona = train(config, studio.listener)
+    learning = time.perf_counter() - started if fresh else None  # of one that was stopped nobody knows
+    return of_persona(
+        persona, subject, studio, checkpoints=checkpoints, scales=scales, label="dreambooth", learning=learning
+    )
+
+
+Method = Callable[..., list[Entrant]]
+METHODS: dict[str, Method] = {"dreambooth": dreambooth, "base": bare}
+"""Ways to draw a subject, by their names: (subject, studio, checkpoints=, scales=) to entrants."""

@@ -1,0 +1,296 @@
+"""One evaluation: what is missing is drawn, what is new is measured, and all of it shown."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from persona.atomic import beside
+from persona.config import EvaluateConfig
+from persona.drawing import check_output, processes, size_of
+from persona.evaluate import tables
+from persona.evaluate.contest import CLAY, contest, has_judge
+from persona.evaluate.entrants import Entrant, Studio, bare_of
+from persona.evaluate.evaluators import Evaluator, JudgeEvaluator, NetworkEvaluator, Scores
+from persona.evaluate.pictures import How, Series, draw_all
+from persona.evaluate.published import TABLE, WARNING
+from persona.evaluate.subjects import Subject
+from persona.events import Listener, Note, Progress, silent
+from persona.families import Family
+from persona.folder import slug
+from persona.networks import Networks, absent
+from persona.report import Column, Plot, Row, Shot, write_evaluation
+from persona.sample import tell_unknown
+
+REPORT, RECORD, TABLE_FILE = "report.html", "evaluation.json", "table.md"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found.
+
+    Attributes:
+        folder: of all of it.
+        columns: what was measured.
+        rows: those who were, after the bounds of what can be reached.
+        shots: every picture with its scores.
+        fidelity: the column that says how well the subject is met.
+        prompt: the column that says how well prompts are followed.
+        report: a page about it.
+        table: the same rows as Markdown.
+    """
+
+    folder: Path
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    shots: Sequence[Shot]
+    fidelity: str
+    prompt: str
+    report: Path
+    table: Path
+
+
+def evaluate(config: EvaluateConfig, listener: Listener = silent) -> Evaluation:
+    """Measure personas, checkpoints, strengths and methods on the same prompts and seeds.
+
+    The same call goes on where an earlier one was stopped; under ``accelerate launch`` the processes share the work.
+
+    Args:
+        config: who, on what, and how.
+        listener: told how far it is, and what cannot be measured here.
+
+    Raises:
+        PersonaError: whatever the user can mend; what was drawn and measured before is kept.
+        OSError: the disk is full; likewise.
+    """
+    check_output(config.out)
+    entrants = contest(config, Studio(config.out, config.base, config.seed, _heard(listener)))
+    return measure(config, entrants, listener)
+
+
+def measure(
+    config: EvaluateConfig, entrants: Sequence[Entrant], listener: Listener = silent, *, versus: bool = False
+) -> Evaluation:
+    """Do as :func:`evaluate` does, for entrants that are known already.
+
+    Args:
+        config: on what, and how.
+        entrants: who is measured.
+        listener: see :func:`evaluate`.
+        versus: whether to add a row for what the first is above the second.
+    """
+    listener = _heard(listener)
+    evaluator = _evaluator(config, entrants, listener)
+    for note in evaluator.notes:
+        listener(Note(note, warning=True))
+    _tell_unknown(entrants, listener)
+    series = [(entrant, *_drawn(config, entrant, listener)) for entrant in entrants]
+    shots = _measured(config, series, evaluator, listener)
+    columns = [*evaluator.columns, *tables.TIMES]
+    rows = tables.with_best(tables.rows_of(shots, entrants, columns), evaluator)
+    if versus:
+        rows.append(tables.difference(shots, rows[0].label, rows[1].label, columns))
+    subjects = list({subject.name: subject for subject in (entrant.subject for entrant in entrants)}.values())
+    found = Evaluation(
+        folder=config.out,
+        columns=[column for column in columns if any(column.name in row.cells for row in rows)],
+        rows=[*tables.bounds(subjects, evaluator), *rows],
+        shots=shots,
+        fidelity=evaluator.fidelity,
+        prompt=evaluator.prompt,
+        report=config.out / REPORT,
+        table=config.out / TABLE_FILE,
+    )
+    if processes().is_main_process:
+        _write(found, config, entrants, subjects, evaluator)
+    processes().wait_for_everyone()
+    return found
+
+
+def _heard(listener: Listener) -> Listener:
+    """Let only the first of several processes speak."""
+    return listener if processes().is_main_process else silent
+
+
+def _evaluator(config: EvaluateConfig, entrants: Sequence[Entrant], listener: Listener) -> Evaluator:
+    """Return the judge of the bases where they ship one, unless the photos are real; else the papers' networks."""
+    bases = [entrant.base for entrant in entrants]
+    if all(has_judge(base) for base in bases) and config.dreambench in (None, CLAY):
+        from persona.clay.judge import Judge
+
+        return JudgeEvaluator(Judge.load(bases[0].folder / "judge"))
+    missing = absent(config.networks)
+    if missing and config.networks is None:
+        listener(Note(f"Fetching {', '.join(missing)}: at most 1.3 GB, once."))
+    with processes().local_main_process_first():  # one fetches for all
+        return NetworkEvaluator(Networks.find(config.networks, fetch=True, device=processes().device))
+
+
+def _tell_unknown(entrants: Sequence[Entrant], listener: Listener) -> None:
+    for base in {entrant.base.hash: entrant.base for entrant in entrants}.values():
+        texts = {p.bare(e.subject.class_noun) for e in entrants if e.base is base for p in e.subject.prompts}
+        tell_unknown(base, sorted(texts), [], listener)
+
+
+# Drawing
+
+
+def _drawn(config: EvaluateConfig, entrant: Entrant, listener: Listener) -> tuple[Series, Series]:
+    """Draw what is missing of an entrant's pictures, and of the base's own that they are compared with."""
+    how, prompts = _how(config, entrant.base), entrant.subject.prompts
+    unrelated = [prompt for prompt in prompts if prompt.kind != "subject"]
+    before = draw_all(bare_of(entrant.base, entrant.subject), unrelated, how, config.out, listener)
+    return draw_all(entrant, prompts, how, config.out, listener), before
+
+
+def _how(config: EvaluateConfig, base: Family) -> How:
+    return How(
+        n=config.n,
+        seed=config.seed,
+        steps=config.steps or base.recipe.sample_steps,
+        guidance=base.recipe.guidance if config.guidance is None else config.guidance,
+        size=size_of(base, config.resolution),
+        batch=config.batch,
+    )
+
+
+# Measuring
+
+
+def _measured(
+    config: EvaluateConfig,
+    series: Sequence[tuple[Entrant, Series, Series]],
+    evaluator: Evaluator,
+    listener: Listener,
+) -> list[Shot]:
+    """Measure what is new; each process takes its share, and finds that of the others in their files."""
+    state = processes()
+    files = [_scores_file(entrant, drawn) for entrant, drawn, _ in series]
+    marks = [_mark(config, *one, evaluator) for one in series]
+    todo = [place for place, file in enumerate(files) if _scores(file, marks[place]) is None]
+    state.wait_for_everyone()  # all have seen the same scores missing before the first is written
+    mine = todo[state.process_index :: state.num_processes]
+    for number, place in enumerate(mine):
+        listener(Progress("Measuring", number, len(mine)))
+        entrant, drawn, before = series[place]
+        scores = evaluator.score(entrant.subject, drawn.pictures, before.pictures)
+        with beside(files[place]) as part:
+            part.write_text(json.dumps({"of": marks[place], "scores": scores}) + "\n", encoding="utf-8")
+    if mine:
+        listener(Progress("Measuring", len(mine), len(mine)))
+    state.wait_for_everyone()
+    return [
+        shot
+        for (entrant, drawn, _), file, mark in zip(series, files, marks, strict=True)
+        for shot in _shots(entrant, drawn, _scores(file, mark) or [])
+    ]
+
+
+def _scores_file(entrant: Entrant, drawn: Series) -> Path:
+    return drawn.folder / f"scores-{slug(entrant.subject.name)}.json"
+
+
+def _mark(config: EvaluateConfig, entrant: Entrant, drawn: Series, before: Series, evaluator: Evaluator) -> str:
+    """Return a hash (hex) of all that scores depend on."""
+    subject = entrant.subject
+    what = {
+        "with": [evaluator.name, str(config.networks), [column.name for column in evaluator.columns]],
+        "photos": [photo.sha256 for photo in subject.photos],
+        "class": subject.class_noun,
+        "pictures": [one.path.name for one in drawn.pictures],
+        "expected": [dict(prompt.expected) for prompt in subject.prompts],
+        "before": before.folder.name,
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def _scores(file: Path, mark: str) -> list[Scores] | None:
+    """Return the scores in a file, if it is there and they are of the same pictures, measured alike."""
+    try:
+        known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return known["scores"] if known.get("of") == mark else None
+
+
+def _shots(entrant: Entrant, drawn: Series, scores: Sequence[Scores]) -> list[Shot]:
+    learning, drawing = tables.TIMES
+    times = {
+        learning.name: None if drawn.learning is None else drawn.learning / 60,
+        drawing.name: drawn.drawing,
+    }
+    known = {name: seconds for name, seconds in times.items() if seconds is not None}
+    noun = entrant.subject.class_noun
+    return [
+        Shot(one.path, entrant.label, entrant.subject.name, one.prompt.text(noun), one.seed, {**values, **known})
+        for one, values in zip(drawn.pictures, scores, strict=True)
+    ]
+
+
+# Showing
+
+
+def _write(
+    found: Evaluation,
+    config: EvaluateConfig,
+    entrants: Sequence[Entrant],
+    subjects: Sequence[Subject],
+    evaluator: Evaluator,
+) -> None:
+    settings = _settings(config, entrants, evaluator)
+    record = {"settings": settings, "notes": list(evaluator.notes), "rows": tables.as_json(found.rows)}
+    with beside(config.out / RECORD) as part:
+        part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    with beside(found.table) as part:
+        part.write_text(tables.as_markdown(found.rows, found.columns), encoding="utf-8")
+    real = config.dreambench not in (None, CLAY)
+    times = {column.name for column in tables.TIMES}
+    copied = "background" if any(column.name == "background" for column in found.columns) else "memorisation"
+    write_evaluation(
+        found.report,
+        title=_title(config, entrants, subjects),
+        columns=found.columns,
+        rows=found.rows,
+        plot=Plot(found.prompt, found.fidelity),
+        notes=evaluator.notes,
+        published=(WARNING, TABLE) if real else None,
+        worst=(found.fidelity, found.prompt, copied),
+        photos={subject.name: [(photo.name, photo.image) for photo in subject.photos] for subject in subjects},
+        shots=[_without(shot, times) for shot in found.shots],
+        settings=settings,
+    )
+
+
+def _without(shot: Shot, times: set[str]) -> Shot:
+    """Leave out of a picture's own scores what is the same for all."""
+    scores = {name: value for name, value in shot.scores.items() if name not in times}
+    return Shot(shot.path, shot.label, shot.subject, shot.prompt, shot.seed, scores)
+
+
+def _title(config: EvaluateConfig, entrants: Sequence[Entrant], subjects: Sequence[Subject]) -> str:
+    lines = list(dict.fromkeys(entrant.line for entrant in entrants))
+    if config.dreambench is None:
+        where = ", ".join(subject.name for subject in subjects)
+    else:
+        where = f"{len(subjects)} subjects of {'clay' if config.dreambench == CLAY else 'DreamBench'}"
+    return f"{', '.join(lines)} on {where}"
+
+
+def _settings(config: EvaluateConfig, entrants: Sequence[Entrant], evaluator: Evaluator) -> Mapping[str, Any]:
+    bases = {Path(entrant.base.name).name: entrant.base for entrant in entrants}
+    used = {name: _how(config, base) for name, base in bases.items()}
+    told = {name: value for name, value in config.record().items() if value is not None and name != "photos"}
+    paths = {name: Path(str(told[name])).name for name in ("dreambench", "prompts") if name in told}
+    return {
+        **told,
+        **paths,  # where they are on this machine is nobody's business
+        "names": [Path(name).name for name in config.names],
+        "measured with": evaluator.name,
+        "drawn with": {
+            name: f"{base.hash[:12]}, {used[name].steps} steps, guidance {used[name].guidance:g}, "
+            f"{used[name].size[0]} pixels"
+            for name, base in bases.items()
+        },
+    }

@@ -1,0 +1,131 @@
+"""From the scores of pictures to rows with intervals: for the page, for machines, and for a README."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from statistics import mean
+
+from persona.evaluate.entrants import Entrant
+from persona.evaluate.evaluators import Evaluator, Scores
+from persona.evaluate.subjects import Subject
+from persona.metrics import interval
+from persona.report import Cell, Column, Row, Shot
+
+TIMES = (
+    Column("learning, min", "Minutes that it took to learn the subject, its own pictures of the class included.", -1),
+    Column("drawing, s", "Seconds that a picture took on this machine.", -1),
+)
+
+
+def rows_of(shots: Sequence[Shot], entrants: Sequence[Entrant], columns: Sequence[Column]) -> list[Row]:
+    """Return a row for each label, in the order of the entrants."""
+    lines = {entrant.label: entrant.line for entrant in entrants}
+    return [
+        Row(label, _cells([shot for shot in shots if shot.label == label], columns), line)
+        for label, line in lines.items()
+    ]
+
+
+def with_best(rows: Sequence[Row], evaluator: Evaluator) -> list[Row]:
+    """Mark the row whose trade-off is the best; none where there is nothing to choose between."""
+    totals = [evaluator.total({name: cell.mean for name, cell in row.cells.items()}) for row in rows]
+    finite = [total for total in totals if math.isfinite(total)]
+    best = totals.index(max(finite)) if len(finite) > 1 else None
+    return [replace(row, best=place == best) for place, row in enumerate(rows)]
+
+
+def difference(shots: Sequence[Shot], one: str, other: str, columns: Sequence[Column]) -> Row:
+    """Return by how much one label is above another, prompt by prompt: what both find hard does not count."""
+    cells = {}
+    for column in columns:
+        mine, yours = (
+            _by_prompt([shot for shot in shots if shot.label == label], column.name) for label in (one, other)
+        )
+        groups = {
+            subject: [value - yours[subject][prompt] for prompt, value in prompts.items() if prompt in yours[subject]]
+            for subject, prompts in mine.items()
+            if subject in yours
+        }
+        if cell := _cell([group for group in groups.values() if group]):
+            cells[column.name] = cell
+    return Row(f"{one} minus {other}", cells)
+
+
+def bounds(subjects: Sequence[Subject], evaluator: Evaluator) -> list[Row]:
+    """Return what can be reached, photos against the subject's other photos, and what is nothing, another's photos."""
+    subjects = [subject for subject in subjects if subject.photos]
+
+    def rated(score: Callable[[int, Subject], list[Scores]]) -> dict[str, Cell]:
+        found = [score(place, subject) for place, subject in enumerate(subjects)]
+        names = dict.fromkeys(name for scores in found for one in scores for name in one)
+        groups = {name: [[one[name] for one in scores if name in one] for scores in found] for name in names}
+        cells = {name: _cell([group for group in some if group]) for name, some in groups.items()}
+        return {name: cell for name, cell in cells.items() if cell}
+
+    def own(place: int, subject: Subject) -> list[Scores]:
+        images = [photo.image for photo in subject.photos]
+        others = [images[:left_out] + images[left_out + 1 :] for left_out in range(len(images))]
+        pairs = zip(images, others, strict=True)
+        return [
+            score for one, rest in pairs if rest for score in evaluator.score_photos([one], rest, subject.class_noun)
+        ]
+
+    def strangers(place: int, subject: Subject) -> list[Scores]:
+        shown = [photo.image for photo in subjects[place - 1].photos]
+        return evaluator.score_photos(shown, [photo.image for photo in subject.photos], subject.class_noun)
+
+    rows = [Row("photos of the same subject", rated(own))]
+    if len(subjects) > 1:
+        rows.append(Row("photos of another subject", rated(strangers)))
+    return [row for row in rows if row.cells]
+
+
+def as_markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
+    """Return rows as a Markdown table."""
+    shown = [column for column in columns if any(column.name in row.cells for row in rows)]
+    lines = [f"| | {' | '.join(column.name for column in shown)} |", "|---" * (len(shown) + 1) + "|"]
+    for row in rows:
+        cells = (_text(row.cells.get(column.name)) for column in shown)
+        name = " ".join(row.label.split()).replace("|", "\\|")
+        lines.append(f"| {name}{' **(best)**' if row.best else ''} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """Return rows as JSON values: mean, low and high of each column."""
+    return [
+        {
+            "label": row.label,
+            "best": row.best,
+            "scores": {name: [cell.mean, cell.low, cell.high] for name, cell in row.cells.items()},
+        }
+        for row in rows
+    ]
+
+
+def _text(cell: Cell | None) -> str:
+    return f"{cell.mean:.3f} ({cell.low:.3f} to {cell.high:.3f})" if cell else ""
+
+
+def _cells(shots: Sequence[Shot], columns: Sequence[Column]) -> dict[str, Cell]:
+    found = {
+        column.name: _cell([list(prompts.values()) for prompts in _by_prompt(shots, column.name).values()])
+        for column in columns
+    }
+    return {name: cell for name, cell in found.items() if cell}
+
+
+def _cell(groups: Sequence[Sequence[float]]) -> Cell | None:
+    """Return the mean of the groups' means, so that each subject counts the same, with its interval."""
+    return Cell(mean(map(mean, groups)), *interval(groups)) if groups else None
+
+
+def _by_prompt(shots: Sequence[Shot], column: str) -> Mapping[str, Mapping[str, float]]:
+    """Return the mean of a column over the seeds of each prompt, by subject."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for shot in shots:
+        if column in shot.scores:
+            values.setdefault(shot.subject, {}).setdefault(shot.prompt, []).append(shot.scores[column])
+    return {
+        subject: {prompt: mean(scores) for prompt, scores in prompts.items()} for subject, prompts in values.items()
+    }

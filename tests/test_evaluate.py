@@ -1,0 +1,370 @@
+"""Evaluations as users run them: on tiny real bases and networks, stopped, resumed, and asked for what cannot be."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import personas
+import pytest
+import tiny_networks
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_judge import small
+from torch.nn.functional import normalize
+
+import persona
+from persona import evaluate as measuring
+from persona.clay import weights_folder, world
+from persona.config import CompareConfig, EvaluateConfig
+from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, PersonaError
+from persona.evaluate import Evaluation, clay, compare, evaluate, pictures
+from persona.evaluate.subjects import INDEX, chosen, papers_prompts, read_dreambench
+from persona.events import Event, Note, Progress
+from persona.families.vocabulary import read_words, unknown
+from persona.pretrain.clay.judging import HEADS
+
+DREAMBENCH = Path(__file__).parent.parent.parent / "shared/dreambench"
+LIST = """Classes
+
+subject_name,class
+rex,dog
+pot,teapot
+gone,toy
+
+Prompts
+
+Object Prompts
+
+prompt_list = [
+'a {0} {1} in the snow'.format(unique_token, class_token),
+'a red {0} {1}'.format(unique_token, class_token)
+]
+
+Live Subject Prompts
+
+prompt_list = [
+'a {0} {1} on the beach'.format(unique_token, class_token),
+'a {0} {1} wearing a red hat'.format(unique_token, class_token)
+]
+"""
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_networks.save(tmp_path_factory.mktemp("networks"), "dino-vits16", "clip-vit-base-patch32")
+
+
+@pytest.fixture(scope="module")
+def dog(tmp_path_factory: pytest.TempPathFactory, base_folder: Callable[..., Path]) -> Path:
+    return personas.make(tmp_path_factory.mktemp("personas") / "rex", base_folder()).path
+
+
+@pytest.fixture
+def config(dog: Path, photo_folder: Path, base_folder: Callable[..., Path], networks: Path, tmp_path: Path) -> Any:
+    return EvaluateConfig(
+        names=(str(dog), "base"), photos=(photo_folder,), base=str(base_folder()), networks=networks,
+        out=tmp_path / "out", prompts="2", n=2, steps=1,
+    )  # fmt: skip
+
+
+def values(found: Evaluation) -> dict[str, dict[str, float]]:
+    """Return the means of each row, without those that are times."""
+    return {row.label: {name: cell.mean for name, cell in row.cells.items() if "," not in name} for row in found.rows}
+
+
+def listened(events: list[Event]) -> tuple[list[str], list[str]]:
+    """Return what was said, and which stages did something."""
+    notes = [event.text for event in events if isinstance(event, Note)]
+    return notes, [event.stage for event in events if isinstance(event, Progress) and event.done < event.total]
+
+
+def test_a_persona_and_its_base_on_one_table(config: EvaluateConfig) -> None:
+    events: list[Event] = []
+    found = evaluate(config, events.append)
+    assert [row.label for row in found.rows] == ["photos of the same subject", "rex", "base"]
+    assert {"DINO", "identity", "CLIP-I", "CLIP-T", "PRES", "drift", "memorisation", "copies"} <= set(
+        values(found)["rex"]
+    )
+    assert values(found)["base"]["drift"] == pytest.approx(0, abs=1e-4)
+    assert values(found)["rex"]["drift"] > 0
+    about = [shot for shot in found.shots if "[V]" in shot.prompt]
+    assert len(about) == 2 * 2 * 2
+    assert {shot.seed for shot in about} == {0, 1}
+    by_both = {label: {(s.prompt, s.seed) for s in found.shots if s.label == label} for label in ("rex", "base")}
+    assert by_both["rex"] == by_both["base"]  # the same prompts and seeds
+    record = json.loads((config.out / "evaluation.json").read_text())
+    assert [row["label"] for row in record["rows"]] == [row.label for row in found.rows]
+    assert "/" not in json.dumps(record["settings"])  # where things are on this machine is nobody's business
+    assert found.table.read_text().startswith("| | DINO |")
+    assert "rex, base on" in found.report.read_text()
+    notes, _ = listened(events)
+    assert any("DIV (LPIPS) cannot be had here" in note for note in notes)
+
+
+def test_a_stopped_evaluation_goes_on(config: EvaluateConfig) -> None:
+    whole = evaluate(replace(config, out=config.out / "whole"))
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.stage == "Drawing rex" and event.done >= 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(replace(config, batch=1), stop)
+    kept = {path: path.stat().st_mtime_ns for path in config.out.rglob("*.png")}
+    assert kept
+    events: list[Event] = []
+    found = evaluate(config, events.append)
+    assert values(found) == values(whole)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    events.clear()
+    assert values(evaluate(config, events.append)) == values(whole)
+    assert listened(events)[1] == []  # nothing is drawn or measured twice
+
+
+def test_a_damaged_picture_and_a_lost_score_are_made_again(config: EvaluateConfig) -> None:
+    before = values(evaluate(config))
+    picture, *_ = sorted(config.out.rglob("pictures/rex*/*.png"))
+    picture.write_bytes(picture.read_bytes()[:-40])
+    for scores in config.out.rglob("scores-*.json"):
+        scores.write_text("{")
+    assert values(evaluate(config)) == before
+
+
+def test_what_changes_the_scores_is_measured_again(config: EvaluateConfig, networks: Path) -> None:
+    evaluate(replace(config, networks=networks.parent))  # none there
+    assert "DINO" in values(evaluate(config))["rex"]
+
+
+def test_checkpoints_and_strengths_are_tried_with_the_best_marked(config: EvaluateConfig, dog: Path) -> None:
+    config = replace(config, names=(str(dog),), prompts="1", n=1, checkpoints=True, scales=True)
+    found = evaluate(config)
+    steps, scales = ["rex, step 1", "rex, step 2"], [f"rex, scale {scale:g}" for scale in (0.4, 0.6, 0.8, 1.0, 1.2)]
+    assert [row.label for row in found.rows[1:]] == steps + scales
+    assert {row.line for row in found.rows[1:]} == {"rex"}
+    assert sum(row.best for row in found.rows) == 1
+    rows = values(found)
+    assert rows["rex, step 2"] == rows["rex, scale 1"]  # the same weights and strength, whatever they are called
+    assert rows["rex, step 1"] != rows["rex, step 2"]
+    drift = [rows[label]["drift"] for label in scales]
+    assert drift[0] < drift[-1]
+
+
+def test_the_batch_changes_nothing(config: EvaluateConfig) -> None:
+    one = values(evaluate(replace(config, batch=1, out=config.out / "1")))
+    many = values(evaluate(replace(config, batch=8, out=config.out / "8")))
+    assert all(one[label] == pytest.approx(many[label], abs=2e-2) for label in one)
+
+
+def test_comparing_says_what_the_first_is_above_the_second(config: EvaluateConfig, tmp_path: Path) -> None:
+    shared: dict[str, Any] = {name: getattr(config, name) for name in ("names", "photos", "base", "networks", "steps")}
+    found = compare(CompareConfig(**shared, out=tmp_path / "comparison", prompts="2", n=1))
+    rows = values(found)
+    above = rows["rex minus base"]
+    assert above["DINO"] == pytest.approx(rows["rex"]["DINO"] - rows["base"]["DINO"], abs=1e-6)
+    assert "rex minus base" in found.report.read_text()
+
+
+def test_own_prompts_with_markup_are_shown_and_not_run(config: EvaluateConfig, tmp_path: Path) -> None:
+    evil = 'a [V] {class} <script>alert(1)</script>"|'
+    (tmp_path / "prompts.txt").write_text(f"{evil}\na [V] dog on the beach\n")
+    found = evaluate(replace(config, prompts=str(tmp_path / "prompts.txt"), n=1))
+    assert evil.replace("{class}", "dog") in {shot.prompt for shot in found.shots}
+    assert found.report.read_text().count("<script") == 1
+
+
+def test_without_photos_only_what_was_asked_for_is_measured(config: EvaluateConfig) -> None:
+    events: list[Event] = []
+    found = evaluate(replace(config, photos=(), n=1), events.append)
+    assert "CLIP-T" in values(found)["rex"]
+    assert "DINO" not in values(found)["rex"]
+    assert any("Without --photos" in note for note in listened(events)[0])
+
+
+def test_a_base_with_a_judge_is_measured_by_it(
+    config: EvaluateConfig, base_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(base_folder(), tmp_path / "judged")
+    judge = small()
+    judge.others = {"dog": normalize(torch.randn(4, 128), dim=1)}
+    judge.save(folder / "judge")
+    found = evaluate(replace(config, base=str(folder), prompts="3", n=1))
+    assert {"identity", "prompt", "leak", "class kept", "drift"} <= set(values(found)["base"])
+    assert "DINO" not in values(found)["base"]
+    assert (found.fidelity, found.prompt) == ("identity", "prompt")
+
+
+# The protocol
+
+
+@pytest.fixture
+def data_set(tmp_path: Path, photo_folder: Path) -> Path:
+    folder = tmp_path / "dataset"
+    for name in ("rex", "pot"):
+        (folder / name).mkdir(parents=True)
+        for photo in photo_folder.iterdir():
+            (folder / name / photo.name).write_bytes(photo.read_bytes())
+    (folder / INDEX).write_text(LIST)
+    return folder
+
+
+def test_the_data_set_is_read_as_its_authors_wrote_it(data_set: Path) -> None:
+    events: list[Event] = []
+    rex, pot = read_dreambench(data_set, None, events.append)
+    assert (rex.name, rex.class_noun, len(rex.photos)) == ("rex", "dog", 3)
+    assert [p.text("dog") for p in rex.prompts[:2]] == ["a [V] dog on the beach", "a [V] dog wearing a red hat"]
+    assert [p.text("teapot") for p in pot.prompts[:2]] == ["a [V] teapot in the snow", "a red [V] teapot"]
+    assert {p.kind for p in rex.prompts} == {"subject", "class", "other"}
+    assert "1 of 3 subjects are not in" in listened(events)[0][0]
+    assert [one.name for one in read_dreambench(data_set, "pot", events.append)] == ["pot"]
+
+
+@pytest.mark.skipif(not (DREAMBENCH / INDEX).is_file(), reason="needs the public data set")
+def test_the_public_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = read_dreambench(
+        DREAMBENCH, "dog,teapot" if (DREAMBENCH / "teapot").is_dir() else "dog,can", lambda event: None
+    )
+    for subject in found:
+        own = [prompt.template for prompt in subject.prompts if prompt.kind == "subject"]
+        assert own == [prompt.template for prompt in papers_prompts(subject.class_noun)]
+        assert len(own) == 25
+        assert len(subject.photos) >= 4
+
+
+def test_the_protocol_teaches_and_draws_every_subject(
+    data_set: Path, base_folder: Callable[..., Path], networks: Path, tmp_path: Path
+) -> None:
+    config = EvaluateConfig(
+        names=("dreambooth", "base"), dreambench=str(data_set), base=str(base_folder()), networks=networks,
+        out=tmp_path / "out", prompts="1", n=1, steps=1,
+    )  # fmt: skip
+    found = evaluate(config)
+    labels = [row.label for row in found.rows]
+    assert labels == ["photos of the same subject", "photos of another subject", "dreambooth", "base"]
+    assert {shot.subject for shot in found.shots} == {"rex", "pot"}
+    learning = next(row for row in found.rows if row.label == "dreambooth").cells["learning, min"]
+    assert learning.mean > 0
+    page = found.report.read_text()
+    assert "2 subjects of DreamBench" in page
+    assert ".04 to .08" in page  # the warning beside the published figures
+    assert "Subject-Diffusion" in page
+    events: list[Event] = []
+    again = evaluate(config, events.append)
+    assert values(again) == values(found)
+    assert next(row for row in again.rows if row.label == "dreambooth").cells["learning, min"] == learning
+    assert listened(events)[1] == []
+
+
+def test_clays_edition_asks_for_what_a_judge_can_tell(tmp_path: Path) -> None:
+    known = read_words(weights_folder())
+    for noun in world.CLASSES:
+        prompts = clay.prompts(noun)
+        about = [prompt for prompt in prompts if prompt.kind == "subject"]
+        assert len(about) == 25
+        assert len({prompt.template for prompt in about}) == 25
+        for prompt in prompts:
+            assert not unknown(prompt.bare(noun), known), prompt
+            assert all(label in HEADS[head] for head, label in prompt.expected.items())
+        assert sum(prompt.kind == "other" for prompt in prompts) == 4
+    (dog,) = clay.subjects(tmp_path, "dog")
+    assert len(dog.photos) == 5
+    assert all(mask is not None and mask.shape == (128, 128) and mask.any() for mask in dog.masks)
+    (again,) = clay.subjects(tmp_path, "dog")
+    assert [photo.sha256 for photo in again.photos] == [photo.sha256 for photo in dog.photos]
+
+
+@given(st.integers(1, 25))
+def test_so_many_of_the_prompts_are_spread_over_their_kinds(number: int) -> None:
+    names = [prompt.template for prompt in papers_prompts("dog")]
+    kept = chosen(names, str(number), "--prompts")
+    assert len(kept) == len(set(kept)) == number
+    places = [names.index(name) for name in kept]
+    assert places == sorted(places)
+    assert max(after - before for before, after in pairwise([*places, 25])) <= -(-25 // number)
+
+
+# What cannot be
+
+
+def test_what_cannot_be_is_refused_before_anything_is_drawn(
+    config: EvaluateConfig, data_set: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no-v.txt").write_text("a dog\n")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / INDEX).write_text("Classes\n")
+    bench: dict[str, Any] = {"photos": (), "dreambench": str(data_set)}
+    refused: list[tuple[dict[str, Any], type[PersonaError], str]] = [
+        ({"names": ("nobody",)}, BadOption, "nobody is no persona here, and no method. Methods are dreambooth, base"),
+        ({"photos": (tmp_path / "nowhere",)}, BadPhotos, "There is no folder"),
+        ({"photos": (tmp_path / "empty",)}, BadPhotos, "There are no photos"),
+        ({"base": "no/where/at/all"}, BadBase, "needs the base"),
+        ({"prompts": "26"}, BadOption, "there are 25"),
+        ({"prompts": str(tmp_path / "none.txt")}, BadPrompt, "cannot be read"),
+        ({"prompts": str(tmp_path / "no-v.txt")}, BadPrompt, "has no [V]"),
+        ({"names": ("base",), "class_noun": None}, BadOption, "--class"),
+        ({"names": ("dreambooth",), "photos": (), "class_noun": "dog"}, BadOption, "--photos"),
+        ({**bench, "names": ("rex",)}, BadOption, "rex is no method"),
+        ({**bench, "names": (), "base": None}, BadOption, "--base"),
+        ({**bench, "names": (), "dreambench": str(tmp_path / "empty")}, BadOption, f"it has no {INDEX}"),
+        ({**bench, "names": (), "dreambench": str(tmp_path / "none")}, BadOption, "lists no classes"),
+        ({**bench, "names": (), "subjects": "tom"}, BadOption, "There are: rex, pot."),
+        ({**bench, "names": (), "subjects": "9"}, BadOption, "from 1 to 2"),
+    ]
+    for changed, error, said in refused:
+        with pytest.raises(error, match=re.escape(said)) as caught:
+            evaluate(replace(config, **changed))
+        assert len(str(caught.value).splitlines()) <= 2
+    assert not list(tmp_path.rglob("out/pictures"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "Name what to measure"),
+        ({"names": ("a", "a")}, "given twice"),
+        ({"names": ("a",), "subjects": "2"}, "--dreambench"),
+        ({"dreambench": "clay", "photos": (Path("x"),)}, "--photos"),
+        ({"names": ("a",), "n": 0}, "-n must be"),
+    ],
+    ids=str,
+)
+def test_settings_that_contradict_each_other(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadOption, match=said):
+        EvaluateConfig(**given)
+
+
+@pytest.mark.parametrize("names", [(), ("a",), ("a", "a"), ("a", "b", "c")], ids=len)
+def test_a_comparison_is_of_two(names: tuple[str, ...]) -> None:
+    with pytest.raises(BadOption, match="Name the two"):
+        CompareConfig(names=names)
+
+
+def test_a_full_disk_loses_nothing(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, left = pictures.draw, [3]
+
+    def full(artist: Any, jobs: Any, *given: Any, **how: Any) -> None:
+        for job in jobs:
+            if not left[0]:
+                raise OSError(28, "No space left on device")
+            left[0] -= 1
+            real(artist, [job], *given, **how)
+
+    monkeypatch.setattr(pictures, "draw", full)
+    with pytest.raises(OSError, match="No space"):
+        evaluate(config)
+    assert len(list(config.out.rglob("*.png"))) == 3
+    assert not list(config.out.rglob(".*"))
+    monkeypatch.setattr(pictures, "draw", real)
+    assert values(evaluate(config)) == values(evaluate(replace(config, out=config.out / "fresh")))
+
+
+def test_the_public_names() -> None:
+    assert persona.evaluate is evaluate
+    assert persona.compare is compare
+    assert measuring is evaluate
