@@ -41,6 +41,8 @@ def import_lora(config: ImportConfig, listener: Listener = silent) -> Persona:
     if said.get("persona.base_hash", base.hash) != base.hash:
         raise BadPersona(f"{config.file} was made for another base than {base.name}. Give that one with --base.")
     products = exchange.read(config.file, base)
+    if not any(component == base.denoiser_name for component, _ in products):
+        raise BadPersona(f"{config.file} adapts text encoders alone, and nothing that draws. Choose another LoRA.")
     make, weights = exchange.to_adapter(products)
     listener(Note(f"{config.file.name} adapts {len(products)} modules of {base.name}, with ranks up to {make.rank}."))
     made = Persona(

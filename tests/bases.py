@@ -3,12 +3,14 @@
 Their pictures mean nothing; everything else is as in the full-size ones: configs, components, file names.
 """
 
+import shutil
 import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 
 BYTES = sorted(ByteLevel.alphabet())
@@ -139,8 +141,8 @@ def sd_zero_snr() -> Any:
     return sd("v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing")
 
 
-def sdxl() -> Any:
-    """Return a Stable Diffusion XL pipeline."""
+def sdxl(width: int = 32) -> Any:
+    """Return a Stable Diffusion XL pipeline; the width is of its second text encoder."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
     tokenizer, tokenizer_2 = clip_tokenizer(), clip_tokenizer(pad_token="!")
@@ -148,14 +150,14 @@ def sdxl() -> Any:
     return StableDiffusionXLPipeline(
         vae=autoencoder(scaling_factor=0.13025, force_upcast=True),
         text_encoder=clip_encoder(tokenizer),
-        text_encoder_2=clip_encoder(tokenizer_2, projection=True),
+        text_encoder_2=clip_encoder(tokenizer_2, width=width, projection=True),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
         unet=_unet(
-            32 + 32,
+            32 + width,
             addition_embed_type="text_time",
             addition_time_embed_dim=size_width,
-            projection_class_embeddings_input_dim=6 * size_width + 32,
+            projection_class_embeddings_input_dim=6 * size_width + width,
             transformer_layers_per_block=(1, 2),
             attention_head_dim=(2, 4),
             use_linear_projection=True,
@@ -234,10 +236,21 @@ BASES: dict[str, Callable[[], Any]] = {
 }
 
 
-def save(name: str, folder: Path, *, seed: int = 0) -> Path:
-    """Write a tiny base of random weights to ``folder`` and return it."""
+def save(name: str | Callable[[], Any], folder: Path, *, seed: int = 0) -> Path:
+    """Write a tiny base of random weights to ``folder`` and return it; a function makes one that has no name."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        BASES[name]().save_pretrained(folder)
+        (BASES[name] if isinstance(name, str) else name)().save_pretrained(folder)
     (folder / "recipe.json").write_text(RECIPE, encoding="utf-8")
     return folder
+
+
+def halve(folder: Path, to: Path, **formats: torch.dtype) -> Path:
+    """Copy a tiny base with its weights in 16 bits: bfloat16, or what is said of a part."""
+    shutil.copytree(folder, to)
+    for path in to.glob("*/*.safetensors"):
+        kind = formats.get(path.parent.name, torch.bfloat16)
+        weights = load_file(path).items()
+        halves = {key: value.to(kind) if value.is_floating_point() else value for key, value in weights}
+        save_file(halves, path, {"format": "pt"})
+    return to

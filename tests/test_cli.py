@@ -355,6 +355,14 @@ def test_a_persona_that_is_none_is_no_base(what: str, tmp_path: Path, monkeypatc
     assert "base" not in result.stderr
 
 
+def test_a_base_is_described_before_it_is_fetched() -> None:
+    result = run("info", "flux-dev", "--json")
+    told = json.loads(result.stdout)
+    assert (told["hub"], told["download_gb"], told["gated"]) == ("black-forest-labs/FLUX.1-dev", 33.7, True)
+    assert told["licence"] in result.stderr
+    assert not told["here"]
+
+
 def test_refusals_are_json_too(training: Callable[..., object]) -> None:
     training(BadPhotos("No photos."))
     assert json.loads(run(*TRAIN, "--json").stdout) == {"error": {"kind": "BadPhotos", "message": "No photos."}}
@@ -401,6 +409,10 @@ def test_from_photos_to_pictures(
     assert all(Path(picture["path"]).exists() for picture in drawn["pictures"])
     series = made("interpolate", "a [V] dog", "--frames", "2", "--linear", *persona)
     assert all(Path(frame).exists() for frame in series["frames"])
+    file = made("export", dog["persona"], "--to", "kohya")
+    assert (Path(file["path"]).name, file["trigger"]) == ("dog-zwx-kohya.safetensors", "zwx dog")
+    again = made("import", file["path"], "--out", "personas/again")
+    assert (again["persona"], again["token"], again["class"]) == ("personas/again", "zwx", "dog")
     told = json.loads(run("info", dog["persona"], "--json").stdout)
     assert (told["token"], told["scores"]) == ("zwx", dog["scores"])
     assert json.loads(run("info", str(base_folder()), "--json").stdout)["pipeline"] == "StableDiffusionPipeline"

@@ -58,6 +58,8 @@ def inform(what: str, *, as_json: bool) -> None:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, dict):
         return "  ".join(f"{name} {_shown(part)}" for name, part in value.items())
     if isinstance(value, list):
@@ -95,6 +97,8 @@ def _is_persona(path: Path) -> bool:
     """Tell where a persona is, or should be, from a base by its folder, its name or its id on a hub."""
     if path.is_dir():
         return not (path / "model_index.json").exists()
+    if path.suffix == ".safetensors":
+        return False
     return len(path.parts) > 1 and path.parent.is_dir()
 
 
@@ -117,11 +121,17 @@ def _persona(folder: Path) -> dict[str, Any]:
 def _base(name: str) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from persona.families import load
+    from persona.families import here, known, outline
 
-    base = load(name)
-    return {
-        "base": base.name,
+    one = known().get(name)
+    facts: dict[str, Any] = {"base": name}
+    if one:
+        facts |= {"hub": one.repo, "download_gb": one.gigabytes, "licence": one.licence, "gated": one.gated}
+    if here(name) is None:
+        return facts | {"here": False}
+    base = outline(name)
+    return facts | {
+        "here": True,
         "pipeline": base.pipeline,
         "resolution": base.resolution,
         "parameters": sum(weights.numel() for weights in base.denoiser.parameters()),

@@ -1,0 +1,262 @@
+"""What comes in from other programs: read as diffusers reads it, drawn with like any persona, or refused in a line."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import personas
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from persona import adapter, exchange, families
+from persona.config import ExportConfig, ImportConfig, InterpolateConfig, SampleConfig
+from persona.errors import BadBase, BadOption, BadPersona, BadToken, PersonaError
+from persona.exchange.names import table
+from persona.exchange.verifying import CLOSE, loaded
+from persona.export import export
+from persona.families import Family
+from persona.folder import Persona
+from persona.import_lora import import_lora
+from persona.interpolate import interpolate
+from persona.sample import sample, wear
+
+Folder = Callable[[str], Path]
+KOHYA = ("lora_down", "lora_up")
+PEFT = ("lora_A", "lora_B")
+DIFFUSERS = ("lora.down", "lora.up")
+BLOCK = "transformer_blocks_0"
+FILES = {
+    "sd-eps": [
+        f"lora_unet_down_blocks_1_attentions_0_{BLOCK}_attn1_to_q",
+        f"lora_unet_up_blocks_0_attentions_1_{BLOCK}_attn2_to_out_0",
+        f"lora_unet_mid_block_attentions_0_{BLOCK}_ff_net_0_proj",
+        "lora_unet_down_blocks_1_attentions_0_proj_in",
+        "lora_unet_down_blocks_0_resnets_0_conv1",
+        "lora_te_text_model_encoder_layers_0_self_attn_q_proj",
+        "lora_te_text_model_encoder_layers_1_mlp_fc1",
+    ],
+    "sdxl": [
+        f"lora_unet_input_blocks_3_1_{BLOCK}_attn1_to_v",
+        "lora_unet_input_blocks_3_1_transformer_blocks_1_attn2_to_k",
+        f"lora_unet_middle_block_1_{BLOCK}_attn2_to_k",
+        f"lora_unet_output_blocks_1_1_{BLOCK}_attn1_to_out_0",
+        "lora_te1_text_model_encoder_layers_0_self_attn_k_proj",
+        "lora_te2_text_model_encoder_layers_1_mlp_fc2",
+    ],
+    "flux": [
+        "lora_unet_double_blocks_0_img_attn_qkv",
+        "lora_unet_double_blocks_0_txt_attn_proj",
+        "lora_unet_double_blocks_0_txt_mlp_0",
+        "lora_unet_double_blocks_0_img_mod_lin",
+        "lora_unet_single_blocks_0_linear2",
+        "lora_te1_text_model_encoder_layers_1_self_attn_v_proj",
+    ],
+}
+
+
+def outline(base_folder: Folder, name: str) -> Family:
+    return families.outline(str(base_folder(name)))
+
+
+def write(path: Path, base: Family, names: Sequence[str], parts: tuple[str, str] = KOHYA, **metadata: str) -> Path:
+    """Write a random LoRA: modules by the names that are given, each with a rank and, in kohya's files, an alpha."""
+    random = torch.Generator().manual_seed(0)
+    known, tensors = table(base), dict[str, Tensor]()
+    for number, name in enumerate(names):
+        plain = name.replace(".processor", "").replace(".to_out_lora", ".to_out.0").removesuffix("_lora")
+        rows, rank = known[plain], 1 + number % 3
+        inside = rows[0].shape[1:]
+        down, up = f"{name}.{parts[0]}.weight", f"{name}.{parts[1]}.weight"
+        tensors[down] = torch.randn(rank, *inside, generator=random)
+        tensors[up] = torch.randn(rows[-1].end, rank, *[1] * (len(inside) - 1), generator=random)
+        if parts == KOHYA:
+            tensors[f"{name}.alpha"] = torch.tensor(0.7 + number)
+    save_file(tensors, path, metadata)
+    return path
+
+
+def said(base: Family) -> Tensor:
+    noisy = torch.randn(1, base.pipe.vae.config.latent_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return base.predict(noisy, torch.tensor([300]), base.encode_prompts(["a sks dog"]))
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_kohyas_files_are_read_as_diffusers_reads_them(base_folder: Folder, tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "a.safetensors", outline(base_folder, name), FILES[name])
+    ours = exchange.read(path, outline(base_folder, name))
+    assert len(ours) == len(FILES[name]) + (2 if name == "flux" else 0)
+    assert len({product.rank for product in ours.values()}) == 3
+    assert exchange.difference(ours, loaded(path, outline(base_folder, name))) < CLOSE
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "parts"),
+    [
+        ("sd3", ["transformer.transformer_blocks.0.attn.to_q", "transformer.transformer_blocks.1.ff.net.2"], PEFT),
+        ("sd-eps", ["unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"], DIFFUSERS),
+        (
+            "sd-eps",
+            [
+                "unet.mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora",
+                "unet.mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_out_lora",
+            ],
+            ("down", "up"),
+        ),
+        (
+            "sdxl",
+            [f"text_encoder{one}.text_model.encoder.layers.0.self_attn.q_proj" for one in ("", "_2")],
+            ("lora_linear_layer.down", "lora_linear_layer.up"),
+        ),
+    ],
+)
+def test_diffusers_own_files_of_any_age_are_read(
+    base_folder: Folder, tmp_path: Path, name: str, names: list[str], parts: tuple[str, str]
+) -> None:
+    path = write(tmp_path / "a.safetensors", outline(base_folder, name), names, parts)
+    ours = exchange.read(path, outline(base_folder, name))
+    assert len(ours) == len(names)
+    assert exchange.difference(ours, loaded(path, outline(base_folder, name))) < CLOSE
+
+
+def test_names_of_comfyui_and_onetrainer_mean_the_same(base_folder: Folder, tmp_path: Path) -> None:
+    base = outline(base_folder, "flux")
+    kohya = write(tmp_path / "kohya.safetensors", base, ["lora_unet_single_blocks_0_linear1"])
+    tensors = load_file(kohya)
+    theirs, native = "lora_unet_single_blocks_0_", "diffusion_model.single_blocks.0."
+    save_file({key.replace(theirs, native): value for key, value in tensors.items()}, tmp_path / "comfy.safetensors")
+    wanted = exchange.read(kohya, base)
+    assert len(wanted) == 4
+    assert exchange.difference(wanted, exchange.read(tmp_path / "comfy.safetensors", base)) < CLOSE
+    path = write(tmp_path / "one.safetensors", base, ["lora_transformer_transformer_blocks_0_attn_to_q"])
+    assert list(exchange.read(path, base)) == [("transformer", "transformer_blocks.0.attn.to_q")]
+
+
+@pytest.fixture
+def here(base_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with tiny bases under their names."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("sd-eps", "sd-v", "sdxl", "flux"):
+        Path(name).symlink_to(base_folder(name))
+    return tmp_path
+
+
+def imported(path: Path, name: str, **options: Any) -> Persona:
+    return import_lora(ImportConfig(**{"file": path, "base": name, "class_noun": "dog", "token": "sks", **options}))
+
+
+@pytest.mark.parametrize("name", ["sd-eps", "sdxl"])
+def test_a_persona_of_theirs_predicts_what_diffusers_does(here: Path, name: str) -> None:
+    path = write(here / "a.safetensors", families.outline(name), FILES[name])
+    ours, theirs = families.load(name, device="cpu"), families.load(name, device="cpu")
+    made = imported(path, name)
+    wear(ours, made)
+    bare = said(theirs)
+    theirs.pipe.load_lora_weights(path)
+    torch.testing.assert_close(said(ours), said(theirs), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(said(ours), bare, rtol=1e-2, atol=1e-2)
+    assert (made.token, made.class_noun, made.method, made.path) == ("sks", "dog", "import", Path("personas/dog-sks"))
+    adapter.scale(ours, 0)
+    assert torch.equal(said(ours), bare)
+
+
+def test_it_is_sampled_and_interpolated_like_any_other(here: Path) -> None:
+    path = write(here / "a.safetensors", families.outline("sd-eps"), FILES["sd-eps"])
+    made = imported(path, "sd-eps")
+    own = personas.make(Path("personas/cat-zwx"), Path("sd-eps"), class_noun="cat")
+    assert len(sample(SampleConfig(prompts=("a [V] dog",), persona=made.path, n=2, steps=2))) == 2
+    frames = interpolate(InterpolateConfig(prompts=("a [V] dog",), persona=(made.path, own.path), frames=3, steps=2))
+    assert len(frames.paths) == 3
+
+
+@pytest.mark.parametrize(("name", "to"), [("flux", "kohya"), ("sdxl", "kohya"), ("sd-eps", "diffusers")])
+def test_our_own_files_need_nothing_said(here: Path, name: str, to: Any) -> None:
+    made = personas.make(Path("personas/dog-zwx"), Path(name), kind="rslora", rank=3, alpha=2)
+    path = export(ExportConfig(persona=made.path, to=to)).path
+    again = import_lora(ImportConfig(file=path, out=Path("again")))
+    assert (again.token, again.class_noun, again.base_hash) == (made.token, made.class_noun, made.base_hash)
+    first, second = families.load(name, device="cpu"), families.load(name, device="cpu")
+    wear(first, made)
+    wear(second, again)
+    torch.testing.assert_close(said(second), said(first), rtol=1e-4, atol=1e-5)
+
+
+def test_a_trigger_phrase_names_token_and_class(here: Path) -> None:
+    phrase = {"modelspec.trigger_phrase": "ohwx toy car"}
+    path = write(here / "a.safetensors", families.outline("sd-eps"), FILES["sd-eps"], **phrase)
+    made = import_lora(ImportConfig(file=path, base="sd-eps"))
+    assert (made.token, made.class_noun) == ("ohwx", "toy car")
+    assert not any(str(here) in text for text in made.settings.values())
+
+
+def of_another_family(path: Path) -> None:
+    write(path, families.outline("flux"), FILES["flux"])
+
+
+def of_another_size(path: Path) -> None:
+    name = FILES["sd-eps"][0]
+    save_file({f"{name}.lora_down.weight": torch.zeros(1, 99), f"{name}.lora_up.weight": torch.zeros(99, 1)}, path)
+
+
+def dora(path: Path) -> None:
+    write(path, families.outline("sd-eps"), FILES["sd-eps"])
+    save_file(load_file(path) | {f"{FILES['sd-eps'][0]}.dora_scale": torch.ones(1)}, path)
+
+
+def half(path: Path) -> None:
+    write(path, families.outline("sd-eps"), FILES["sd-eps"])
+    save_file({key: value for key, value in load_file(path).items() if "lora_up" not in key}, path)
+
+
+def cut_off(path: Path) -> None:
+    write(path, families.outline("sd-eps"), FILES["sd-eps"])
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def for_another_base_of_ours(path: Path) -> None:
+    write(path, families.outline("sd-eps"), FILES["sd-eps"], **{"persona.base_hash": "0" * 64})
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (of_another_family, "is for another base: it adapts .*double_blocks.*, which sd-eps has not"),
+        (of_another_size, "is for another base: .* in another size"),
+        (dora, "is no plain LoRA: it holds .*dora_scale"),
+        (half, "lacks a factor"),
+        (cut_off, "damaged"),
+        (for_another_base_of_ours, "made for another base"),
+    ],
+)
+def test_what_cannot_be_worn_is_refused_in_one_line(here: Path, harm: Callable[[Path], None], said: str) -> None:
+    harm(here / "a.safetensors")
+    with pytest.raises(BadPersona, match=said) as refusal:
+        imported(here / "a.safetensors", "sd-eps")
+    assert len(str(refusal.value).splitlines()) == 1
+    assert not Path("personas").exists()
+
+
+def test_a_pickle_is_never_loaded(here: Path) -> None:
+    torch.save({"x": torch.zeros(1)}, here / "a.pt")
+    with pytest.raises(BadPersona, match=r"pickle.*never loaded"):
+        imported(here / "a.pt", "sd-eps")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"base": None}, BadBase, "does not say which base"),
+        ({"class_noun": None}, BadToken, "does not say what it shows"),
+        ({"token": None}, BadToken, "does not say what it shows"),
+        ({"token": "two words"}, BadToken, "one word"),
+        ({"out": Path("sd-eps")}, BadOption, "holds something already"),
+    ],
+)
+def test_what_the_file_does_not_say_is_asked_for(
+    here: Path, options: dict[str, Any], error: type[PersonaError], said: str
+) -> None:
+    path = write(here / "a.safetensors", families.outline("sd-eps"), FILES["sd-eps"])
+    with pytest.raises(error, match=said):
+        imported(path, "sd-eps", **options)
