@@ -93,3 +93,10 @@ def test_identifiers_stand_before_their_nouns(seed: int) -> None:
     caption = world.caption(world.random_scene(rng, pair), rng, ("sks", "zwx"))
     assert "sks dog" in caption
     assert "zwx car" in caption
+
+
+def test_looks_can_be_left_to_pictures() -> None:
+    for _ in range(500):
+        who = world.random_subject(RNG)
+        phrase = world.noun_phrase(world.Entity(who), RNG, looks=False)
+        assert phrase == who.class_noun
