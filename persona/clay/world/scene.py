@@ -45,7 +45,7 @@ class Scene:
         view: one of ``VIEWS``.
         style: one of ``STYLES``.
         relation: of the first entity to the second, one of ``RELATIONS``.
-        size: how much of the frame the entities fill, about 0.75 to 1.1.
+        size: how much of the frame the entities fill, about 1 to 1.3.
         offset: of the entities from the middle, to the right and up, in shares of the frame.
         seed: decides what is incidental: light, trees, jitter.
     """
@@ -117,7 +117,7 @@ def random_scene(rng: Generator, subjects: tuple[Subject, ...] | None = None, **
         view=view,
         style=style,
         relation=fixed.get("relation") or str(rng.choice(RELATIONS)) if two else None,
-        size=float(rng.uniform(0.82, 1.12) if two else rng.uniform(0.75, 1.1)),
+        size=float(rng.uniform(1.0, 1.22) if two else rng.uniform(1.0, 1.32)),
         offset=(float(rng.uniform(-0.1, 0.1)), float(rng.uniform(-0.05, 0.05))),
         seed=int(rng.integers(2**31)),
     )
