@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_clay
 import torch
@@ -23,6 +24,7 @@ from persona.config import PretrainConfig
 from persona.errors import BadBase, BadOption, Diverged
 from persona.events import Progress
 from persona.pretrain.clay import evaluation
+from persona.pretrain.clay.alignment import Alignment, sight_shards
 from persona.pretrain.clay.data import pixels_of, render_shards, scenes_of, set_shards, shards_of, texture_shards
 from persona.pretrain.clay.run import Made, pretrain_clay
 from persona.pretrain.state import Run, position_of
@@ -68,6 +70,30 @@ def test_a_run_leaves_what_is_shipped(made: Made) -> None:
     assert "| judge: identity |" in made.card.read_text()
     assert "step-000006" in made.report.read_text()
     assert list((made.weights.parent / "samples").glob("step-*.png"))
+
+
+def test_the_middle_of_the_network_learns_what_the_judge_sees(made: Made, tmp_path: Path) -> None:
+    data = made.weights.parent / "data"
+    list(sight_shards(data, tmp_path, Judge.load(made.weights / "judge")))
+    seen = np.load(tmp_path / "00000.npy")
+    assert seen.shape == (24, 8, 16, 16)
+    assert abs(seen.mean()) < 0.05
+    assert abs(seen.std() - 1) < 0.05
+    torch.manual_seed(0)
+    unet = tiny_clay.new_unet()
+    alignment = Alignment(unet, 8)
+    latents, states, sights = torch.randn(24, 8, 16, 16), torch.randn(24, 3, 192), torch.from_numpy(seen).float()
+    optimizer = torch.optim.Adam([*unet.parameters(), *alignment.parameters()], lr=1e-2)
+    apart = []
+    for _ in range(30):
+        unet(latents, 500, states)
+        loss = alignment(sights)
+        apart.append(loss.item())
+        torch.autograd.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert apart[0] > 0.9  # knows nothing
+    assert apart[-1] < 0.6
 
 
 def test_nothing_in_the_weights_says_where_they_were_made(made: Made) -> None:

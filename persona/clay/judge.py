@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.functional import gelu, normalize
+from torch.nn.functional import normalize
 
 from persona.atomic import beside
 from persona.metrics import recovered
@@ -26,17 +26,25 @@ EMBEDDING = 128
 
 
 class _Block(nn.Module):
-    """Depthwise 7x7, then two pointwise layers, added to its input (ConvNeXt; Liu et al. 2022)."""
+    """A residual block (He et al. 2016, "Identity mappings"), which adds nothing at the start."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.spatial = nn.Conv2d(width, width, 7, padding=3, groups=width)
-        self.norm = nn.GroupNorm(1, width)
-        self.wide, self.narrow = nn.Conv2d(width, 3 * width, 1), nn.Conv2d(3 * width, width, 1)
+        self.layers = nn.Sequential(
+            *(nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False)),
+            *(nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False)),
+        )
+        nn.init.zeros_(self.layers[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner: Tensor = self.narrow(gelu(self.wide(self.norm(self.spatial(x)))))
+        inner: Tensor = self.layers(x)
         return x + inner
+
+
+def _halved(inputs: int, outputs: int) -> nn.Sequential:
+    """Return the way to the next level, of half the resolution."""
+    convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+    return nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(), convolution)
 
 
 class Judge(nn.Module):
@@ -51,18 +59,16 @@ class Judge(nn.Module):
     def __init__(
         self,
         heads: dict[str, list[str]],
-        widths: Sequence[int] = (48, 96, 192, 288),
-        depths: Sequence[int] = (2, 2, 4, 2),
+        widths: Sequence[int] = (48, 96, 192, 224),
+        depths: Sequence[int] = (2, 2, 3, 2),
     ) -> None:
         super().__init__()
         self.heads = {name: list(labels) for name, labels in heads.items()}
         self.sizes = {"widths": list(widths), "depths": list(depths)}
-        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=4), nn.GroupNorm(1, widths[0])]
-        for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
-            if i:
-                layers += [nn.GroupNorm(1, widths[i - 1]), nn.Conv2d(widths[i - 1], width, 2, stride=2)]
-            layers += [_Block(width) for _ in range(depth)]
-        self.trunk = nn.Sequential(*layers)
+        layers: list[nn.Module] = [nn.Conv2d(3, widths[0] // 2, 3, stride=2, padding=1)]
+        for before, width, depth in zip((widths[0] // 2, *widths), widths, depths, strict=False):
+            layers += [_halved(before, width), *(_Block(width) for _ in range(depth))]
+        self.trunk = nn.Sequential(*layers, nn.BatchNorm2d(widths[-1]), nn.ReLU())
         self.norm = nn.LayerNorm(2 * widths[-1])
         self.readers = nn.ModuleDict(
             {name: nn.Linear(2 * widths[-1], len(labels)) for name, labels in self.heads.items()}
@@ -72,10 +78,16 @@ class Judge(nn.Module):
         self.ceiling = 1.0
 
     def features(self, pictures: Tensor) -> Tensor:
-        """Return what heads and embedding are read from: mean and maximum over places, (B, 576), normed."""
+        """Return what heads and embedding are read from: mean and maximum over places, (B, 448), normed."""
         grid = self.trunk(pictures)
         features: Tensor = self.norm(torch.cat([grid.mean((2, 3)), grid.amax((2, 3))], 1))
         return features
+
+    def sight(self, pictures: Tensor) -> Tensor:
+        """Return what is seen at each of 8x8 places, (B, 192, 8, 8), before the last level sums it up."""
+        last_level = 1 + self.sizes["depths"][-1] + 2
+        seen: Tensor = self.trunk[:-last_level](pictures)
+        return seen
 
     def forward(self, pictures: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return logits (B, labels) of every head, and unit embeddings (B, 128)."""

@@ -1,4 +1,4 @@
-"""Stage 3: the text encoder and the U-Net, trained together on the latents of the renders.
+"""Stage 4: the text encoder and the U-Net, trained together on the latents of the renders.
 
 v-prediction on a schedule rescaled to zero terminal SNR (Lin et al. 2023, "Common diffusion noise schedules and sample
 steps are flawed"): a snowfield can be all bright and a jungle all dark.
@@ -146,12 +146,11 @@ def rate(step: int, steps: int) -> float:
     return RATE * min(1.0, (step + 1) / 200) * fall
 
 
-def train_denoiser(data: Path, latents: Path, sights: Path, tokenizer: CLIPTokenizer, folder: Path, steps: int,
-                   seed: int = 0, save_every: int = 250) -> Iterator[tuple[int, float]]:  # fmt: skip
+def train_denoiser(examples: Examples, folder: Path, steps: int, save_every: int = 250) -> Iterator[tuple[int, float]]:
     """Train to `steps`, from the state in `folder` if there is one; yields (step, loss) now and then."""
+    seed = examples.seed
     torch.manual_seed(seed)
-    unet, text = new_unet().to(memory_format=torch.channels_last), new_text_encoder(tokenizer)
-    examples = Examples(data, latents, sights, tokenizer, seed)
+    unet, text = new_unet().to(memory_format=torch.channels_last), new_text_encoder(examples.tokenizer)
     alignment = Alignment(unet, examples.sights[0].shape[1])
     trained = {"unet": unet, "text": text, "alignment": alignment}
     optimizer = torch.optim.AdamW(

@@ -1,4 +1,4 @@
-"""Stage 4: the judge, trained on sets of renders: four scenes of one subject, many subjects of one class in a batch."""
+"""Stage 3: the judge, trained on sets of renders: four scenes of one subject, some subjects of a class in a batch."""
 
 import math
 import time
@@ -18,8 +18,10 @@ from persona.pretrain.clay.data import SET, pixels_of, scenes_of, shards_of
 from persona.pretrain.state import Run
 
 SUBJECTS = 24  # in a batch, each in two of its scenes
+RIVALRIES = 6  # classes that they are of: fewer rivals each than of two, but the head of classes is not dragged about
 TEMPERATURE = 0.07
 RATE = 2e-3
+SETTLING = 24  # batches that the norms are measured on
 OTHERS = 32
 """Subjects of each class that tell what any of the class looks like."""
 HEADS: dict[str, list[str]] = {
@@ -81,9 +83,9 @@ class Sets:
         """Return pictures (B, 3, 128, 128), their scenes, and subject numbers, -1 for single pictures at the end."""
         rng = default_rng((self.seed, 5, step))
         pixels, scenes, groups = [], [], []
-        nouns = rng.choice([noun for noun, known in self.by_class.items() if known], 2, replace=False)
+        nouns = rng.permutation([noun for noun, known in self.by_class.items() if known])[:RIVALRIES]
         for g in range(SUBJECTS):
-            known = self.by_class[str(nouns[g % 2])]
+            known = self.by_class[str(nouns[g % len(nouns)])]
             shard, first = known[rng.integers(len(known))]
             for i in rng.choice(SET, 2, replace=False):
                 pixels.append(self.set_pixels[shard][first + i])
@@ -110,7 +112,8 @@ def _roughened(pictures: Tensor, step: int) -> Tensor:
     n = len(pictures)
     soft = avg_pool2d(pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
     pictures = torch.lerp(pictures, soft, torch.rand(n, 1, 1, 1, generator=rng))
-    pictures = pictures + 0.08 * torch.rand(n, 1, 1, 1, generator=rng) * torch.randn(pictures.shape, generator=rng)
+    noise = torch.randn(1, *pictures.shape[1:], generator=rng)  # one for all: to draw it takes as long as a layer
+    pictures = pictures + 0.08 * torch.rand(n, 1, 1, 1, generator=rng) * noise
     return (pictures * (1 + 0.1 * torch.randn(n, 1, 1, 1, generator=rng))).clamp(-1, 1)
 
 
@@ -144,6 +147,7 @@ def train_judge(
         if run.step % save_every == 0 or run.step == steps:
             run.save()
     run.use_average()
+    settle_norms(judge, examples)
     calibrate(judge.eval(), examples)
     judge.save(folder)
 
@@ -151,6 +155,17 @@ def train_judge(
 def _rate(step: int, steps: int) -> float:
     """Warm up for two hundred steps, then fall as a cosine to a hundredth."""
     return RATE * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+@torch.no_grad()
+def settle_norms(judge: Judge, examples: Sets) -> None:
+    """Let the batch norms measure what the averaged weights make of pictures: training saw others' statistics."""
+    for module in judge.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the plain mean over what follows
+    for step in range(SETTLING):
+        judge(examples.batch(step)[0])
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ the weights come out the same, to the bit, on the same machine.
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,14 @@ from persona import checkpoints, families, report
 from persona.atomic import beside, folder_beside
 from persona.clay import write_manifest
 from persona.clay.judge import WEIGHTS as JUDGE
+from persona.clay.judge import Judge
 from persona.config import PretrainConfig
 from persona.events import Listener, Progress, silent
 from persona.pretrain.clay import card, evaluation
+from persona.pretrain.clay.alignment import sight_shards
 from persona.pretrain.clay.autoencoder import train_autoencoder
 from persona.pretrain.clay.data import SET, SHARD, render_shards, set_shards, shards_of, texture_shards
-from persona.pretrain.clay.denoiser import assemble, encode_shards, train_denoiser
+from persona.pretrain.clay.denoiser import Examples, assemble, encode_shards, train_denoiser
 from persona.pretrain.clay.judging import train_judge
 from persona.pretrain.clay.text import build_tokenizer
 from persona.pretrain.state import position_of, settle
@@ -33,7 +35,7 @@ from persona.sheet import Row, sheet
 TEXTURES = 2000
 PREVIEWS = 8
 """Sample sheets that are drawn while the denoiser learns; another one closes the run."""
-_FIXED = ("seed", "pictures", "sets", "autoencoder_steps")  # what everything later is made of
+_FIXED = ("seed", "pictures", "sets", "autoencoder_steps", "judge_steps")  # what everything later is made of
 _SHOWN = {
     "photos": [f"a photo of a {noun}" for noun in (
         "dog", "cat", "rabbit", "duck", "car", "robot", "teapot", "sneaker")],
@@ -84,8 +86,8 @@ def pretrain_clay(config: PretrainConfig, listener: Listener = silent) -> Made:
         run.begin()
         run.render()
         run.learn_pixels()
-        run.learn_prompts()
         run.learn_to_judge()
+        run.learn_prompts()
         return run.conclude()
 
 
@@ -116,37 +118,37 @@ class _Pretraining:
 
     def learn_pixels(self) -> None:
         """Train the autoencoder, and encode all pictures with it."""
-        folder, steps = self.out / "vae", self.config.autoencoder_steps
+        folder, steps, data = self.out / "vae", self.config.autoencoder_steps, self.out / "data"
         if position_of(folder)["step"] < steps or not (folder / "vae").is_dir():
-            sources = self.out / "data", self.out / "textures"
-            for step, loss in train_autoencoder(*sources, folder, steps, self.config.seed):
+            for step, loss in train_autoencoder(data, self.out / "textures", folder, steps, self.config.seed):
                 self.listener(Progress("Autoencoder", step, steps, loss))
-        data, latents = self.out / "data", self.out / "latents"
-        shards, done = len(shards_of(data)), len(shards_of(latents))
-        if done < shards:
-            encoder = AutoencoderKL.from_pretrained(folder / "vae")
-            for _ in self._timed("Encoding", encode_shards(data, latents, encoder), done, shards):
-                pass
+        self._each_shard(
+            "Encoding",
+            "latents",
+            lambda latents: encode_shards(data, latents, AutoencoderKL.from_pretrained(folder / "vae")),
+        )
+
+    def learn_to_judge(self) -> None:
+        """Train the judge on renders alone, and write down what it sees in all pictures."""
+        folder, steps, data = self.out / "judge", self.config.judge_steps, self.out / "data"
+        if position_of(folder)["step"] < steps or not (folder / JUDGE).exists():
+            for step, losses in train_judge(self.out / "sets", data, folder, steps, self.config.seed):
+                self.listener(Progress("Judge", step, steps, sum(losses.values())))
+        self._each_shard("Looking", "sights", lambda sights: sight_shards(data, sights, Judge.load(folder)))
 
     def learn_prompts(self) -> None:
         """Train the text encoder and the U-Net, with a sample sheet now and then."""
-        words, steps = self._tokenizer(), self.config.denoiser_steps
+        state, steps = self.out / "unet", self.config.denoiser_steps
         every = max(250, steps // PREVIEWS // 250 * 250)
-        if position_of(self.out / "unet")["step"] < steps:
-            latents, state = self.out / "latents", self.out / "unet"
-            for step, loss in train_denoiser(self.out / "data", latents, words, state, steps, self.config.seed):
+        if position_of(state)["step"] < steps:
+            data, latents, sights = (self.out / name for name in ("data", "latents", "sights"))
+            examples = Examples(data, latents, sights, self._tokenizer(), self.config.seed)
+            for step, loss in train_denoiser(examples, state, steps):
                 self.listener(Progress("Text and U-Net", step, steps, loss))
                 saved = position_of(state)["step"]
                 if saved and saved % every == 0 and not self._sheet_of(saved).exists():
                     self._assemble()
                     self._show(saved)
-
-    def learn_to_judge(self) -> None:
-        """Train the judge on renders alone."""
-        folder, steps = self.out / "judge", self.config.judge_steps
-        if position_of(folder)["step"] < steps or not (folder / JUDGE).exists():
-            for step, losses in train_judge(self.out / "sets", self.out / "data", folder, steps, self.config.seed):
-                self.listener(Progress("Judge", step, steps, sum(losses.values())))
 
     def conclude(self) -> Made:
         """Put the weights together, measure them, and write everything down."""
@@ -171,6 +173,14 @@ class _Pretraining:
         return made
 
     # Pieces
+
+    def _each_shard(self, stage: str, name: str, fill: Callable[[Path], Iterable[int]]) -> None:
+        """Make a folder hold something of every shard of scenes."""
+        folder, shards = self.out / name, len(shards_of(self.out / "data"))
+        done = len(shards_of(folder))
+        if done < shards:
+            for _ in self._timed(stage, fill(folder), done, shards):
+                pass
 
     def _tokenizer(self) -> CLIPTokenizer:
         folder = self.out / "tokenizer"
