@@ -1,0 +1,59 @@
+"""Draw the pictures of README: teach clay the dog of `examples/photos`, and type every command of its table of tasks.
+
+python examples/pictures.py [OUT]
+
+OUT (`examples/pictures` when left out) gets a strip of pictures for each row, named by the task, and the photos.
+"""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+HERE = Path(__file__).parent
+PHOTOS = HERE / "photos" / "dog"
+SHOWN = 4
+"""Pictures in a strip."""
+ROW = re.compile(r"^\| (?P<task>[A-Z]\w+)\b[^|]*\| `persona sample (?P<prompts>[^`]+)` \|", re.MULTILINE)
+
+
+def persona(*words: str) -> dict[str, object]:
+    """Type a command, and return what it says to a script."""
+    done = subprocess.run([sys.executable, "-m", "persona", *words, "--json"], stdout=subprocess.PIPE, check=True)
+    told: dict[str, object] = json.loads(done.stdout)
+    return told
+
+
+def strip(paths: list[Path], target: Path) -> None:
+    """Put pictures side by side."""
+    pictures = [Image.open(path).convert("RGB") for path in paths]
+    side = pictures[0].height
+    joined = Image.new("RGB", (len(pictures) * (side + 4) - 4, side), "white")
+    for number, picture in enumerate(pictures):
+        joined.paste(picture, (number * (side + 4), 0))
+    joined.save(target, lossless=True)
+
+
+def main(out: Path) -> None:
+    """Train once, then draw each row: of each of its prompts as many pictures as there is room for."""
+    out.mkdir(parents=True, exist_ok=True)
+    strip(sorted(PHOTOS.glob("*.png"))[:SHOWN], out / "photos.webp")
+    with tempfile.TemporaryDirectory() as work:
+        learnt = Path(work) / "dog"
+        persona("train", str(PHOTOS), "--class", "dog", "--token", "sks", "--out", str(learnt))
+        for row in ROW.finditer((HERE.parent / "README.md").read_text(encoding="utf-8")):
+            prompts = shlex.split(row["prompts"])
+            each = SHOWN // len(prompts)
+            drawn = Path(work) / row["task"]
+            made = persona("sample", *prompts, "-n", str(each), "--persona", str(learnt), "--out", str(drawn))
+            paths = [Path(picture["path"]) for picture in made["pictures"]]
+            strip(paths[:SHOWN], out / f"{row['task'].lower()}.webp")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "pictures")
