@@ -1,8 +1,12 @@
 """Evaluations as users run them: on tiny real bases and networks, stopped, resumed, and asked for what cannot be."""
 
 import json
+import os
 import re
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -197,6 +201,45 @@ def test_a_base_with_a_judge_is_measured_by_it(
     assert {"identity", "prompt", "leak", "class kept", "drift"} <= set(values(found)["base"])
     assert "DINO" not in values(found)["base"]
     assert (found.fidelity, found.prompt) == ("identity", "prompt")
+
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from persona.config import EvaluateConfig
+from persona.evaluate import evaluate
+
+given = json.loads(sys.argv[1])
+photos, networks = tuple(map(Path, given.pop("photos"))), Path(given.pop("networks"))
+paths = {"photos": photos, "networks": networks, "out": Path("shared")}
+found = evaluate(EvaluateConfig(names=tuple(given.pop("names")), **paths, **given))
+print(json.dumps({row.label: {name: cell.mean for name, cell in row.cells.items()} for row in found.rows}))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_does(config: EvaluateConfig, tmp_path: Path) -> None:
+    given = {name: getattr(config, name) for name in ("names", "photos", "base", "networks", "prompts", "n", "steps")}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | group | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, json.dumps(given, default=str)],
+            env=environment | {"RANK": rank, "LOCAL_RANK": rank},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    alone = values(evaluate(config))
+    for one in runs:
+        shared = json.loads(one.communicate(timeout=600)[0])
+        for label, scores in alone.items():
+            assert {name: shared[label][name] for name in scores} == pytest.approx(scores, abs=2e-2)
+    assert (tmp_path / "shared/report.html").is_file()
 
 
 # The protocol

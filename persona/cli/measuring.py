@@ -1,6 +1,7 @@
 """``evaluate`` and ``compare``: the table in the terminal, and pictures beside each other where it can show them."""
 
 import logging
+import os
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,9 @@ def _cell(row: "Row", name: str) -> Text:
 
 def _preview(console: Console, found: "Evaluation") -> None:
     """Show the first pairs of pictures; a pipe, a log and a terminal without colours are spared."""
-    if not (console.is_terminal and not console.no_color and sys.stdin.isatty() and sys.stdout.isatty()):
+    if not console.is_terminal or console.no_color or not all(one.isatty() for one in (sys.stdin, sys.stdout)):
+        return
+    if not os.get_terminal_size(sys.stdout.fileno()).columns:  # a terminal that does not know itself
         return
     logging.getLogger("textual_image").setLevel(logging.ERROR)
     from PIL import Image
@@ -106,7 +109,8 @@ def _preview(console: Console, found: "Evaluation") -> None:
     from persona.sheet import Row, sheet
 
     for pair in _pairs(found):
-        row = Row(pair[0].prompt, [(Image.open(shot.path), shot.label) for shot in pair])
+        console.print(Text(f"{pair[0].prompt}: {pair[0].label} (left), {pair[1].label} (right)", "dim"))
+        row = Row("", [(Image.open(shot.path), "") for shot in pair])
         console.print(Shown(sheet([row]), width=min(_WIDEST, console.width), height="auto"))
 
 

@@ -1,0 +1,139 @@
+"""``evaluate`` and ``compare`` on the command line; what they measure is a stand-in here."""
+
+import fcntl
+import importlib
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+from test_cli import run
+
+from persona.config import CompareConfig, EvaluateConfig
+from persona.report import Cell, Column, Row, Shot
+
+PREVIEW = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from persona.cli.display import terminal
+from persona.cli.measuring import _preview
+
+def shot(label, seed, prompt="a [V] dog"):
+    return SimpleNamespace(path=Path(sys.argv[1]), label=label, prompt=prompt, seed=seed)
+
+shots = [shot(label, seed, prompt) for label in ("rex", "base") for prompt in ("a [V] dog", "a dog") for seed in (0, 1)]
+_preview(terminal(), SimpleNamespace(shots=shots))
+"""
+
+
+def found(folder: Path) -> SimpleNamespace:
+    def cells(*means: float) -> dict[str, Cell]:
+        return {name: Cell(m, m - 0.1, m + 0.1) for name, m in zip(("DINO", "CLIP-T", "PRES"), means, strict=False)}
+
+    return SimpleNamespace(
+        folder=folder,
+        columns=[Column("DINO", ""), Column("CLIP-T", ""), Column("PRES", "", -1)],
+        rows=[
+            Row("photos", cells(0.774)),
+            Row("rex", cells(0.65, 0.31, 0.4), best=True),
+            Row("[base]", cells(0.3, 0.32, 0.3)),
+        ],
+        shots=[Shot(folder / "x.png", "rex", "dog", "a [V] dog in the snow", 0)],
+        fidelity="DINO",
+        prompt="CLIP-T",
+        report=folder / "report.html",
+        table=folder / "table.md",
+    )
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """Let both commands note their settings, and find what :func:`found` says."""
+    made: list[Any] = []
+
+    def stand_in(config: Any, listener: Any) -> SimpleNamespace:
+        made.append(config)
+        return found(tmp_path)
+
+    library = importlib.import_module("persona.evaluate")
+    for name in ("evaluate", "compare"):
+        monkeypatch.setattr(library, name, stand_in)
+    return made
+
+
+def test_evaluate_shows_a_table_and_says_it_to_machines(calls: list[Any], tmp_path: Path) -> None:
+    result = run("evaluate", "rex", "base", "--photos", "a", "--photos", "b", "--scales", "--json", COLUMNS="100")
+    assert result.exit_code == 0, result.output
+    assert calls == [EvaluateConfig(names=("rex", "base"), photos=(Path("a"), Path("b")), scales=True)]
+    made = json.loads(result.stdout)
+    assert made["best"] == "rex"
+    assert made["rows"][2] == {
+        "label": "[base]",
+        "best": False,
+        "scores": {
+            "DINO": [0.3, pytest.approx(0.2), 0.4],
+            "CLIP-T": [0.32, 0.22, 0.42],
+            "PRES": [0.3, pytest.approx(0.2), 0.4],
+        },
+    }
+    lines = result.stderr.splitlines()
+    assert any(line.split()[:2] == ["DINO", "CLIP-T"] for line in lines)  # and what says less is on the page
+    assert any(line.startswith("rex (best)") and "0.650 0.55 to 0.75" in line for line in lines)
+    assert any(line.startswith("[base]") for line in lines)
+    assert str(tmp_path / "report.html") in result.stderr.replace("\n", "")
+
+
+def test_compare_takes_two(calls: list[Any]) -> None:
+    assert run("compare", "rex", "base").exit_code == 0
+    assert calls == [CompareConfig(names=("rex", "base"))]
+    refused = run("compare", "rex")
+    assert (refused.exit_code, "Name the two" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("width", ["60", "100"])
+def test_the_table_fits_the_terminal(calls: list[Any], width: str) -> None:
+    assert max(map(len, run("evaluate", "rex", COLUMNS=width).stderr.splitlines())) <= int(width)
+
+
+def on_a_terminal(program: str, *arguments: str, columns: int = 60, **environment: str) -> str:
+    """Run a program on a terminal of its own, and return what was written there."""
+    outside, inside = pty.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    how = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")} | environment
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdin=inside, stdout=inside, stderr=inside, env=how
+    )
+    os.close(inside)
+    said = b""
+    try:
+        while part := os.read(outside, 4096):
+            said += part
+    except OSError:  # the other side is closed
+        pass
+    os.close(outside)
+    assert child.wait() == 0, said.decode()
+    return said.decode()
+
+
+def test_pictures_are_shown_where_the_terminal_can(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(tmp_path / "red.png")
+    terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    said = on_a_terminal(PREVIEW, str(tmp_path / "red.png"), **terminal)
+    assert "▀" in said
+    assert "38;2;200;30;30" in said
+    assert "▀" not in on_a_terminal(PREVIEW, str(tmp_path / "red.png"), **terminal, NO_COLOR="1")
+    assert "▀" not in on_a_terminal(PREVIEW, str(tmp_path / "red.png"), **terminal, columns=0)
+
+
+def test_a_pipe_is_spared(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.Image.open", lambda path: pytest.fail("nobody can see it"))
+    assert run("compare", "rex", "base", FORCE_COLOR="1").exit_code == 0
