@@ -201,8 +201,10 @@ def _check_weights(path: Path) -> None:
         also = f"; {pickles[0]} is another format, and is not loaded" if pickles else ""
         raise BadPersona(f"{path} is missing{also}. Copy or train the persona again.")
     with path.open("rb") as file:
-        start = file.read(4)
-    if start[:1] == b"\x80" or start == b"PK\x03\x04":  # a bare pickle; torch.save's archive
+        start = file.read(9)
+    # A bare pickle, unless it is the length of a safetensors file's header, which begins like one now and then; or
+    # torch.save's archive.
+    if (start[:1] == b"\x80" and start[8:] != b"{") or start[:4] == b"PK\x03\x04":
         raise BadPersona(f"{path} is a pickle, which can run code: it is never loaded. Train the persona again.")
     try:
         with safe_open(path, "pt"):
