@@ -117,7 +117,7 @@ def draw(base: Artist, jobs: Sequence[Job], listener: Listener = silent, stage: 
         try:
             pictures = base.draw([job.prompt for job in part], [job.seed for job in part], batch=batch, **how)
         except (RuntimeError, MemoryError) as error:  # torch's own OutOfMemoryError is a RuntimeError
-            if batch == 1 or not _out_of_memory(error):
+            if batch == 1 or not out_of_memory(error):
                 raise
             batch //= 2
             listener(Note(f"Memory is short: drawing {batch} at a time."))
@@ -130,7 +130,8 @@ def draw(base: Artist, jobs: Sequence[Job], listener: Listener = silent, stage: 
     state.wait_for_everyone()
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Tell whether an error means that the device, or the machine, has too little memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 

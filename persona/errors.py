@@ -9,6 +9,7 @@
   - BadPersona: the folder is no persona, is damaged, or was made for another base
   - Busy: another run holds the folder
   - NoSpace: the disk is full
+  - NoMemory: the memory is too small, whatever is done to need less of it
   - Diverged: the loss is no longer a number
 
 Every message is one or two lines: what is wrong, and how to mend it. Whatever else is raised is a bug of ours.
@@ -49,6 +50,10 @@ class Busy(PersonaError):
 
 class NoSpace(PersonaError):
     """The disk is full."""
+
+
+class NoMemory(PersonaError):
+    """The memory is too small, whatever is done to need less of it."""
 
 
 class Diverged(PersonaError):

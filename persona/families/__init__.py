@@ -6,16 +6,18 @@ from pkgutil import iter_modules
 from typing import Any
 
 import torch
+from torch import nn
 
 from persona.errors import BadBase
 from persona.events import Listener, silent
 from persona.families.conditioning import Conditioning
 from persona.families.family import Family
 from persona.families.outline import hollow
-from persona.families.place import find, first_line, flaw, format_of, index_of, stored
+from persona.families.packed import Bits, check, pack
+from persona.families.place import find, first_line, flaw, format_of, here, index_of, known, stored
 from persona.families.recipe import Recipe
 
-__all__ = ["Conditioning", "Family", "Recipe", "load", "outline"]
+__all__ = ["Bits", "Conditioning", "Family", "Recipe", "here", "known", "load", "outline"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
@@ -26,6 +28,8 @@ def load(
     *,
     dtype: torch.dtype | None = torch.float32,
     device: str | torch.device | None = None,
+    bits: Bits | None = None,
+    offload: bool = False,
     listener: Listener = silent,
 ) -> Family:
     """Load a base model, frozen.
@@ -36,12 +40,18 @@ def load(
         dtype: number format of the weights, float32 or bfloat16; ``None`` for whatever each part is kept in, which is
             good for everything but predicting.
         device: where to put it; the best there is when left out.
+        bits: what to pack the linear layers of denoiser and text encoders in; ``None`` leaves them as they are.
+        offload: whether networks that are idle wait in main memory.
         listener: told what is fetched before that begins.
 
     Raises:
         BadBase: it cannot be found or reached, is damaged, or is of a family that is not supported.
+        BadOption: its layers cannot be packed on that device.
     """
     _silence()
+    where = torch.device(device or _best_device())
+    if bits:
+        check(bits, where)
     place = find(base, listener)
     family = _family_of(place.folder)
     problem = "" if place.file else flaw(place.folder)
@@ -54,7 +64,15 @@ def load(
             hint = "Give a file that has them all, or the pipeline's folder."
             raise BadBase(f"{place.file} lacks parts of a {family.pipeline}. {hint}") from error
         raise BadBase(f"The base {base} is damaged: {first_line(error)} Fetch it again.") from error
-    return family(pipe.to(device or _best_device()), name=base, folder=place.folder, file=place.file)
+    if bits:
+        for name, network in pipe.components.items():
+            if isinstance(network, nn.Module) and name != "vae":
+                pack(network, bits, where)
+    if offload:
+        pipe.enable_model_cpu_offload(device=where)
+    else:
+        pipe.to(where)
+    return family(pipe, name=base, folder=place.folder, file=place.file, device=where, bits=bits)
 
 
 def outline(base: str, listener: Listener = silent) -> Family:

@@ -19,9 +19,13 @@ from persona.families.conditioning import Conditioning, Reader
 from persona.families.fingerprint import KEPT, fingerprint
 from persona.families.known import Known
 from persona.families.names import Named
+from persona.families.packed import Bits
 from persona.families.recipe import RECIPE, Recipe
 from persona.families.vocabulary import WORDS, read_words, unknown
 from persona.noise import Flow, Process
+
+TILE = 512
+"""Side of the pictures, in pixels, that the autoencoder takes whole where memory is short."""
 
 
 class Family(Named):
@@ -35,6 +39,8 @@ class Family(Named):
         dtype: number format of the frozen weights and, where it is bf16, of the forward passes.
         noise: the noise process that the base was trained with.
         recipe: the settings that the family, or the base's own ``recipe.json``, recommends.
+        device: where it computes.
+        bits: what the frozen linear layers are packed in; ``None`` where they are as they were.
         folder: where its configs are.
         file: the single file that its weights are in; ``None`` where they are in the folder.
     """
@@ -61,15 +67,27 @@ class Family(Named):
         """File the family under the pipeline that it names."""
         cls.known[cls.pipeline] = cls
 
-    def __init__(self, pipe: Any, *, name: str, folder: Path, file: Path | None = None) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        *,
+        name: str,
+        folder: Path,
+        file: Path | None = None,
+        device: torch.device | None = None,
+        bits: Bits | None = None,
+    ) -> None:
         """Freeze a pipeline that was loaded from a folder, or with its configs from a single file.
+
+        Its networks are on the device, or come to it by themselves when they are used.
 
         Raises:
             BadBase: its network predicts something that no training target is known for.
         """
         self.pipe, self.name, self.folder, self.file = pipe, name, folder, file
         self.dtype: torch.dtype = self.denoiser.dtype
-        self.device: torch.device = self.denoiser.device
+        self.device: torch.device = device or self.denoiser.device
+        self.bits = bits
         self.recipe = self.recommend().adjusted(folder / RECIPE)
         try:
             self.noise: Process = self.process.of(pipe.scheduler)
@@ -220,6 +238,18 @@ class Family(Named):
         """Let go of the text encoders; what was not remembered can no longer be drawn."""
         for key in self.text_encoders:
             setattr(self.pipe, key, None)
+
+    def settle(self) -> None:
+        """Bring what was not freed to the device, to stay there: what learns may not be moved."""
+        self.pipe.remove_all_hooks()
+        self.pipe.to(self.device)
+
+    def tile(self) -> None:
+        """Let the autoencoder take large pictures a tile at a time, and blend the seams."""
+        vae = self.pipe.vae
+        vae.enable_tiling()
+        vae.tile_sample_min_size = TILE
+        vae.tile_latent_min_size = TILE // self.pipe.vae_scale_factor
 
     # Predicting
 

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -11,13 +12,14 @@ from persona import checkpoints, drawing, families, identity
 from persona.config import TrainConfig
 from persona.errors import NoSpace
 from persona.events import Listener, silent
-from persona.families import Family
+from persona.families import Bits, Family
 from persona.folder import Persona, folder_for
 from persona.identity import Token
 from persona.photos import read
 from persona.sample import tell_unknown
 from persona.train.processes import agree
 from persona.train.run import Run
+from persona.train.thrift import Choice, choose
 
 __all__ = ["train"]
 
@@ -40,13 +42,32 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
         listener = silent
     photos = read(config.photos, listener)
     dtype = drawing.training_dtype(config.precision, accelerator.device)
-    base = families.load(config.base, dtype=dtype, device=accelerator.device, listener=listener)
+    choice = agree(
+        accelerator,
+        lambda: choose(config, len(photos), dtype, accelerator.device, accelerator.num_processes, listener),
+    )
+
+    def load(choice: Choice) -> Family:
+        chosen = replace(config, **choice)
+        bits: dict[str, Bits] = {"nf4": "nf4", "int8": "int8"}
+        return families.load(
+            config.base,
+            dtype=dtype,
+            device=accelerator.device,
+            bits=bits.get(chosen.quantize),
+            offload=bool(chosen.offload),
+            listener=listener,
+        )
+
+    base = load(choice)
     tell_unknown(base, [config.class_noun], [], listener)
     token = _token(config, base, accelerator, listener)
     out = config.out or folder_for(config.class_noun, token.text)
     with _room(out), ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(out)))
-        return Run(config, base, photos, token, out, accelerator, listener).finish()
+        run = Run(config, choice, load, base, photos, token, out, accelerator, listener)
+        del base  # the run may have to let go of it
+        return run.finish()
 
 
 def _token(config: TrainConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Token:

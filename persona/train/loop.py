@@ -67,14 +67,15 @@ def make_optimizer(kind: str, rates: Sequence[tuple[list[nn.Parameter], float]],
     """Return the optimizer, in 8 bits (Dettmers et al., 2110.02861) where that can be had.
 
     Args:
-        kind: ``adamw8bit`` or ``adamw``.
+        kind: ``adamw8bit``, ``paged-adamw8bit`` whose state makes room on a GPU when it is needed, or ``adamw``.
         rates: groups of parameters with their learning rates; each group is laid out flat.
         listener: told where 8 bits cannot be had.
     """
     groups = [{"params": [flatten(parameters)], "lr": rate} for parameters, rate in rates]
-    if kind == "adamw8bit":
+    if kind != "adamw":
+        paged = kind == "paged-adamw8bit" and groups[0]["params"][0].device.type == "cuda"
         try:
-            made: Optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit(groups)
+            made: Optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit(groups, is_paged=paged)
         except (ImportError, OSError, RuntimeError) as error:  # not installed, or without a library for this device
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             listener(Note(f"No 8-bit optimizer here ({reason}): training with plain AdamW, which needs more memory."))
@@ -108,11 +109,13 @@ def steps(
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     processes = accelerator.num_processes
-    total = batch * accumulate * processes
+    optimizer.zero_grad(set_to_none=False)  # of a step that was broken off; the gradients are views of a flat one
+    own = batch * accumulate  # each process has slots of its own, so that it may divide them as its memory demands
+    total = own * processes
     for number in range(first, last):
         losses = []
         for part in range(accumulate):
-            start = number * total + (part * processes + accelerator.process_index) * batch
+            start = number * total + accelerator.process_index * own + part * batch
             loss = method.loss(range(start, start + batch), total)
             torch.autograd.backward(loss)
             losses.append(loss.detach())
@@ -121,5 +124,5 @@ def steps(
             mean = add_up(accelerator, [p.grad for p in parameters if p.grad is not None], mean)
         gradient = nn.utils.clip_grad_norm_(parameters, LONGEST_STEP)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=False)  # the gradients are views of a flat one
+        optimizer.zero_grad(set_to_none=False)
         yield Step(number + 1, mean, gradient)

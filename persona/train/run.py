@@ -1,33 +1,36 @@
 """One run of training, from photos to persona."""
 
+import gc
 import hashlib
-import io
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from accelerate import Accelerator
-from PIL import Image
 from torch.optim import Optimizer
 
 from persona import adapter, checkpoints, report
 from persona.checkpoints import Checkpoint
-from persona.config import PriorsConfig, TrainConfig
-from persona.errors import BadOption
+from persona.config import TrainConfig
+from persona.drawing import out_of_memory
+from persona.errors import BadOption, NoMemory
 from persona.events import Listener, Note, Progress
 from persona.families import Family
 from persona.folder import RECORD, Persona
-from persona.identity import Token, caption
-from persona.methods.dreambooth import Cut, DreamBooth, Example, Half, encode, without
+from persona.identity import Token
+from persona.methods.dreambooth import DreamBooth
 from persona.methods.settings import Settings
-from persona.photos import Photo, read
-from persona.priors import ensure
+from persona.photos import Photo
 from persona.train.loop import make_optimizer, steps
+from persona.train.material import class_pictures, prepare
 from persona.train.processes import agree
+from persona.train.rehearsal import PICTURES, PREVIEWS, PROMPTS, TRAINING
+from persona.train.thrift import Choice, leaner, words
 from persona.train.watch import Watch
 
 READ_EVERY = 10
@@ -36,15 +39,37 @@ CURVE = 500
 """Points of the loss curve that are kept."""
 
 _OURS = {"adapter.safetensors", "checkpoints", "previews", "report.html", RECORD, checkpoints.LOCK}
-_FREE = {"steps", "checkpoint_every", "score_every"}  # settings that another call may change and still go on
+# Settings that another call may change and still go on: they say how long and how, not what is learnt.
+_FREE = {"steps", "checkpoint_every", "score_every", "gradient_checkpointing", "offload", "tiling"}
+_LOADED = {"quantize", "offload", "resolution"}  # what is chosen by loading the base anew
+
+T = TypeVar("T")
+
+
+class _Leaner(Exception):
+    """The run has to go on from where it is with a base that is loaded anew, for another choice."""
+
+    def __init__(self, choice: Choice) -> None:
+        super().__init__()
+        self.choice = choice
 
 
 class Run:
-    """Holds together what the stages of a run share."""
+    """Holds together what the stages of a run share.
+
+    Attributes:
+        asked: what the user said.
+        choice: what was chosen beside it for the memory that there is.
+        config: both together.
+        settings: the same with nothing left open.
+        done: steps done.
+    """
 
     def __init__(
         self,
-        config: TrainConfig,
+        asked: TrainConfig,
+        choice: Choice,
+        load: Callable[[Choice], Family],
         base: Family,
         photos: Sequence[Photo],
         token: Token,
@@ -53,10 +78,13 @@ class Run:
         listener: Listener,
     ) -> None:
         """Take what is known when the folder of the run is; see :func:`persona.train.train`."""
-        self.config, self.base, self.photos, self.token, self.out = config, base, photos, token, out
+        self.asked, self.photos, self.token, self.out = asked, photos, token, out
         self.accelerator, self.listener = accelerator, listener
-        self.settings = Settings.of(config, base, len(photos))
+        self._load = load
+        self._choose(choice, base)
+        self.asked_settings = Settings.of(asked, base, len(photos))
         self.losses: list[tuple[int, float]] = []
+        self.done = 0
 
     def finish(self) -> Persona:
         """Do what is left to do, and return the persona.
@@ -64,22 +92,28 @@ class Run:
         Raises:
             BadOption: the folder holds something else.
             Diverged: the loss is no longer a number.
+            NoMemory: there is too little, whatever is done to need less of it.
             OSError: the disk is full.
         """
         start = agree(self.accelerator, self._start)
         if start and self._is_done(start) and (self.out / RECORD).exists():
             self.listener(Note(f"{self.out} is trained already. Give more --steps to go on."))
             return Persona.open(self.out)
-        every = self.settings.score_every
-        watch = Watch(self.base, self.photos, self.token.text, self.config.class_noun, every, self.out, self.listener)
+        every, noun = self.settings.score_every, self.asked.class_noun
+        self.watch = Watch(self.base, self.photos, self.token.text, noun, every, self.out, self.listener)
         if start:
             self.listener(Note(f"Going on from step {start.step}."))
-            self.losses, watch.history = start.record["losses"], start.record["history"]
-        if not start or not self._is_done(start):
-            method = self._prepare()
-            self._encode(method, watch)
-            self._learn(method, self._attach(start), watch, start.step if start else 0)
-        return agree(self.accelerator, lambda: self._conclude(watch))
+            self.losses, self.watch.history = start.record["losses"], start.record["history"]
+            self._follow(start.record["choice"])
+        while not (start and self._is_done(start)):
+            try:
+                self._learn(start)
+                break
+            except _Leaner as short:
+                choice = short.choice
+            self._reload(choice)
+            start = checkpoints.latest(self.out)
+        return agree(self.accelerator, self._conclude)
 
     # What is there already
 
@@ -91,7 +125,7 @@ class Run:
         start = checkpoints.latest(self.out)
         if (start and start.record["run"] == self._fingerprint()) or not (start or (self.out / RECORD).exists()):
             return start
-        if not self.config.fresh:
+        if not self.asked.fresh:
             raise BadOption(
                 f"{self.out} holds a run with other photos or settings. Choose another --out, "
                 "or discard that run with --fresh."
@@ -101,167 +135,191 @@ class Run:
         return None
 
     def _fingerprint(self) -> str:
-        """Return a hash (hex) of all that decides what a step does."""
-        settings = {name: value for name, value in asdict(self.settings).items() if name not in _FREE}
-        config = self.config
+        """Return a hash (hex) of all that the user has decided about what a step does."""
+        settings = {name: value for name, value in asdict(self.asked_settings).items() if name not in _FREE}
+        asked = self.asked
         decided = {
             "base": [self.base.hash, str(self.base.dtype)],
             "photos": [(photo.sha256, photo.caption) for photo in self.photos],
-            "words": [self.token.text, config.class_noun],
-            "prior": [config.prior, config.prior_weight],
-            "settings": [settings, config.adapter, config.optimizer, config.flip, config.seed],
-            "step": [self.settings.batch, config.accumulate, self.accelerator.num_processes],
+            "words": [self.token.text, asked.class_noun],
+            "prior": [asked.prior, asked.prior_weight],
+            "settings": [settings, asked.adapter, asked.flip, asked.seed, self.accelerator.num_processes],
         }
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
     def _is_done(self, start: Checkpoint) -> bool:
         return start.step >= self.settings.steps or bool(start.record["passed"])
 
-    # What is learnt from
+    # Memory
 
-    def _prepare(self) -> DreamBooth:
-        """Encode the photos, and what preserves their class."""
-        config, settings = self.config, self.settings
-        taught = config.prior == "self"
-        priors: Sequence[Example] = ()
-        if config.prior not in ("self", "none"):
-            priors = encode(
-                self.base,
-                self._class_pictures(),
-                lambda picture: picture.caption or f"a {config.class_noun}",
-                Cut(settings.resolution),
-                stage="Encoding the class",
+    def _choose(self, choice: Choice, base: Family) -> None:
+        self.choice, self.base = choice, base
+        self.config = replace(self.asked, **choice)
+        self.settings = Settings.of(self.config, base, len(self.photos))
+        if self.settings.tiling:
+            base.tile()
+
+    def _follow(self, choice: Choice) -> None:
+        """Choose as the run did before it was stopped, whatever memory there is now."""
+        if any(choice.get(name) != self.choice.get(name) for name in _LOADED):
+            self._reload(choice)
+        else:
+            self._choose(choice, self.base)
+
+    def _reload(self, choice: Choice) -> None:
+        """Load the base anew, without what was freed of it and what it wears."""
+        del self.base, self.watch.base
+        _release()
+        self._choose(choice, self._load(choice))
+        self.watch.base = self.base
+
+    def _within(self, stage: str, action: Callable[[], T]) -> T:
+        """Do something; where memory runs out, need less of it and do it again.
+
+        Raises:
+            _Leaner: the base has to be loaded anew for that.
+            NoMemory: nothing is left that could be done.
+        """
+        while True:
+            try:
+                return action()
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+            self._lean(stage)  # out here, where the error does not hold on to what was too much
+
+    def _lean(self, stage: str) -> None:
+        asked = replace(self.asked, optimizer=self.settings.optimizer)  # its state is there already
+        change = leaner(asked, self.settings, stage, self.base.device.type, self.asked_settings.resolution // 2)
+        if not change or (change.keys() & _LOADED and self.accelerator.num_processes > 1):
+            raise NoMemory(
+                f"There is too little memory for {stage}. Type the same command again with --quantize nf4, "
+                "a smaller --resolution, or a smaller --base."
             )
-        photos = encode(
-            self.base,
-            self.photos,
-            lambda photo: caption(photo.caption, self.token.text, config.class_noun, self.listener),
-            Cut(settings.resolution, settings.crops, config.flip, config.seed),
-            stage="Encoding the photos",
-            listener=self.listener,
-        )
-        if taught:
-            priors = without(self.token.text, photos)
-        halves = [Half(photos), *([Half(priors, config.prior_weight, taught)] if priors else [])]
-        return DreamBooth(self.base, halves, gamma=settings.snr_gamma, seed=config.seed)
-
-    def _class_pictures(self) -> list[Photo]:
-        if self.config.prior.startswith("folder:"):
-            return read(Path(self.config.prior.removeprefix("folder:")))[: self.settings.priors]
-        asked = PriorsConfig(
-            class_noun=self.config.class_noun,
-            base=self.config.base,
-            n=self.settings.priors,
-            resolution=self.settings.resolution,
-            seed=self.config.seed,
-        )
-        return [_picture(path) for path in ensure(asked, self.base, self.listener)]
-
-    def _encode(self, method: DreamBooth, watch: Watch) -> None:
-        """Encode the prompts once for all, and let go of what only encodes; adapted text encoders stay."""
-        self.base.free_image_encoder()
-        if not self.settings.text_encoder:
-            self.base.remember([*method.prompts, *watch.prompts.values(), ""])
-            self.base.free_text_encoders()
+        choice = {**self.choice, **change}
+        after = replace(self.settings, **change)
+        self.listener(Note(f"Memory is short: going on with {words(self.settings, after)}.", warning=True))
+        _release()
+        if change.keys() & _LOADED:
+            raise _Leaner(choice)
+        self._choose(choice, self.base)
 
     # Learning
 
+    def _learn(self, start: Checkpoint | None) -> None:
+        """Train from a checkpoint on to the last step, or until the best has passed."""
+        self.done = start.step if start else 0
+        method = self._within(PICTURES, self._prepare)
+        self._within(PROMPTS, partial(self._encode, method))
+        optimizer = self._attach(start)
+        try:
+            self._within(TRAINING, partial(self._step, method, optimizer))
+        except _Leaner:
+            newest = checkpoints.latest(self.out)
+            if self.done > (newest.step if newest else 0):
+                self._save(optimizer)
+            raise
+
+    def _prepare(self) -> DreamBooth:
+        """Encode the photos, and what preserves their class."""
+        # The class is drawn as it was asked for, so that it is drawn but once.
+        priors = class_pictures(self.asked, self.asked_settings, self.base, self.listener)
+        return prepare(self.config, self.settings, self.base, self.photos, priors, self.token, self.listener)
+
+    def _encode(self, method: DreamBooth) -> None:
+        """Encode the prompts once for all, and let go of what only encodes; adapted text encoders stay."""
+        if not self.settings.text_encoder:
+            self.base.remember([*method.prompts, *self.watch.prompts.values(), ""])
+            self.base.free_text_encoders()
+        self.base.free_image_encoder()
+        self.base.settle()
+
     def _attach(self, start: Checkpoint | None) -> Optimizer:
         """Give the base its adapter, new or as it was, and return the optimizer over it."""
-        settings, config = self.settings, self.config
-        make = adapter.Make(
-            kind=config.adapter,
-            rank=settings.rank,
-            alpha=settings.alpha,
-            targets=settings.targets,
-            text_targets=self.base.text_targets if settings.text_encoder else (),
-        )
-        learning = (
-            adapter.load(self.base, start.adapter) if start else adapter.attach(self.base, make, seed=config.seed)
-        )
-        if settings.gradient_checkpointing:
-            self.base.denoiser.enable_gradient_checkpointing()
-        rates = [
-            (parameters, settings.learning_rate if part == self.base.denoiser_name else settings.text_learning_rate)
-            for part, parameters in learning.items()
-        ]
-        optimizer = make_optimizer(config.optimizer, rates, self.listener)
+        settings = self.settings
+        if start:
+            learning = adapter.load(self.base, start.adapter)
+        else:
+            learning = adapter.attach(self.base, settings.make(self.asked, self.base), seed=self.asked.seed)
+        optimizer = make_optimizer(settings.optimizer, settings.rates(self.base, learning), self.listener)
         if start:
             checkpoints.restore(start, optimizer)
         return optimizer
 
-    def _learn(self, method: DreamBooth, optimizer: Optimizer, watch: Watch, first: int) -> None:
-        """Train to the last step, or until the best has passed."""
+    def _step(self, method: DreamBooth, optimizer: Optimizer) -> None:
+        """Take step after step from where the run is."""
         settings, last = self.settings, self.settings.steps
         read_every = 1 if self.base.device.type == "cpu" else READ_EVERY
-        self.listener(Progress("Training", first, last))
-        for step in steps(
-            method,
-            optimizer,
-            self.accelerator,
-            first=first,
-            last=last,
-            batch=settings.batch,
-            accumulate=self.config.accumulate,
-        ):
-            looked = watch.due(step.number, last)
+        if settings.gradient_checkpointing:
+            self.base.denoiser.enable_gradient_checkpointing()
+        self.listener(Progress("Training", self.done, last))
+        shape = {"batch": settings.batch, "accumulate": settings.accumulate}
+        for step in steps(method, optimizer, self.accelerator, first=self.done, last=last, **shape):
+            self.done = step.number
+            looked = self.watch.due(step.number, last)
             due = looked or step.number % settings.checkpoint_every == 0 or step.number == last
             if due or step.number % read_every == 0:
                 loss = step.check()
                 self.listener(Progress("Training", step.number, last, loss))
                 if step.number % max(1, last // CURVE) == 0:
                     self.losses.append((step.number, loss))
-            if due and agree(self.accelerator, partial(self._keep, step.number, optimizer, watch, looked=looked)):
+            if due and agree(self.accelerator, partial(self._keep, optimizer, looked=looked)):
                 break
 
-    def _keep(self, step: int, optimizer: Optimizer, watch: Watch, *, looked: bool) -> bool:
+    def _keep(self, optimizer: Optimizer, *, looked: bool) -> bool:
         """Write a checkpoint, with previews where they are due, and tell whether the best has passed."""
         if looked:
-            watch.look(step)
+            self._within(PREVIEWS, partial(self.watch.look, self.done))
+        self._save(optimizer)
+        return self.watch.passed
+
+    def _save(self, optimizer: Optimizer) -> None:
         checkpoints.save(
             self.out,
-            step,
+            self.done,
             adapter=adapter.save(self.base),
             optimizer=optimizer,
             record={
                 "run": self._fingerprint(),
+                "choice": self.choice,
                 "token": self.token.text,
-                "passed": watch.passed,
-                "history": watch.history,
+                "passed": self.watch.passed,
+                "history": self.watch.history,
                 "losses": self.losses,
             },
-            keep=[int(scores["step"]) for scores in watch.history],
+            keep=[int(scores["step"]) for scores in self.watch.history],
         )
-        return watch.passed
 
-    def _conclude(self, watch: Watch) -> Persona:
+    # What was learnt
+
+    def _conclude(self) -> Persona:
         """Make the folder a persona with the best weights, or the last where nothing was scored."""
-        best = watch.best or {"step": checkpoints.every(self.out)[-1].step}
+        best = self.watch.best or {"step": checkpoints.every(self.out)[-1].step}
         step = int(best["step"])
         weights = next(one for one in checkpoints.every(self.out) if one.step == step)
         made = Persona(
             path=self.out,
             token=self.token.text,
-            class_noun=self.config.class_noun,
+            class_noun=self.asked.class_noun,
             base=self.base.name,
             base_hash=self.base.hash,
             step=step,
             scores={name: value for name, value in best.items() if name != "step"},
-            history=tuple(watch.history),
+            history=tuple(self.watch.history),
             settings=self.config.record() | asdict(self.settings) | {"evidence": dict(self.token.evidence)},
             photos=tuple(photo.sha256 for photo in self.photos),
         ).write(weights.adapter)
-        self._report(made, watch)
+        self._report(made)
         return made
 
-    def _report(self, made: Persona, watch: Watch) -> None:
+    def _report(self, made: Persona) -> None:
         names = list(made.scores)
         curves: dict[str, Any] = {name: [(one["step"], one[name]) for one in made.history] for name in names}
         report.write(
             self.out / "report.html",
             title=f"{made.token}, a {made.class_noun}",
             photos=[(photo.caption or photo.name, photo.image) for photo in self.photos],
-            previews=watch.previews(),
+            previews=self.watch.previews(),
             curves={"loss": self.losses, **curves},
             settings=made.settings,
             scores=made.scores,
@@ -269,7 +327,8 @@ class Run:
         )
 
 
-def _picture(path: Path) -> Photo:
-    """Read a picture that was drawn here."""
-    data = path.read_bytes()
-    return Photo(path.name, Image.open(io.BytesIO(data)).convert("RGB"), None, hashlib.sha256(data).hexdigest())
+def _release() -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,82 @@
+"""What a run learns from: photos and pictures of their class, as latents."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from persona.config import PriorsConfig, TrainConfig
+from persona.events import Listener
+from persona.families import Family
+from persona.identity import Token, caption
+from persona.methods.dreambooth import Cut, DreamBooth, Example, Half, encode, without
+from persona.methods.settings import Settings
+from persona.photos import Photo, read
+from persona.priors import ensure
+
+
+def class_pictures(config: TrainConfig, settings: Settings, base: Family, listener: Listener) -> list[Photo]:
+    """Return the pictures that keep the class as it was; those that are missing are drawn."""
+    kind, _, folder = config.prior.partition(":")
+    if kind in ("self", "none"):
+        return []
+    if kind == "folder":
+        return read(Path(folder))[: settings.priors]
+    asked = PriorsConfig(
+        class_noun=config.class_noun,
+        base=config.base,
+        n=settings.priors,
+        resolution=settings.resolution,
+        seed=config.seed,
+    )
+    return [_picture(path) for path in ensure(asked, base, listener)]
+
+
+def prepare(
+    config: TrainConfig,
+    settings: Settings,
+    base: Family,
+    photos: Sequence[Photo],
+    priors: Sequence[Photo],
+    token: Token,
+    listener: Listener,
+) -> DreamBooth:
+    """Encode photos, and pictures of their class.
+
+    Args:
+        config: what is learnt.
+        settings: the same with nothing left open.
+        base: encodes them.
+        photos: of the subject.
+        priors: of its class.
+        token: stands for the subject.
+        listener: told how far it is.
+    """
+    taught = config.prior == "self"
+    preserved: Sequence[Example] = encode(
+        base,
+        priors,
+        lambda picture: picture.caption or f"a {config.class_noun}",
+        Cut(settings.resolution),
+        stage="Encoding the class",
+    )
+    subject = encode(
+        base,
+        photos,
+        lambda photo: caption(photo.caption, token.text, config.class_noun, listener),
+        Cut(settings.resolution, settings.crops, config.flip, config.seed),
+        stage="Encoding the photos",
+        listener=listener,
+    )
+    if taught:
+        preserved = without(token.text, subject)
+    halves = [Half(subject), *([Half(preserved, config.prior_weight, taught)] if preserved else [])]
+    return DreamBooth(base, halves, gamma=settings.snr_gamma, seed=config.seed)
+
+
+def _picture(path: Path) -> Photo:
+    """Read a picture that was drawn here."""
+    data = path.read_bytes()
+    return Photo(path.name, Image.open(io.BytesIO(data)).convert("RGB"), None, hashlib.sha256(data).hexdigest())

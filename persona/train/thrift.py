@@ -1,0 +1,158 @@
+"""What a run does to need less memory: chosen before it begins, and again whenever memory runs out.
+
+There is one order, from what costs nothing to what costs quality, whoever asks: ``train`` before it loads a base, the
+loop when it runs out of memory, ``plan`` for a card that is not here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import psutil
+import torch
+
+from persona.config import TrainConfig
+from persona.errors import NoMemory
+from persona.events import Listener, Note
+from persona.families import outline
+from persona.families.place import find
+from persona.methods.settings import Settings
+from persona.train.rehearsal import DRAWING, LOADING, PICTURES, PREVIEWS, PROMPTS, TRAINING, Rehearsal, rehearse
+
+Choice = Mapping[str, Any]
+"""Values of options that were left open, by the names of their fields."""
+
+SHARE = 0.9
+"""Of the memory that is free, so much is planned for: allocators leave gaps, and kernels take some for themselves."""
+AMPLE = 20
+"""Times the size of its weights' files that no base was seen to need: with so much free, nothing is rehearsed."""
+
+_HELP = {
+    LOADING: ("offload", "quantize"),
+    PICTURES: ("offload", "tiling", "resolution"),
+    PROMPTS: ("offload", "quantize"),
+    DRAWING: ("offload", "tiling", "quantize", "resolution"),
+    TRAINING: ("optimizer", "batch", "gradient_checkpointing", "quantize", "resolution"),
+    PREVIEWS: ("tiling", "quantize", "resolution"),
+}
+"""What helps at which stage, the cheapest first."""
+_GPU = {"offload", "optimizer"}  # on a CPU there is nowhere to put things aside
+
+
+def leaner(asked: TrainConfig, now: Settings, stage: str, device: str, least: int) -> Choice:
+    """Return what to change so that a stage takes less memory; empty where nothing is left that the user left open.
+
+    Args:
+        asked: what the user said.
+        now: the settings as they are.
+        stage: of a run, as in :mod:`persona.train.rehearsal`.
+        device: type of the device.
+        least: resolution below which nothing is worth learning, in pixels.
+    """
+    for name in _HELP[stage]:
+        # However a batch is divided, a step is the same.
+        left_open = name == "batch" or getattr(asked, name) in (None, "auto")
+        if left_open and (device == "cuda" or name not in _GPU) and (change := _less(name, now, least)):
+            return change
+    return {}
+
+
+def _less(name: str, now: Settings, least: int) -> Choice:
+    """Return the next smaller value of a setting, with what has to change along with it."""
+    value = getattr(now, name)
+    if isinstance(value, bool):
+        return {} if value else {name: True}
+    match name:
+        case "optimizer":
+            return {name: "paged-adamw8bit"} if value == "adamw8bit" else {}
+        case "quantize":
+            return {name: "nf4"} if value == "none" else {}
+        case "batch":
+            part = max((n for n in range(1, value) if value % n == 0), default=0)
+            return {name: part, "accumulate": now.accumulate * value // part} if part else {}
+        case _:
+            return {name: max(least, value * 3 // 4)} if value > least else {}
+
+
+def fit(
+    asked: TrainConfig, settings: Settings, room: int, rehearse: Callable[[Settings], Rehearsal], device: str
+) -> tuple[Settings, Rehearsal]:
+    """Change settings until a run fits into so many bytes, or until nothing is left to change.
+
+    Returns:
+        The settings, and what they were seen to take: more than there is where nothing fits.
+    """
+    least, seen = settings.resolution // 2, rehearse(settings)
+    while seen.most > room and (change := leaner(asked, settings, seen.worst, device, least)):
+        settings = replace(settings, **change)
+        seen = rehearse(settings)
+    return settings, seen
+
+
+def words(before: Settings, after: Settings) -> str:
+    """Say what one of two settings does to need less memory than the other; empty if there is nothing."""
+    said = {
+        "offload": "idle networks in main memory",
+        "tiling": "pictures in tiles",
+        "optimizer": "a paged optimizer",
+        "batch": f"batches of {after.batch}, {after.accumulate} to a step",
+        "gradient_checkpointing": "gradient checkpointing",
+        "quantize": f"the base in {after.quantize}",
+        "resolution": f"{after.resolution} pixels instead of {before.resolution}",
+    }
+    return ", ".join(text for name, text in said.items() if name in differing(before, after))
+
+
+def differing(before: Settings, after: Settings) -> Choice:
+    """Return what is otherwise in the second of two settings."""
+    values = {field.name: getattr(after, field.name) for field in fields(after)}
+    return {name: value for name, value in values.items() if getattr(before, name) != value}
+
+
+def free(device: torch.device) -> int:
+    """Return how many bytes are free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return int(psutil.virtual_memory().available)
+
+
+def choose(
+    config: TrainConfig, photos: int, dtype: torch.dtype, device: torch.device, processes: int, listener: Listener
+) -> Choice:
+    """Find out what a run has to do to fit into the memory that is free.
+
+    Args:
+        config: what is to be trained; what it says is not changed.
+        photos: how many there are.
+        dtype: number format of the frozen weights.
+        device: where it will run.
+        processes: how many of this machine will share it, if it is a CPU.
+        listener: told in one line what was chosen.
+
+    Raises:
+        BadBase: the base cannot be found or reached.
+        NoMemory: the run would not fit whatever it does.
+    """
+    place, room = find(config.base, listener), free(device)
+    files = [place.file] if place.file else place.folder.glob("*/*.safetensors")
+    if device.type == "cpu":
+        room //= processes
+    if AMPLE * sum(file.stat().st_size for file in files) < room:
+        return {}
+    asked = Settings.of(config, outline(config.base), photos)
+    settings, seen = fit(
+        config,
+        asked,
+        int(SHARE * room),
+        lambda one: rehearse(outline(config.base), config, one, photos=photos, dtype=dtype, device=device.type),
+        device.type,
+    )
+    needs = f"{seen.most / 2**30:.1f} GB of the {room / 2**30:.1f} GB that are free, for {seen.worst}"
+    how = words(asked, settings)
+    if seen.most > room:
+        with_all = f" even with {how}" if how else ""
+        raise NoMemory(f"{config.base} needs {needs},{with_all}. Take a smaller --base; `persona plan` shows them all.")
+    listener(Note(f"Memory: {needs}{f', with {how}' if how else ''}."))
+    return differing(asked, settings)
