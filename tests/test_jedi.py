@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from persona import families
 from persona.errors import BadBase, BadOption
 from persona.families import Family
-from persona.methods.coupling import Coupling, masked
+from persona.methods.coupling import Coupling, Memory, masked
 from persona.methods.guidance import guide
 from persona.methods.jedi import WEIGHTS, JeDi, References, Sets
 
@@ -38,9 +38,9 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
-def learnt(base: Family, **how: bool) -> JeDi:
+def learnt(base: Family, *, renoised: bool = False) -> JeDi:
     """Return a JeDi whose weights have moved somewhere."""
-    jedi = JeDi(base, **how)
+    jedi = JeDi(base, renoised=renoised)
     for number, parameter in enumerate((*jedi.difference.parameters.values(), jedi.channels.weight)):
         parameter.copy_(0.2 * noise(*parameter.shape, seed=number))
     return jedi
@@ -57,10 +57,10 @@ def known(pictures: int, seed: int = 5) -> References:
 
 
 @torch.no_grad()
-def remember(jedi: JeDi, references: References) -> dict[object, tuple[Tensor, Tensor]]:
+def remember(jedi: JeDi, references: References) -> Memory:
     rows = len(references.latents)
     conditioning = jedi.base.conditioning(references.prompts)
-    return dict(jedi._refer(references.latents, references.latents, torch.zeros(rows), conditioning, size=rows))
+    return jedi._refer(references.latents, references.latents, torch.zeros(rows), conditioning, size=rows)
 
 
 # What must hold
@@ -152,7 +152,7 @@ def test_coupled_attention_is_attention_over_all_tokens() -> None:
     block = nn.ModuleDict({"attn1": Attention(16, heads=2, dim_head=8)})
     layer = nn.ModuleDict({"block": block})
     states = noise(6, 5, 16)
-    plain = torch.cat([block["attn1"](one.reshape(1, 15, 16)).view(3, 5, 16) for one in states.split(3)])
+    plain = torch.cat([block["attn1"](one.reshape(1, 15, 16)).view(3, 5, 16) for one in torch.split(states, 3)])
     coupling = Coupling(layer)
     with coupling.recalling({}, size=3):
         torch.testing.assert_close(block["attn1"](states), plain)

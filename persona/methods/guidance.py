@@ -55,7 +55,7 @@ def denoise(base: Family, noise: Tensor, generators: Sequence[Generator], steps:
     sampler = base.sampler()
     sampler.set_timesteps(steps, device=base.device)
     own = {"generator": list(generators)} if "generator" in inspect.signature(sampler.step).parameters else {}
-    latents = noise.to(base.device) * sampler.init_noise_sigma
+    latents: Tensor = noise.to(base.device) * sampler.init_noise_sigma
     for time in sampler.timesteps:
         said = say(sampler.scale_model_input(latents, time), time.expand(len(latents)))
         latents = sampler.step(said, time, latents, **own).prev_sample
