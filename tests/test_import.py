@@ -26,6 +26,7 @@ Folder = Callable[[str], Path]
 KOHYA = ("lora_down", "lora_up")
 PEFT = ("lora_A", "lora_B")
 DIFFUSERS = ("lora.down", "lora.up")
+ALPHA = 0.7
 BLOCK = "transformer_blocks_0"
 FILES = {
     "sd-eps": [
@@ -34,7 +35,7 @@ FILES = {
         f"lora_unet_mid_block_attentions_0_{BLOCK}_ff_net_0_proj",
         "lora_unet_down_blocks_1_attentions_0_proj_in",
         "lora_unet_down_blocks_0_resnets_0_conv1",
-        "lora_te_text_model_encoder_layers_0_self_attn_q_proj",
+        "lora_te_text_model_encoder_layers_0_self_attn_out_proj",
         "lora_te_text_model_encoder_layers_1_mlp_fc1",
     ],
     "sdxl": [
@@ -42,8 +43,9 @@ FILES = {
         "lora_unet_input_blocks_3_1_transformer_blocks_1_attn2_to_k",
         f"lora_unet_middle_block_1_{BLOCK}_attn2_to_k",
         f"lora_unet_output_blocks_1_1_{BLOCK}_attn1_to_out_0",
-        "lora_te1_text_model_encoder_layers_0_self_attn_k_proj",
+        "lora_te1_text_model_encoder_layers_0_self_attn_out_proj",
         "lora_te2_text_model_encoder_layers_1_mlp_fc2",
+        "lora_te2_text_model_encoder_layers_1_self_attn_out_proj",
     ],
     "flux": [
         "lora_unet_double_blocks_0_img_attn_qkv",
@@ -51,7 +53,7 @@ FILES = {
         "lora_unet_double_blocks_0_txt_mlp_0",
         "lora_unet_double_blocks_0_img_mod_lin",
         "lora_unet_single_blocks_0_linear2",
-        "lora_te1_text_model_encoder_layers_1_self_attn_v_proj",
+        "lora_te1_text_model_encoder_layers_1_self_attn_out_proj",
     ],
 }
 
@@ -61,7 +63,7 @@ def outline(base_folder: Folder, name: str) -> Family:
 
 
 def write(path: Path, base: Family, names: Sequence[str], parts: tuple[str, str] = KOHYA, **metadata: str) -> Path:
-    """Write a random LoRA: modules by the names that are given, each with a rank and, in kohya's files, an alpha."""
+    """Write a random LoRA: modules by the names that are given, each with its rank; in kohya's files with an alpha."""
     random = torch.Generator().manual_seed(0)
     known, tensors = table(base), dict[str, Tensor]()
     for number, name in enumerate(names):
@@ -72,7 +74,7 @@ def write(path: Path, base: Family, names: Sequence[str], parts: tuple[str, str]
         tensors[down] = torch.randn(rank, *inside, generator=random)
         tensors[up] = torch.randn(rows[-1].end, rank, *[1] * (len(inside) - 1), generator=random)
         if parts == KOHYA:
-            tensors[f"{name}.alpha"] = torch.tensor(0.7 + number)
+            tensors[f"{name}.alpha"] = torch.tensor(ALPHA)
     save_file(tensors, path, metadata)
     return path
 
@@ -90,6 +92,21 @@ def test_kohyas_files_are_read_as_diffusers_reads_them(base_folder: Folder, tmp_
     assert len(ours) == len(FILES[name]) + (2 if name == "flux" else 0)
     assert len({product.rank for product in ours.values()}) == 3
     assert exchange.difference(ours, loaded(path, outline(base_folder, name))) < CLOSE
+
+
+def test_each_module_has_an_alpha_of_its_own(base_folder: Folder, tmp_path: Path) -> None:
+    """Read plainly here: where alphas differ, diffusers loses those of attention on the way."""
+    base = outline(base_folder, "sd-eps")
+    path = write(tmp_path / "a.safetensors", base, FILES["sd-eps"])
+    tensors = load_file(path)
+    alphas = {f"{name}.alpha": torch.tensor(0.5 + number) for number, name in enumerate(FILES["sd-eps"])}
+    save_file(tensors | alphas, path)
+    ours, known = exchange.read(path, base), table(base)
+    for name in FILES["sd-eps"]:
+        down, up = (tensors[f"{name}.{part}.weight"] for part in KOHYA)
+        product = ours[known[name][0].module]
+        assert torch.equal(product.down, down)
+        torch.testing.assert_close(product.up, up * (alphas[f"{name}.alpha"] / len(down)))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +239,7 @@ def for_another_base_of_ours(path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (of_another_family, "is for another base: it adapts .*double_blocks.*, which sd-eps has not"),
+        (of_another_family, "is for another base: it adapts .*, which sd-eps has not"),
         (of_another_size, "is for another base: .* in another size"),
         (dora, "is no plain LoRA: it holds .*dora_scale"),
         (half, "lacks a factor"),

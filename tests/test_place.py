@@ -4,10 +4,10 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bases
-import httpx
 import pytest
 import single_file
 import torch
@@ -65,8 +65,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     return answer
 
 
-def response(code: int) -> httpx.Response:
-    return httpx.Response(code, request=httpx.Request("GET", "https://example.org"))
+RESPONSE: Any = SimpleNamespace(headers={}, request=None)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +74,8 @@ def response(code: int) -> httpx.Response:
         ("sd15", OfflineModeIsEnabled("offline"), "cannot be fetched"),
         ("flux-dev", OfflineModeIsEnabled("offline"), "hf auth login"),
         ("someone/model", ConnectionError("no route"), "cannot be fetched"),
-        ("flux-dev", GatedRepoError("gated", response=response(401)), "agree to its licence"),
-        ("someone/model", RepositoryNotFoundError("none", response=response(401)), "has no someone/model"),
+        ("flux-dev", GatedRepoError("gated", response=RESPONSE), "agree to its licence"),
+        ("someone/model", RepositoryNotFoundError("none", response=RESPONSE), "has no someone/model"),
     ],
 )
 def test_what_cannot_be_fetched_says_why_and_where_to_put_it(
@@ -210,7 +209,7 @@ def test_without_configs_a_single_file_says_whose_are_needed(
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"some.weight": (2, 2)}, r"unsupported kind \(unknown\). Those that are: v1, v2"),
+        ({"some.weight": (2, 2)}, r"unsupported kind \(unknown\). Those that are: .*v1, v2"),
         ({HEADER: (8, 9, 3, 3)}, r"unsupported kind \(inpainting\)"),
         ({"lora_unet_down_blocks_0.lora_down.weight": (2, 2)}, "is a LoRA, no base.*persona import"),
     ],

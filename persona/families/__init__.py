@@ -90,7 +90,7 @@ def outline(base: str, listener: Listener = silent) -> Family:
 def _family_of(folder: Path) -> type[Family]:
     """Return the family that a pipeline's own index names."""
     name = index_of(folder)["_class_name"]
-    if name not in Family.known:
+    if not isinstance(name, str) or name not in Family.known:
         raise BadBase(f"{name} is not supported. Bases that are: {', '.join(sorted(Family.known))}.")
     return Family.known[name]
 
