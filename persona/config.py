@@ -372,11 +372,10 @@ class PretrainConfig(Config):
     )
     pictures: Annotated[int, Option("Scenes that are rendered.", min=16, max=10_000_000)] = 200_000
     sets: Annotated[int, Option("Sets of four scenes of one subject, for the judge.", min=16, max=10_000_000)] = 20_000
-    autoencoder_steps: Annotated[int, Option("Training steps of the autoencoder.", min=1, max=10_000_000)] = 3_400
-    denoiser_steps: Annotated[
-        int, Option("Training steps of text encoder and U-Net, on 32 pictures each.", min=1, max=10_000_000)
-    ] = 12_000
+    autoencoder_steps: Annotated[int, Option("Training steps of the autoencoder.", min=1, max=10_000_000)] = 3_900
     judge_steps: Annotated[int, Option("Training steps of the judge.", min=1, max=10_000_000)] = 4_000
+    text_steps: Annotated[int, Option("Training steps of the text encoder.", min=1, max=10_000_000)] = 700
+    denoiser_steps: Annotated[int, Option("Training steps of the U-Net.", min=1, max=10_000_000)] = 12_000
     seed: Seed = 0
     photos: Annotated[
         Path | None, Option("Folder with photographs to measure the autoencoder on; it never learns from them.")

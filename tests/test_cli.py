@@ -48,7 +48,8 @@ OPTIONS = {
         "--resolution --batch",
     ),
     "pretrain clay": (
-        "--out --pictures --sets --autoencoder-steps --denoiser-steps --judge-steps --seed --photos --json --help",
+        "--out --pictures --sets --autoencoder-steps --judge-steps --text-steps --denoiser-steps --seed --photos "
+        "--json --help",
         "",
     ),
     "pretrain jedi": (

@@ -120,7 +120,7 @@ def test_a_finished_run_stays_as_it_is(made: Made, capsys: pytest.CaptureFixture
         lambda event: told.append(event.stage) if isinstance(event, Progress) else None,
     )
     assert contents(made.weights) == before
-    assert {"Autoencoder", "Text and U-Net", "Judge"}.isdisjoint(told)
+    assert {"Autoencoder", "Judge", "Text encoder", "U-Net"}.isdisjoint(told)
     assert capsys.readouterr().out == ""
 
 

@@ -14,9 +14,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from persona.clay.judge import Judge
 from persona.config import PretrainConfig
-from persona.pretrain.clay import autoencoder, denoiser, evaluation, judging, run
+from persona.pretrain.clay import autoencoder, denoiser, evaluation, judging, reading, run
 
-CONFIG: dict[str, Any] = {"pictures": 24, "sets": 16, "autoencoder_steps": 6, "denoiser_steps": 6, "judge_steps": 6}
+CONFIG: dict[str, Any] = {
+    "pictures": 24, "sets": 16, "autoencoder_steps": 6, "judge_steps": 6, "text_steps": 6, "denoiser_steps": 6,
+}  # fmt: skip
 
 
 def shrink(put: Callable[[Any, str, Any], None] = setattr) -> None:
@@ -31,7 +33,11 @@ def shrink(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(judging, "OTHERS", 2)
     for name in ("PROMPTS", "RENDERS", "RIVALS", "PIXELS"):
         put(evaluation, name, 2)
-    for stage in (autoencoder.train_autoencoder, denoiser.train_denoiser, judging.train_judge):
+    put(reading, "BATCH", 4)
+    stages = (
+        autoencoder.train_autoencoder, judging.train_judge, reading.train_text_encoder, denoiser.train_denoiser,
+    )  # fmt: skip
+    for stage in stages:
         put(run, stage.__name__, partial(stage, save_every=2))  # so that a kill has much to spoil
 
 

@@ -1,4 +1,4 @@
-"""Stage 4: the text encoder and the U-Net, trained together on the latents of the renders.
+"""Stage 5: the U-Net, trained on the latents of the renders and on what the text encoder makes of their captions.
 
 v-prediction on a schedule rescaled to zero terminal SNR (Lin et al. 2023, "Common diffusion noise schedules and sample
 steps are flawed"): a snowfield can be all bright and a jungle all dark.
@@ -14,25 +14,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from numpy.random import Generator, default_rng
-from torch import Tensor, nn
+from numpy.random import default_rng
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from persona.atomic import beside
-from persona.clay.world import Scene, caption
 from persona.pretrain.clay.alignment import Alignment
 from persona.pretrain.clay.autoencoder import encode
 from persona.pretrain.clay.data import pixels_of, scenes_of, shards_of
-from persona.pretrain.clay.text import MAX_TOKENS, WORDS, caption_words, identifier, rare_tokens
+from persona.pretrain.clay.text import MAX_TOKENS, WORDS, caption_words, prompt_of
 from persona.pretrain.state import Run
 
 BATCH = 32
 RATE = 7e-4
 ALIGNMENT_WEIGHT = 0.5
-TEXT_DROPPED = 0.1  # share of prompts left empty, for guidance
 RECIPE = {
     "widest": 1.0,
     "least_steps": 200,
@@ -57,21 +55,6 @@ def new_scheduler() -> DDIMScheduler:
         clip_sample=False, set_alpha_to_one=True, rescale_betas_zero_snr=True, timestep_spacing="trailing",
         steps_offset=1,
     )  # fmt: skip
-
-
-def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Return a text encoder of random weights."""
-    encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=192, intermediate_size=768, num_hidden_layers=4,
-            num_attention_heads=6, max_position_embeddings=MAX_TOKENS, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, projection_dim=192,
-        )
-    )  # fmt: skip
-    # Words as large as what the layers add to them. At CLIP's 0.02 they drowned in it: after 100,000 samples the states
-    # of "red" and "blue" differed by 9 %, of "dog" and "car" by 3 %, of two places by 160 %, and so did the pictures.
-    nn.init.normal_(encoder.get_input_embeddings().weight)
-    return encoder
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -111,14 +94,8 @@ class Examples:
         self.sights = [np.load(sights / f"{shard:05}.npy", mmap_mode="r") for shard in shards]
         self.places = [(number, row) for number, seen in enumerate(self.sights) for row in range(len(seen))]
         self.latents = np.concatenate([np.load(latents / f"{shard:05}.npy") for shard in shards])
-        self.scenes: list[Scene] = [scene for shard in shards for scene in scenes_of(data, shard)]
-        self.tokenizer, self.seed, self.rare = tokenizer, seed, rare_tokens()
-
-    def prompt(self, scene: Scene, rng: Generator) -> str:
-        """Return a caption of a scene, with an identifier now and then, or nothing at all."""
-        if rng.random() < TEXT_DROPPED:
-            return ""
-        return caption(scene, rng, (identifier(rng, self.rare), identifier(rng, self.rare)))
+        self.scenes = [scene for shard in shards for scene in scenes_of(data, shard)]
+        self.tokenizer, self.seed = tokenizer, seed
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return latents (BATCH, 8, 16, 16), token ids (BATCH, 48) and sights (BATCH, 192, 8, 8) of a step.
@@ -130,7 +107,7 @@ class Examples:
         order = default_rng((self.seed, 3, epoch)).permutation(size)
         chosen = order[np.arange(first, first + BATCH) % size]
         rng = default_rng((self.seed, 4, step))
-        prompts = [self.prompt(self.scenes[i], rng) for i in chosen]
+        prompts = [prompt_of(self.scenes[i], rng) for i in chosen]
         tokens = self.tokenizer(
             prompts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         )
@@ -146,18 +123,17 @@ def rate(step: int, steps: int) -> float:
     return RATE * min(1.0, (step + 1) / 200) * fall
 
 
-def train_denoiser(examples: Examples, folder: Path, steps: int, save_every: int = 250) -> Iterator[tuple[int, float]]:
+def train_denoiser(
+    examples: Examples, text: CLIPTextModel, folder: Path, steps: int, save_every: int = 250
+) -> Iterator[tuple[int, float]]:
     """Train to `steps`, from the state in `folder` if there is one; yields (step, loss) now and then."""
     seed = examples.seed
     torch.manual_seed(seed)
-    unet, text = new_unet().to(memory_format=torch.channels_last), new_text_encoder(examples.tokenizer)
+    unet = new_unet().to(memory_format=torch.channels_last)
     alignment = Alignment(unet, examples.sights[0].shape[1])
-    trained = {"unet": unet, "text": text, "alignment": alignment}
-    optimizer = torch.optim.AdamW(
-        [parameter for module in trained.values() for parameter in module.parameters()],
-        lr=RATE, betas=(0.9, 0.98), weight_decay=1e-2, fused=True,
-    )  # fmt: skip
-    run = Run(folder, trained, optimizer, decay=0.9993)
+    parameters = [*unet.parameters(), *alignment.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=1e-2, fused=True)
+    run = Run(folder, {"unet": unet, "alignment": alignment}, optimizer, decay=0.9993)
     run.resume()
     kept = new_scheduler().alphas_cumprod
     losses: list[float] = []
@@ -170,7 +146,8 @@ def train_denoiser(examples: Examples, folder: Path, steps: int, save_every: int
             noisy, target, times = _corrupted(clean, kept, seed * 1_000_003 + run.step)
             # The backward of the fused attention is the slow one at 256 tokens and fewer (bf16 on a CPU).
             with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-                states = text(tokens).last_hidden_state
+                with torch.no_grad():
+                    states = text(tokens).last_hidden_state
                 guess = unet(noisy.contiguous(memory_format=torch.channels_last), times, states).sample
                 apart = alignment(seen)
             loss = mse_loss(guess.float(), target)
@@ -197,23 +174,23 @@ def _corrupted(clean: Tensor, kept: Tensor, seed: int) -> tuple[Tensor, Tensor, 
     return a * clean + s * noise, a * noise - s * clean, times
 
 
-def assemble(vae: Path, tokenizer: CLIPTokenizer, state: Path, target: Path) -> StableDiffusionPipeline:
-    """Write a pipeline's folder: the averaged weights of a training state, an autoencoder and a tokenizer, in float16.
+def assemble(vae: Path, text: Path, tokenizer: CLIPTokenizer, state: Path, target: Path) -> StableDiffusionPipeline:
+    """Write a pipeline's folder: the averaged weights of a training state beside what was trained before, in float16.
 
     Args:
         vae: folder of the autoencoder.
+        text: folder of the text encoder.
         tokenizer: clay's own.
         state: folder of the denoiser's training state.
         target: folder to write to; its recipe and its words come with it.
     """
     disable_progress_bar()  # of the writing
-    unet, text = new_unet(), new_text_encoder(tokenizer)
-    run = Run(state, {"unet": unet, "text": text}, torch.optim.AdamW([torch.zeros(1)]))
-    run.load_average()
+    unet, encoder = new_unet(), CLIPTextModel.from_pretrained(text)
+    Run(state, {"unet": unet}, torch.optim.AdamW([torch.zeros(1)])).load_average()
     autoencoder = AutoencoderKL.from_pretrained(vae)
     autoencoder.register_to_config(_name_or_path="clay")  # else the folder's path is written down
     pipeline = StableDiffusionPipeline(
-        vae=autoencoder.half(), text_encoder=text.half(), tokenizer=tokenizer, unet=unet.half(),
+        vae=autoencoder.half(), text_encoder=encoder.half(), tokenizer=tokenizer, unet=unet.half(),
         scheduler=new_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(target)

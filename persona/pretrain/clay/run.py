@@ -13,7 +13,7 @@ from pathlib import Path
 
 from diffusers import AutoencoderKL
 from PIL import Image
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from persona import checkpoints, families, report
 from persona.atomic import beside, folder_beside
@@ -28,6 +28,7 @@ from persona.pretrain.clay.autoencoder import train_autoencoder
 from persona.pretrain.clay.data import SET, SHARD, render_shards, set_shards, shards_of, texture_shards
 from persona.pretrain.clay.denoiser import Examples, assemble, encode_shards, train_denoiser
 from persona.pretrain.clay.judging import train_judge
+from persona.pretrain.clay.reading import train_text_encoder
 from persona.pretrain.clay.text import build_tokenizer
 from persona.pretrain.state import position_of, settle
 from persona.sheet import Row, sheet
@@ -35,7 +36,14 @@ from persona.sheet import Row, sheet
 TEXTURES = 2000
 PREVIEWS = 8
 """Sample sheets that are drawn while the denoiser learns; another one closes the run."""
-_FIXED = ("seed", "pictures", "sets", "autoencoder_steps", "judge_steps")  # what everything later is made of
+_FIXED = (
+    "seed",
+    "pictures",
+    "sets",
+    "autoencoder_steps",
+    "judge_steps",
+    "text_steps",
+)  # what everything later is made of
 _SHOWN = {
     "photos": [f"a photo of a {noun}" for noun in (
         "dog", "cat", "rabbit", "duck", "car", "robot", "teapot", "sneaker")],
@@ -87,7 +95,8 @@ def pretrain_clay(config: PretrainConfig, listener: Listener = silent) -> Made:
         run.render()
         run.learn_pixels()
         run.learn_to_judge()
-        run.learn_prompts()
+        run.learn_words()
+        run.learn_to_draw()
         return run.conclude()
 
 
@@ -136,15 +145,24 @@ class _Pretraining:
                 self.listener(Progress("Judge", step, steps, sum(losses.values())))
         self._each_shard("Looking", "sights", lambda sights: sight_shards(data, sights, Judge.load(folder)))
 
-    def learn_prompts(self) -> None:
-        """Train the text encoder and the U-Net, with a sample sheet now and then."""
+    def learn_words(self) -> None:
+        """Train the text encoder on captions and what they say."""
+        folder, steps = self.out / "text", self.config.text_steps
+        if position_of(folder)["step"] < steps or not (folder / "text_encoder").is_dir():
+            words, data = self._tokenizer(), self.out / "data"
+            for step, loss in train_text_encoder(data, words, folder, steps, self.config.seed):
+                self.listener(Progress("Text encoder", step, steps, loss))
+
+    def learn_to_draw(self) -> None:
+        """Train the U-Net, with a sample sheet now and then."""
         state, steps = self.out / "unet", self.config.denoiser_steps
         every = max(250, steps // PREVIEWS // 250 * 250)
         if position_of(state)["step"] < steps:
             data, latents, sights = (self.out / name for name in ("data", "latents", "sights"))
             examples = Examples(data, latents, sights, self._tokenizer(), self.config.seed)
-            for step, loss in train_denoiser(examples, state, steps):
-                self.listener(Progress("Text and U-Net", step, steps, loss))
+            text = CLIPTextModel.from_pretrained(self.out / "text" / "text_encoder")
+            for step, loss in train_denoiser(examples, text, state, steps):
+                self.listener(Progress("U-Net", step, steps, loss))
                 saved = position_of(state)["step"]
                 if saved and saved % every == 0 and not self._sheet_of(saved).exists():
                     self._assemble()
@@ -166,7 +184,10 @@ class _Pretraining:
             title="Clay",
             photos=[],
             previews=sheets,
-            curves={f"loss of the {name}": position_of(self.out / name)["curve"] for name in ("vae", "unet", "judge")},
+            curves={
+                f"loss of the {name}": position_of(self.out / name)["curve"]
+                for name in ("vae", "judge", "text", "unet")
+            },
             settings=self.config.record() | {f"seconds: {stage}": taken for stage, taken in seconds.items()},
             scores=figures,
         )
@@ -190,7 +211,8 @@ class _Pretraining:
         """Write the folder of weights from what has been learnt so far."""
         weights, judge = self.out / "weights", self.out / "judge" / JUDGE
         with folder_beside(weights) as part:
-            assemble(self.out / "vae" / "vae", self._tokenizer(), self.out / "unet", part)
+            vae, text = self.out / "vae" / "vae", self.out / "text" / "text_encoder"
+            assemble(vae, text, self._tokenizer(), self.out / "unet", part)
             if judge.exists():
                 (part / "judge").mkdir()
                 shutil.copyfile(judge, part / "judge" / JUDGE)
@@ -230,5 +252,5 @@ class _Pretraining:
         """Return how long each stage took, over all calls."""
         path = self.out / "seconds.json"
         known: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        trained = {"Autoencoder": "vae", "Text and U-Net": "unet", "Judge": "judge"}
+        trained = {"Autoencoder": "vae", "Judge": "judge", "Text encoder": "text", "U-Net": "unet"}
         return known | {stage: position_of(self.out / folder)["seconds"] for stage, folder in trained.items()}

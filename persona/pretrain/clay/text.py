@@ -13,14 +13,17 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
 from persona.atomic import folder_beside
-from persona.clay.world import caption, random_scene
+from persona.clay.world import Scene, caption, random_scene
 
 MAX_TOKENS = 48
+DROPPED = 0.1
+"""Share of prompts left empty, for guidance."""
 WORDS = "words.json"
 """File in a base's folder: the words that its captions knew, for prompts to be compared with."""
 _END = "</w>"
 
 
+@cache
 def rare_tokens() -> tuple[str, ...]:
     """Return three letters that mean nothing, `sks` among them, many times: what identifiers are taken from."""
     triples = ["".join(letters) for letters in product("bcdfghjklmnpqrstvwxz", repeat=3)]
@@ -79,11 +82,18 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     return tokenizer
 
 
-def identifier(rng: Generator, rare: tuple[str, ...]) -> str | None:
+def prompt_of(scene: Scene, rng: Generator) -> str:
+    """Return a caption of a scene, with an identifier now and then, or nothing at all."""
+    if rng.random() < DROPPED:
+        return ""
+    return caption(scene, rng, (_identifier(rng), _identifier(rng)))
+
+
+def _identifier(rng: Generator) -> str | None:
     """Return now and then a word that means nothing, so that such words start neutral: rare, or a string of letters."""
     draw = rng.random()
     if draw < 0.12:
-        return rare[rng.integers(len(rare))]
+        return rare_tokens()[rng.integers(len(rare_tokens()))]
     if draw < 0.15:
         return "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(4, 9)))
     return None
