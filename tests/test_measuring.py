@@ -76,15 +76,8 @@ def test_evaluate_shows_a_table_and_says_it_to_machines(calls: list[Any], tmp_pa
     assert calls == [EvaluateConfig(names=("rex", "base"), photos=(Path("a"), Path("b")), scales=True)]
     made = json.loads(result.stdout)
     assert made["best"] == "rex"
-    assert made["rows"][2] == {
-        "label": "[base]",
-        "best": False,
-        "scores": {
-            "DINO": [0.3, pytest.approx(0.2), 0.4],
-            "CLIP-T": [0.32, 0.22, 0.42],
-            "PRES": [0.3, pytest.approx(0.2), 0.4],
-        },
-    }
+    assert (made["rows"][2]["label"], made["rows"][2]["best"]) == ("[base]", False)
+    assert made["rows"][2]["scores"]["DINO"] == pytest.approx([0.3, 0.2, 0.4])
     lines = result.stderr.splitlines()
     assert any(line.split()[:2] == ["DINO", "CLIP-T"] for line in lines)  # and what says less is on the page
     assert any(line.startswith("rex (best)") and "0.650 0.55 to 0.75" in line for line in lines)

@@ -31,19 +31,19 @@ def contest(config: EvaluateConfig, studio: Studio) -> list[Entrant]:
         BadPhotos: photos cannot be read.
         PersonaError: whatever loading a base, opening a persona or training one may raise.
     """
-    how = {"checkpoints": config.checkpoints, "scales": config.scales}
     if config.dreambench is not None:
         subjects = _of_data_set(config, config.dreambench, studio.listener)
         names = config.names or ("dreambooth",)
-        return [one for name in names for subject in subjects for one in METHODS[name](subject, studio, **how)]
+        return [one for name in names for subject in subjects for one in METHODS[name](subject, studio)]
     personas = {name: open_persona(name) for name in config.names if name not in METHODS}
+    studio.fallback = next((persona.base for persona in personas.values()), studio.fallback)
     found, homes = _of_photos(config, personas, studio)
     entrants: list[Entrant] = []
     for name in config.names:
         if name in personas:
-            entrants += of_persona(personas[name], found[homes[name]], studio, **how)
+            entrants += of_persona(personas[name], found[homes[name]], studio)
         else:
-            entrants += [one for subject in found.values() for one in METHODS[name](subject, studio, **how)]
+            entrants += [one for subject in found.values() for one in METHODS[name](subject, studio)]
     return entrants
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from persona import adapter
 from persona.config import TrainConfig
-from persona.drawing import Artist
+from persona.drawing import Artist, open_base
 from persona.errors import BadOption
 from persona.evaluate.subjects import Prompt, Subject
 from persona.events import Listener, Note
@@ -59,49 +59,41 @@ class Studio:
 
     Attributes:
         out: folder of the run.
-        base: name of the base that methods draw with; ``None`` for each persona's own.
+        base: where the base is, as the user says; ``None`` for each persona's own.
         seed: of trainings.
         listener: told how far they are.
+        checkpoints: whether each checkpoint of a persona is an entrant.
+        scales: whether each of :data:`SCALES` is.
+        fallback: base that methods draw with where the user names none.
     """
 
     out: Path
     base: str | None
     seed: int
     listener: Listener
+    checkpoints: bool = False
+    scales: bool = False
+    fallback: str = "clay"
     _bases: dict[str, Family] = field(default_factory=dict)
 
+    @property
+    def methods_base(self) -> str:
+        """Name of the base that methods draw with."""
+        return self.base or self.fallback
+
     def base_of(self, persona: Persona | None) -> Family:
-        """Load the base of a persona, or for ``None`` that of the methods, once for all.
+        """Load the base of a persona, or for ``None`` that of the methods; each is loaded once.
 
         Raises:
             BadBase: it is gone.
             BadPersona: it is another than the persona was made for.
         """
-        key = persona.base_hash if persona else self.base or "clay"
-        if key not in self._bases:
-            self._bases[key] = base_of(persona, self.base, self.listener)
-        return self._bases[key]
+        return base_of(persona, self.base if persona else self.methods_base, self.listener, self._open)
 
-
-def entrants_of(
-    name: str, subject: Subject, studio: Studio, *, checkpoints: bool = False, scales: bool = False
-) -> list[Entrant]:
-    """Return what a name stands for.
-
-    Args:
-        name: a method, the folder of a persona, or its name under ``personas``.
-        subject: who is drawn.
-        studio: what all share.
-        checkpoints: whether each checkpoint is an entrant.
-        scales: whether each of :data:`SCALES` is.
-
-    Raises:
-        BadPersona: the persona is missing or damaged.
-        PersonaError: whatever a method that learns may raise.
-    """
-    if name in METHODS:
-        return METHODS[name](subject, studio, checkpoints=checkpoints, scales=scales)
-    return of_persona(open_persona(name), subject, studio, checkpoints=checkpoints, scales=scales)
+    def _open(self, name: str, listener: Listener) -> Family:
+        if name not in self._bases:
+            self._bases[name] = open_base(name, listener=listener)
+        return self._bases[name]
 
 
 def open_persona(name: str) -> Persona:
@@ -118,22 +110,27 @@ def open_persona(name: str) -> Persona:
 
 
 def of_persona(
-    persona: Persona,
-    subject: Subject,
-    studio: Studio,
-    *,
-    checkpoints: bool = False,
-    scales: bool = False,
-    label: str | None = None,
-    learning: float | None = None,
+    persona: Persona, subject: Subject, studio: Studio, *, label: str | None = None, learning: float | None = None
 ) -> list[Entrant]:
-    """Return a persona as it is, or each of its checkpoints, or each of :data:`SCALES`; see :func:`entrants_of`."""
+    """Return a persona as it is, or each of its checkpoints and strengths where the studio tries them.
+
+    Args:
+        persona: draws.
+        subject: who is drawn.
+        studio: what all share.
+        label: row of the table; the persona's name when left out.
+        learning: seconds that it took to learn.
+
+    Raises:
+        BadBase: its base is gone.
+        BadPersona: that is another than it was made for.
+    """
     base = studio.base_of(persona)
     line = label or persona.path.resolve().name
     tries: dict[str, tuple[int | None, float]] = {}
-    if checkpoints:
+    if studio.checkpoints:
         tries |= {f"{line}, step {step}": (step, persona.recommended_scale) for step in persona.checkpoints}
-    if scales:
+    if studio.scales:
         tries |= {f"{line}, scale {scale:g}": (None, scale) for scale in SCALES}
     return [
         Entrant(
@@ -171,7 +168,7 @@ def _filled(persona: Persona, prompt: Prompt) -> str:
 # Methods
 
 
-def bare(subject: Subject, studio: Studio, *, checkpoints: bool = False, scales: bool = False) -> list[Entrant]:
+def bare(subject: Subject, studio: Studio) -> list[Entrant]:
     """Return the base itself, which knows the class but not the subject."""
     return [bare_of(studio.base_of(None), subject)]
 
@@ -180,13 +177,13 @@ def bare_of(base: Family, subject: Subject) -> Entrant:
     """Return a base that is loaded as an entrant."""
 
     @contextmanager
-    def open_base() -> Iterator[Artist]:
+    def as_it_is() -> Iterator[Artist]:
         yield base
 
-    return Entrant("base", "base", subject, base, {}, open_base, lambda prompt: prompt.bare(subject.class_noun))
+    return Entrant("base", "base", subject, base, {}, as_it_is, lambda prompt: prompt.bare(subject.class_noun))
 
 
-def dreambooth(subject: Subject, studio: Studio, *, checkpoints: bool = False, scales: bool = False) -> list[Entrant]:
+def dreambooth(subject: Subject, studio: Studio) -> list[Entrant]:
     """Train a persona with nothing but the photos and the class, unless that was done before."""
     if subject.folder is None:
         raise BadOption("dreambooth learns from photos. Say where they are with --photos.")
@@ -195,15 +192,17 @@ def dreambooth(subject: Subject, studio: Studio, *, checkpoints: bool = False, s
     persona = Persona.open(folder) if (folder / RECORD).exists() else None
     if persona is None or persona.photos != tuple(photo.sha256 for photo in subject.photos):
         studio.listener(Note(f"Learning {subject.name}."))
-        noun, base = subject.class_noun, studio.base or "clay"
-        config = TrainConfig(photos=subject.folder, class_noun=noun, base=base, out=folder, seed=studio.seed)
+        config = TrainConfig(
+            photos=subject.folder,
+            class_noun=subject.class_noun,
+            base=studio.methods_base,
+            out=folder,
+            seed=studio.seed,
+        )
         persona = train(config, studio.listener)
     learning = time.perf_counter() - started if fresh else None  # of one that was stopped nobody knows
-    return of_persona(
-        persona, subject, studio, checkpoints=checkpoints, scales=scales, label="dreambooth", learning=learning
-    )
+    return of_persona(persona, subject, studio, label="dreambooth", learning=learning)
 
 
-Method = Callable[..., list[Entrant]]
-METHODS: dict[str, Method] = {"dreambooth": dreambooth, "base": bare}
-"""Ways to draw a subject, by their names: (subject, studio, checkpoints=, scales=) to entrants."""
+METHODS: dict[str, Callable[[Subject, Studio], list[Entrant]]] = {"dreambooth": dreambooth, "base": bare}
+"""Ways to draw a subject, by the names that they are asked for."""

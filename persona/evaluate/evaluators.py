@@ -83,7 +83,8 @@ class NetworkEvaluator:
 
     def __init__(self, networks: Networks) -> None:
         """Take the networks that can be had."""
-        self._net, self.notes = networks, networks.missing
+        self._net = networks
+        self.notes: Sequence[str] = networks.missing
         dino, clip, masks = networks.dino is not None, networks.clip is not None, networks.segmenter is not None
         measured = (
             (dino, Column("DINO", "Mean likeness (DINO ViT-S/16) to the photos.")),
@@ -127,8 +128,8 @@ class NetworkEvaluator:
         masks, photographed = self._masks(pictures, photos, subject)
         values = self._likeness(pictures, photos)
         if self._net.dino and before["class"]:
-            likely = (self._net.dino.embed(some) for some in (pictures, photos, _open(before["class"])))
-            values["identity"] = metrics.recovered(*likely, OF_PHOTOS)
+            shown, known, others = map(self._net.dino.embed, (pictures, photos, _open(before["class"])))
+            values["identity"] = metrics.recovered(shown, known, others, OF_PHOTOS)
         if self._net.segmenter:
             alone = self._likeness(_alone(pictures, masks), _alone(photos, photographed))
             values |= {f"M{name}": value for name, value in alone.items()}

@@ -66,7 +66,8 @@ def evaluate(config: EvaluateConfig, listener: Listener = silent) -> Evaluation:
         OSError: the disk is full; likewise.
     """
     check_output(config.out)
-    entrants = contest(config, Studio(config.out, config.base, config.seed, _heard(listener)))
+    studio = Studio(config.out, config.base, config.seed, _heard(listener), config.checkpoints, config.scales)
+    entrants = contest(config, studio)
     return measure(config, entrants, listener)
 
 
@@ -130,7 +131,7 @@ def _evaluator(config: EvaluateConfig, entrants: Sequence[Entrant], listener: Li
 
 def _tell_unknown(entrants: Sequence[Entrant], listener: Listener) -> None:
     for base in {entrant.base.hash: entrant.base for entrant in entrants}.values():
-        texts = {p.bare(e.subject.class_noun) for e in entrants if e.base is base for p in e.subject.prompts}
+        texts = {p.bare(e.subject.class_noun) for e in entrants if e.base.hash == base.hash for p in e.subject.prompts}
         tell_unknown(base, sorted(texts), [], listener)
 
 
@@ -281,11 +282,13 @@ def _title(config: EvaluateConfig, entrants: Sequence[Entrant], subjects: Sequen
 def _settings(config: EvaluateConfig, entrants: Sequence[Entrant], evaluator: Evaluator) -> Mapping[str, Any]:
     bases = {Path(entrant.base.name).name: entrant.base for entrant in entrants}
     used = {name: _how(config, base) for name, base in bases.items()}
-    told = {name: value for name, value in config.record().items() if value is not None and name != "photos"}
+    told = {name: value for name, value in config.record().items() if value is not None}
     paths = {name: Path(str(told[name])).name for name in ("dreambench", "prompts") if name in told}
+    for name in ("photos", "base"):  # where they are on this machine is nobody's business
+        told.pop(name, None)
     return {
         **told,
-        **paths,  # where they are on this machine is nobody's business
+        **paths,
         "names": [Path(name).name for name in config.names],
         "measured with": evaluator.name,
         "drawn with": {
