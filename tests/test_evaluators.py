@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from persona import metrics
-from persona.evaluate.evaluators import Evaluator, JudgeEvaluator, NetworkEvaluator
+from persona.evaluate.judging import JudgeEvaluator
+from persona.evaluate.networks import NetworkEvaluator
 from persona.evaluate.pictures import Drawn
 from persona.evaluate.subjects import BARE, OTHERS, Prompt, Subject
 from persona.evaluate.tables import as_markdown, bounds, difference, rows_of, with_best
@@ -126,7 +127,7 @@ def test_without_networks_copies_are_still_found(tmp_path: Path) -> None:
 def test_without_photos_prompts_are_still_measured(
     kind: str, networks: Networks, judge: JudgeEvaluator, tmp_path: Path
 ) -> None:
-    evaluator: Evaluator = NetworkEvaluator(networks) if kind == "networks" else judge
+    evaluator = NetworkEvaluator(networks) if kind == "networks" else judge
     asked = drawn(tmp_path, (SNOW, 1), (BARE, 2), (OTHERS[0], 3))
     scores = evaluator.score(subject(tmp_path), asked, asked)
     assert evaluator.prompt in scores[0]

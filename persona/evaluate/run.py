@@ -1,6 +1,5 @@
 """One evaluation: what is missing is drawn, what is new is measured, and all of it shown."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,15 @@ from persona.drawing import check_output, processes, size_of
 from persona.evaluate import tables
 from persona.evaluate.contest import CLAY, contest, has_judge
 from persona.evaluate.entrants import Entrant, Studio, bare_of
-from persona.evaluate.evaluators import Evaluator, JudgeEvaluator, NetworkEvaluator, Scores
+from persona.evaluate.evaluator import Evaluator
+from persona.evaluate.judging import JudgeEvaluator
+from persona.evaluate.networks import NetworkEvaluator
 from persona.evaluate.pictures import How, Series, draw_all
 from persona.evaluate.published import TABLE, WARNING
+from persona.evaluate.scoring import measured
 from persona.evaluate.subjects import Subject
-from persona.events import Listener, Note, Progress, silent
+from persona.events import Listener, Note, silent
 from persona.families import Family
-from persona.folder import slug
 from persona.networks import Networks, absent
 from persona.report import Column, Plot, Row, Shot, write_evaluation
 from persona.sample import tell_unknown
@@ -88,7 +89,7 @@ def measure(
         listener(Note(note, warning=True))
     _tell_unknown(entrants, listener)
     series = [(entrant, *_drawn(config, entrant, listener)) for entrant in entrants]
-    shots = _measured(config, series, evaluator, listener)
+    shots = measured(config, series, evaluator, listener)
     columns = [*evaluator.columns, *tables.TIMES]
     rows = tables.with_best(tables.rows_of(shots, entrants, columns), evaluator)
     if versus:
@@ -155,79 +156,6 @@ def _how(config: EvaluateConfig, base: Family) -> How:
         size=size_of(base, config.resolution),
         batch=config.batch,
     )
-
-
-# Measuring
-
-
-def _measured(
-    config: EvaluateConfig,
-    series: Sequence[tuple[Entrant, Series, Series]],
-    evaluator: Evaluator,
-    listener: Listener,
-) -> list[Shot]:
-    """Measure what is new; each process takes its share, and finds that of the others in their files."""
-    state = processes()
-    files = [_scores_file(entrant, drawn) for entrant, drawn, _ in series]
-    marks = [_mark(config, *one, evaluator) for one in series]
-    todo = [place for place, file in enumerate(files) if _scores(file, marks[place]) is None]
-    state.wait_for_everyone()  # all have seen the same scores missing before the first is written
-    mine = todo[state.process_index :: state.num_processes]
-    for number, place in enumerate(mine):
-        listener(Progress("Measuring", number, len(mine)))
-        entrant, drawn, before = series[place]
-        scores = evaluator.score(entrant.subject, drawn.pictures, before.pictures)
-        with beside(files[place]) as part:
-            part.write_text(json.dumps({"of": marks[place], "scores": scores}) + "\n", encoding="utf-8")
-    if mine:
-        listener(Progress("Measuring", len(mine), len(mine)))
-    state.wait_for_everyone()
-    return [
-        shot
-        for (entrant, drawn, _), file, mark in zip(series, files, marks, strict=True)
-        for shot in _shots(entrant, drawn, _scores(file, mark) or [])
-    ]
-
-
-def _scores_file(entrant: Entrant, drawn: Series) -> Path:
-    return drawn.folder / f"scores-{slug(entrant.subject.name)}.json"
-
-
-def _mark(config: EvaluateConfig, entrant: Entrant, drawn: Series, before: Series, evaluator: Evaluator) -> str:
-    """Return a hash (hex) of all that scores depend on."""
-    subject = entrant.subject
-    what = {
-        "with": [evaluator.name, str(config.networks), [column.name for column in evaluator.columns]],
-        "photos": [photo.sha256 for photo in subject.photos],
-        "class": subject.class_noun,
-        "pictures": [one.path.name for one in drawn.pictures],
-        "expected": [dict(prompt.expected) for prompt in subject.prompts],
-        "before": before.folder.name,
-    }
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-
-
-def _scores(file: Path, mark: str) -> list[Scores] | None:
-    """Return the scores in a file, if it is there and they are of the same pictures, measured alike."""
-    try:
-        known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return known["scores"] if known.get("of") == mark else None
-
-
-def _shots(entrant: Entrant, drawn: Series, scores: Sequence[Scores]) -> list[Shot]:
-    learning, drawing = tables.TIMES
-    times = {
-        learning.name: None if drawn.learning is None else drawn.learning / 60,
-        drawing.name: drawn.drawing,
-    }
-    known = {name: seconds for name, seconds in times.items() if seconds is not None}
-    noun = entrant.subject.class_noun
-    return [
-        Shot(one.path, entrant.label, entrant.subject.name, one.prompt.text(noun), one.seed, {**values, **known})
-        for one, values in zip(drawn.pictures, scores, strict=True)
-    ]
 
 
 # Showing

@@ -1,12 +1,12 @@
 """From the scores of pictures to rows with intervals: for the page, for machines, and for a README."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import mean
 
 from persona.evaluate.entrants import Entrant
-from persona.evaluate.evaluators import Evaluator, Scores
+from persona.evaluate.evaluator import Evaluator, Scores
 from persona.evaluate.subjects import Subject
 from persona.metrics import interval
 from persona.report import Cell, Column, Row, Shot
@@ -53,31 +53,23 @@ def difference(shots: Sequence[Shot], one: str, other: str, columns: Sequence[Co
 
 def bounds(subjects: Sequence[Subject], evaluator: Evaluator) -> list[Row]:
     """Return what can be reached, photos against the subject's other photos, and what is nothing, another's photos."""
-    subjects = [subject for subject in subjects if subject.photos]
-
-    def rated(score: Callable[[int, Subject], list[Scores]]) -> dict[str, Cell]:
-        found = [score(place, subject) for place, subject in enumerate(subjects)]
-        names = dict.fromkeys(name for scores in found for one in scores for name in one)
-        groups = {name: [[one[name] for one in scores if name in one] for scores in found] for name in names}
-        cells = {name: _cell([group for group in some if group]) for name, some in groups.items()}
-        return {name: cell for name, cell in cells.items() if cell}
-
-    def own(place: int, subject: Subject) -> list[Scores]:
-        images = [photo.image for photo in subject.photos]
-        others = [images[:left_out] + images[left_out + 1 :] for left_out in range(len(images))]
-        pairs = zip(images, others, strict=True)
-        return [
-            score for one, rest in pairs if rest for score in evaluator.score_photos([one], rest, subject.class_noun)
+    known = [(subject.class_noun, [photo.image for photo in subject.photos]) for subject in subjects if subject.photos]
+    own = [evaluator.score_photos(photos, noun) for noun, photos in known if len(photos) > 1]
+    rows = [Row("photos of the same subject", _cells_of(own))]
+    if len(known) > 1:
+        others = [
+            evaluator.score_photos(photos, noun, known[place - 1][1]) for place, (noun, photos) in enumerate(known)
         ]
-
-    def strangers(place: int, subject: Subject) -> list[Scores]:
-        shown = [photo.image for photo in subjects[place - 1].photos]
-        return evaluator.score_photos(shown, [photo.image for photo in subject.photos], subject.class_noun)
-
-    rows = [Row("photos of the same subject", rated(own))]
-    if len(subjects) > 1:
-        rows.append(Row("photos of another subject", rated(strangers)))
+        rows.append(Row("photos of another subject", _cells_of(others)))
     return [row for row in rows if row.cells]
+
+
+def _cells_of(scores: Sequence[Sequence[Scores]]) -> dict[str, Cell]:
+    """Return the means of scores, those of one subject in each group."""
+    names = dict.fromkeys(name for group in scores for one in group for name in one)
+    groups = {name: [[one[name] for one in group if name in one] for group in scores] for name in names}
+    cells = {name: _cell([group for group in some if group]) for name, some in groups.items()}
+    return {name: cell for name, cell in cells.items() if cell}
 
 
 def as_markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
