@@ -171,6 +171,11 @@ class SampleConfig(Config):
     ] = ()
     prompts_file: Annotated[Path | None, Option("File with a prompt a line.", flag=("--prompts",))] = None
     persona: Annotated[Path | None, Option("Folder of the persona; the newest under personas when left out.")] = None
+    reference: Annotated[
+        Path | None, Option("Folder with pictures of the subject: it is drawn from them, without a training.")
+    ] = None
+    class_noun: Annotated[str | None, Option("What the references show, in a word or two.", flag=("--class",))] = None
+    together: Annotated[bool, Option("All pictures show one subject: the references', or a new one.")] = False
     base: OwnBase = None
     n: Annotated[int, Option("Pictures of each prompt.", min=1, max=10_000, flag=("-n",))] = 4
     seed: Seed = 0
@@ -184,18 +189,43 @@ class SampleConfig(Config):
         int | None, Option("Use the checkpoint of this step instead of the best.", min=1, expert=True)
     ] = None
     batch: Batch = None
+    image_guidance: Annotated[
+        float | None, Option("How strongly references are followed; 1 is plainly.", min=0, max=100, expert=True)
+    ] = None
+    jedi: Annotated[
+        Path | None, Option("Folder of the weights that draw from references, if not the base's own.", expert=True)
+    ] = None
 
     def __post_init__(self) -> None:
-        """Check the prompts too.
+        """Check the prompts too, and that there is one subject at most.
 
         Raises:
-            BadOption: a setting is out of bounds.
+            BadOption: a setting is out of bounds, or contradicts another.
             BadPrompt: there is no prompt, or one is empty or far too long.
+            BadToken: the class noun is empty.
         """
         super().__post_init__()
         check_prompts(self.prompts)
         if not self.prompts and self.prompts_file is None:
             raise BadPrompt('Say what to draw: persona sample "a [V] dog on the beach"')
+        self._check_subject()
+
+    def _check_subject(self) -> None:
+        if self.class_noun is not None:
+            _check_class(self.class_noun)
+        if self.reference is None and not self.together:
+            theirs = {"--class": self.class_noun, "--image-guidance": self.image_guidance, "--jedi": self.jedi}
+            hint = "goes with --reference, or with --together. Give one of them, or leave it out."
+        else:
+            theirs = {"--persona": self.persona, "--scale": self.scale, "--checkpoint": self.checkpoint}
+            hint = "is about a persona; --reference and --together need none. Leave one of them out."
+        for flag, given in theirs.items():
+            if given is not None:
+                raise BadOption(f"{flag} {hint}")
+        if self.reference is not None and self.class_noun is None:
+            raise BadOption("Say what the references show: --class dog")
+        if self.together and self.batch is not None:
+            raise BadOption("--together draws all pictures at a time. Leave --batch out.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from persona import families
 from persona.atomic import beside
-from persona.errors import BadOption
+from persona.errors import BadOption, NoMemory
 from persona.events import Listener, Note, Progress, silent
 from persona.families import Family
 
@@ -128,6 +128,34 @@ def draw(base: Artist, jobs: Sequence[Job], listener: Listener = silent, stage: 
     if mine:
         listener(Progress(stage, done, len(mine)))
     state.wait_for_everyone()
+
+
+def draw_together(base: Artist, jobs: Sequence[Job], listener: Listener = silent, **how: Any) -> None:
+    """Draw pictures that see each other, all at once, and write them; the first process does, and the others wait.
+
+    Args:
+        base: a method whose pictures see each other.
+        jobs: all of them.
+        listener: told when they are drawn.
+        how: passed on, as by :func:`draw`.
+
+    Raises:
+        NoMemory: there is too little for so many at once.
+        OSError: the disk is full, or the folder may not be written to.
+    """
+    if processes().is_main_process:
+        listener(Progress("Drawing", 0, len(jobs)))
+        try:
+            pictures = base.draw([job.prompt for job in jobs], [job.seed for job in jobs], together=True, **how)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            hint = "Draw fewer with -n, or smaller ones with --resolution."
+            raise NoMemory(f"Memory is too small for {len(jobs)} pictures that see each other. {hint}") from error
+        for job, picture in zip(jobs, pictures, strict=True):
+            save(picture, job.path, job.metadata)
+        listener(Progress("Drawing", len(jobs), len(jobs)))
+    processes().wait_for_everyone()
 
 
 def out_of_memory(error: Exception) -> bool:

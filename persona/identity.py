@@ -156,6 +156,16 @@ def fill(prompt: str, token: str, class_noun: str, listener: Listener = silent) 
     return filled
 
 
+def bare(prompt: str, class_noun: str) -> str:
+    """Return a prompt for whom pictures tell which subject is meant: ``[V]`` is no more than its class noun.
+
+    Where the prompt says the noun beside it, nothing takes the place of ``[V]``.
+    """
+    if mentions(prompt, class_noun):
+        return re.sub(rf"{_SLOT.pattern} ?", "", prompt, flags=re.IGNORECASE)
+    return _SLOT.sub(lambda _: class_noun, prompt)
+
+
 def caption(given: str | None, token: str, class_noun: str, listener: Listener = silent) -> str:
     """Return the training prompt of a photo: its own caption, or the paper's.
 

@@ -1,19 +1,33 @@
 """Draw the subject: each picture from its own seed, so that any of them can be drawn again alone."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from persona import __version__, adapter
+from persona import __version__, adapter, photos, references
 from persona.config import InterpolateConfig, SampleConfig
-from persona.drawing import Job, Size, check_output, draw, free_names, open_base, processes, save, size_of
+from persona.drawing import (
+    Artist,
+    Job,
+    Size,
+    check_output,
+    draw,
+    draw_together,
+    free_names,
+    open_base,
+    processes,
+    save,
+    size_of,
+)
 from persona.errors import BadBase, BadPersona, BadPrompt
 from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.folder import Persona, slug
-from persona.identity import fill, mentions
+from persona.identity import bare, fill, mentions
+from persona.methods.jedi import IMAGE_GUIDANCE, JeDi
 from persona.sheet import Row, sheet
 
 MOST_IN_GRID = 200
@@ -35,14 +49,35 @@ class Picture:
     seed: int
 
 
+@dataclass(frozen=True)
+class _Sitter:
+    """Who is drawn.
+
+    Attributes:
+        base: what reads the prompts.
+        artist: the base itself with what it wears, or a method on it.
+        prompts: as the base shall read them.
+        facts: who it is, for the pictures to carry.
+        own: words that stand for it.
+        how: settings that are the artist's alone.
+    """
+
+    base: Family
+    artist: Artist
+    prompts: list[str]
+    facts: Mapping[str, str]
+    own: Collection[str] = ()
+    how: Mapping[str, Any] = field(default_factory=dict)
+
+
 def sample(config: SampleConfig, listener: Listener = silent) -> list[Picture]:
-    """Draw pictures of a persona, or of a bare base.
+    """Draw pictures of a persona, of what references show, of one new subject, or of a bare base.
 
     Several processes share the work; each returns the whole list.
 
     Args:
-        config: prompts, persona and how to draw.
-        listener: told which persona is drawn, and how far it has come.
+        config: prompts, persona or references, and how to draw.
+        listener: told who is drawn, and how far it has come.
 
     Returns:
         ``config.n`` pictures of the first prompt, then of the next, in the folder ``config.out``. A grid of all
@@ -51,33 +86,32 @@ def sample(config: SampleConfig, listener: Listener = silent) -> list[Picture]:
     Raises:
         BadPrompt: a prompt cannot be drawn.
         BadPersona: the persona is missing, damaged, or was made for another base.
-        BadBase: the base cannot be found, or is damaged.
+        BadBase: the base cannot be found, is damaged, or has nothing that draws from references.
+        BadPhotos: there are no references, or none can be read.
         BadOption: the folder cannot be written to.
+        NoMemory: there is too little for so many pictures together.
         OSError: the disk is full.
     """
     config = _with_file(config)
     check_output(config.out)
-    persona = _persona(config, listener)
-    filled = [_fill(prompt, persona, listener) for prompt in config.prompts]
-    base = base_of(persona, config.base, listener)
-    if persona is not None:
-        wear(base, persona, step=config.checkpoint)
-        adapter.scale(base, persona.recommended_scale if config.scale is None else config.scale)
-    tell_cut(base, filled, listener)
-    tell_unknown(base, filled, [persona.token] if persona else [], listener)
+    sitter = _shown(config, listener) if config.reference or config.together else _learnt(config, listener)
+    base = sitter.base
+    tell_cut(base, sitter.prompts, listener)
+    tell_unknown(base, sitter.prompts, sitter.own, listener)
     size = size_of(base, config.resolution)
-    jobs = list(_jobs(config, filled, drawn_with(config, base, size) | _of(persona, config)))
+    jobs = list(_jobs(config, sitter.prompts, {**drawn_with(config, base, size), **sitter.facts}))
     processes().wait_for_everyone()  # all have chosen the same names before the first is taken
-    draw(
-        base,
-        jobs,
-        listener,
-        steps=config.steps,
-        guidance=config.guidance,
-        negative=config.negative,
-        size=size,
-        batch=config.batch,
-    )
+    how: dict[str, Any] = {
+        "steps": config.steps,
+        "guidance": config.guidance,
+        "negative": config.negative,
+        "size": size,
+        **sitter.how,
+    }
+    if config.together:
+        draw_together(sitter.artist, jobs, listener, **how)
+    else:
+        draw(sitter.artist, jobs, listener, batch=config.batch, **how)
     prompts = [prompt for prompt in config.prompts for _ in range(config.n)]
     pictures = [Picture(job.path, prompt, job.seed) for job, prompt in zip(jobs, prompts, strict=True)]
     if processes().is_main_process and 1 < len(pictures) <= MOST_IN_GRID:
@@ -107,6 +141,52 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     if not prompts:
         raise BadPrompt(f"{path} holds no prompt. Write one on each line.")
     return prompts
+
+
+def _learnt(config: SampleConfig, listener: Listener) -> _Sitter:
+    """Let the base wear a persona, where one is drawn."""
+    persona = _persona(config, listener)
+    filled = [_fill(prompt, persona, listener) for prompt in config.prompts]
+    base = base_of(persona, config.base, listener)
+    if persona is None:
+        return _Sitter(base, base, filled, {})
+    wear(base, persona, step=config.checkpoint)
+    adapter.scale(base, persona.recommended_scale if config.scale is None else config.scale)
+    return _Sitter(base, base, filled, _of(persona, config), [persona.token])
+
+
+def _shown(config: SampleConfig, listener: Listener) -> _Sitter:
+    """Let JeDi look at references, where there are any; without, it makes a subject up."""
+    noun, facts, how = config.class_noun, {"method": "jedi"}, dict[str, Any]()
+    prompts = [_bare(prompt, noun, listener) for prompt in config.prompts]
+    found = photos.pictures(config.reference, listener) if config.reference else []
+    base = base_of(None, config.base, listener)
+    jedi = JeDi.load(base, config.jedi)
+    number = len(prompts) * config.n if config.together else 1
+    if config.together:
+        facts["together"] = str(number)
+    if found and noun:
+        references.tell_odd(base, found, noun, listener)
+        size = size_of(base, config.resolution)
+        known = references.fitting(jedi, references.prepare(base, found, noun, size), number, size, listener)
+        strength = IMAGE_GUIDANCE if config.image_guidance is None else config.image_guidance
+        how = {"references": known, "image_guidance": strength}
+        used = [photo.sha256[:12] for photo in found[: len(known.latents)]]
+        facts |= {"class": noun, "references": " ".join(used), "image guidance": str(strength)}
+    return _Sitter(base, jedi, prompts, facts, how=how)
+
+
+def _bare(prompt: str, noun: str | None, listener: Listener) -> str:
+    """Say what a picture shows to who knows from elsewhere which subject it is."""
+    if noun is None:
+        if "[v]" in prompt.lower():
+            raise BadPrompt("[V] stands for no more than the class noun here. Name it with --class, or leave [V] out.")
+        return prompt
+    said = bare(prompt, noun)
+    if not mentions(said, noun):
+        hint = f"Write [V] {noun}, or the subject may be missing."
+        listener(Note(f"{prompt[:60]!r} does not say {noun}. {hint}", warning=True))
+    return said
 
 
 def _persona(config: SampleConfig, listener: Listener) -> Persona | None:
@@ -213,9 +293,7 @@ def drawn_with(config: SampleConfig | InterpolateConfig, base: Family, size: Siz
     return {key: str(fact) for key, fact in facts.items()}
 
 
-def _of(persona: Persona | None, config: SampleConfig) -> dict[str, str]:
-    if persona is None:
-        return {}
+def _of(persona: Persona, config: SampleConfig) -> dict[str, str]:
     return {
         "persona": persona.path.resolve().name,
         "token": persona.token,

@@ -11,11 +11,16 @@ import torch
 from PIL import Image
 
 from persona.families import Family
-from persona.metrics import agreement, drift, likeness, memorisation, trade_off_of_judge, trade_off_of_photos
+from persona.metrics import agreement, among, drift, likeness, memorisation, trade_off_of_judge, trade_off_of_photos
 from persona.networks import CLIP, DINO, Clip, Dino, folder_of
 
 SEEDS = (0, 1)
 """Seeds of the pictures that are drawn of each prompt, the same each time."""
+
+ODD_TO_JUDGE = 0.3
+"""Identity recovered below which a photo seems to show another subject than the others."""
+ODD_TO_DINO = 0.39
+"""The same as mean cosine: half of what photos of one subject have (2208.12242, table 1)."""
 
 _EXPECTED = {
     "a photo of a [V] {class} in the snow": {"context": "snow", "style": "photo"},
@@ -66,6 +71,25 @@ def scorer_for(base: Family, class_noun: str) -> Scorer | None:
         return PhotoScorer(base, class_noun)
     except (OSError, ValueError, ImportError):  # not on this disk
         return None
+
+
+def odd_ones(base: Family, photos: Sequence[Image.Image], class_noun: str) -> list[int]:
+    """Return the places of photos that seem not to show the same subject as the others; none where nothing can tell."""
+    if len(photos) < 2:
+        return []
+    if (base.folder / "judge" / "judge.safetensors").exists():
+        from persona.clay.judge import Judge
+
+        judge = Judge.load(base.folder / "judge")
+        shown = judge.read(photos)[1]
+        rests = [torch.cat([shown[:place], shown[place + 1 :]]) for place in range(len(photos))]
+        same = [judge.recovered(one[None], rest, class_noun) for one, rest in zip(shown, rests, strict=True)]
+        return [place for place, alike in enumerate(same) if alike < ODD_TO_JUDGE]
+    try:
+        dino = Dino(folder_of(DINO), base.device)
+    except (OSError, ValueError, ImportError):  # not on this disk
+        return []
+    return [place for place, alike in enumerate(among(dino.embed(photos))) if alike < ODD_TO_DINO]
 
 
 class JudgeScorer:

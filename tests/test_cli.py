@@ -40,8 +40,9 @@ OPTIONS = {
         "--quantize --gradient-checkpointing --offload --tiling --accumulate --snr-gamma --crops --flip --checkpoint-every --score-every",
     ),
     "sample": (
-        "--prompts --persona --base -n --seed --steps --guidance --scale --negative --out --json --help",
-        "--resolution --checkpoint --batch",
+        "--prompts --persona --reference --class --together --base -n --seed --steps --guidance --scale --negative "
+        "--out --json --help",
+        "--resolution --checkpoint --batch --image-guidance --jedi",
     ),
     "interpolate": (
         "--persona --base --seed --frames --fps --linear --out --steps --guidance --scale --negative --json --help",
@@ -285,6 +286,20 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
         ("a cat", 1),
     ]
     assert "persona interpolate 'a [V] dog' --seed 0 --seed 1" in drawn.stderr
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (("--reference", "my photos", "--class", "dog", "--base", "sd15"), "persona train 'my photos' --class dog"),
+        (("--together",), None),
+    ],
+)
+def test_what_to_do_without_a_persona(stand_in: Callable[..., None], how: tuple[str, ...], told: str | None) -> None:
+    stand_in("sample", lambda config, listener: [SimpleNamespace(path=Path("0.png"), prompt="a [V] dog", seed=0)])
+    said = run("sample", "a [V] dog", *how, COLUMNS="300").stderr
+    assert "persona interpolate" not in said
+    assert told is None or told in said
 
 
 def test_interpolate(stand_in: Callable[..., None], tmp_path: Path) -> None:

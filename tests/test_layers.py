@@ -19,7 +19,7 @@ LAYERS = [
     {"folder", "drawing"},
     {"methods", "checkpoints", "exchange"},
     {"score"},
-    {"priors"},
+    {"priors", "references"},
     {"sample"},
     {"train", "export", "import_lora"},
     {"interpolate", "evaluate"},

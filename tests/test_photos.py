@@ -49,6 +49,23 @@ def test_every_format_that_people_have(tmp_path: Path, suffix: str) -> None:
     assert abs(seen - drawn).mean() < 12  # what lossy formats leave of hard edges
 
 
+def test_what_was_cut_out_says_where_the_subject_is(tmp_path: Path) -> None:
+    cut, alpha = picture(size=(2000, 1700)), Image.new("L", (2000, 1700))
+    alpha.paste(255, (0, 0, 1000, 1700))
+    cut.putalpha(alpha)
+    cut.save(tmp_path / "a.png")
+    opaque = picture()
+    opaque.putalpha(255)
+    opaque.save(tmp_path / "b.png")
+    picture().convert("P").save(tmp_path / "c.png", transparency=0)
+    found, whole, indexed = read(tmp_path)
+    assert found.mask is not None
+    assert found.mask.size == found.image.size
+    assert [found.mask.getpixel((x, 800)) for x in (100, 1700)] == [255, 0]
+    assert whole.mask is None
+    assert indexed.mask is not None
+
+
 def test_without_pillow_heif_heic_is_named_and_not_lost_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,14 +138,12 @@ def sample(config: SampleConfig, json: bool) -> None:
         from persona.sample import sample
 
         pictures = sample(config, display)
-    owners = {"--persona": config.persona, "--base": config.base}
     display.close(
         "sample",
         Outcome(
             f"{len(pictures)} pictures in {config.out}",
             [f"{picture.path.name}: {picture.prompt}" for picture in pictures[:: config.n]],
-            f"persona interpolate {shlex.quote(pictures[0].prompt)} --seed {config.seed} --seed {config.seed + 1}"
-            + "".join(f" {flag} {shlex.quote(str(given))}" for flag, given in owners.items() if given),
+            _after(config, pictures[0].prompt),
             {
                 "folder": str(config.out),
                 "pictures": [{"path": str(p.path), "prompt": p.prompt, "seed": p.seed} for p in pictures],
@@ -307,6 +305,19 @@ def info(
     from persona.cli.home import inform
 
     inform(what, as_json=json)
+
+
+def _after(config: SampleConfig, prompt: str) -> str:
+    """Say what to type after pictures: a series between them, or a training on the references for a better likeness."""
+    if config.reference is not None:
+        words: list[object] = ["train", config.reference, "--class", config.class_noun]
+    elif config.together:
+        return ""
+    else:
+        words = ["interpolate", prompt, "--seed", config.seed, "--seed", config.seed + 1]
+        words += ["--persona", config.persona] if config.persona else []
+    words += ["--base", config.base] if config.base else []
+    return shlex.join(["persona", *map(str, words)])
 
 
 def _base(base: str) -> str:

@@ -49,22 +49,40 @@ class Photo:
         image: RGB, upright, at most :data:`SHORT_SIDE` pixels on its shorter side.
         caption: the text beside it (``name.txt``) in one line, where there is one.
         sha256: of the file's bytes, in hex.
+        mask: grey, of the image's size, white where the subject is: the alpha of a photo that was cut out.
     """
 
     name: str
     image: Image.Image
     caption: str | None
     sha256: str
+    mask: Image.Image | None = None
 
 
 def read(folder: Path, listener: Listener = silent) -> list[Photo]:
-    """Read every photo of a folder, in the order of their names, and say what could be better about them.
+    """Read every photo of a folder to learn from, and say what could be better about them.
+
+    Args:
+        folder: as :func:`pictures` takes it.
+        listener: told what was skipped, and what to do about duplicates, blur and the like.
+
+    Raises:
+        BadPhotos: as :func:`pictures`.
+    """
+    found = pictures(folder, listener)
+    for note in advise(found):
+        listener(note)
+    return found
+
+
+def pictures(folder: Path, listener: Listener = silent) -> list[Photo]:
+    """Read every photo of a folder, in the order of their names.
 
     What is no photo is skipped with a note, a photo that cannot be decoded with a warning; nothing goes in silence.
 
     Args:
         folder: a plain folder; a text file of the same name as a photo is its caption.
-        listener: told what was skipped, and what to do about duplicates, blur and the like.
+        listener: told what was skipped.
 
     Raises:
         BadPhotos: the folder cannot be read, holds no photo, or holds a decompression bomb.
@@ -87,10 +105,7 @@ def read(folder: Path, listener: Listener = silent) -> list[Photo]:
     _tell_skipped(strays, broken, listener)
     if not photos:
         raise BadPhotos(_none_in(folder, broken))
-    found = list(photos.values())
-    for note in advise(found):
-        listener(note)
-    return found
+    return list(photos.values())
 
 
 def _files(folder: Path) -> list[Path]:
@@ -129,11 +144,12 @@ def _photo(path: Path, formats: tuple[str, ...]) -> Photo:
         with Image.open(path, formats=formats) as image:
             # A JPEG can be decoded at a fraction of its size; other formats take no notice.
             image.draft("RGB", (2 * SHORT_SIDE, 2 * SHORT_SIDE))
-            upright = _shrunk(_rgb(ImageOps.exif_transpose(image)))
+            turned = ImageOps.exif_transpose(image)
+            upright, mask = _shrunk(_rgb(turned)), _mask(turned)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     name = os.fsencode(path.name).decode("utf-8", "replace")  # names that are no text would break what is written
-    return Photo(name, upright, _caption(path), digest)
+    return Photo(name, upright, _caption(path), digest, mask)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -147,6 +163,14 @@ def _rgb(image: Image.Image) -> Image.Image:
         image.alpha_composite(layer)
     image = image.convert("RGB")
     return _in_srgb(image, profile) if profile else image
+
+
+def _mask(image: Image.Image) -> Image.Image | None:
+    """Return how opaque an 8-bit picture is, where not all of it is."""
+    if image.mode.startswith("I") or not image.has_transparency_data:
+        return None
+    alpha = image.convert("RGBA").getchannel("A")
+    return None if alpha.getextrema() == (255, 255) else _shrunk(alpha)
 
 
 def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
