@@ -2,6 +2,8 @@
 
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,3 +48,12 @@ def test_the_contact_sheet_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixtur
     with Image.open(tmp_path / "sheet.png") as image:
         assert image.width > 1000
     assert "sheet.png" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_every_cell_of_the_table_of_families_is_yes(tmp_path: Path) -> None:
+    table = tmp_path / "families.md"
+    subprocess.run([sys.executable, EXAMPLES / "families.py", table], check=True)
+    rows = table.read_text(encoding="utf-8").splitlines()[2:]
+    assert len(rows) == 6
+    assert all(set(row.split(" | ")[1:]) <= {"yes", "yes |"} for row in rows)
