@@ -57,7 +57,7 @@ def test_what_was_cut_out_says_where_the_subject_is(tmp_path: Path) -> None:
     opaque = picture()
     opaque.putalpha(255)
     opaque.save(tmp_path / "b.png")
-    picture().convert("P").save(tmp_path / "c.png", transparency=0)
+    picture().quantize(8).save(tmp_path / "c.png", transparency=0)
     found, whole, indexed = read(tmp_path)
     assert found.mask is not None
     assert found.mask.size == found.image.size
