@@ -323,7 +323,7 @@ class CompareConfig(Config):
 
     names: Annotated[
         tuple[str, ...],
-        Option("Personas by folder or name, or methods: dreambooth, base.", positional=True),
+        Option("Personas by folder or name, or methods: dreambooth, jedi, base.", positional=True),
     ]
     photos: Annotated[
         tuple[Path, ...], Option("Folder with photos of the subject; repeat it where personas have several.")
@@ -367,7 +367,7 @@ class EvaluateConfig(CompareConfig):
 
     names: Annotated[
         tuple[str, ...],
-        Option("Personas by folder or name, or methods: dreambooth, base.", positional=True),
+        Option("Personas by folder or name, or methods: dreambooth, jedi, base.", positional=True),
     ] = ()
     out: Annotated[Path, Option("Folder of pictures, scores and report; a stopped run goes on there.")] = Path(
         "evaluation"

@@ -19,11 +19,13 @@ import tiny_networks
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from test_judge import small
 from torch.nn.functional import normalize
 
 import persona
 from persona import evaluate as measuring
+from persona import families
 from persona.clay import weights_folder, world
 from persona.config import CompareConfig, EvaluateConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, PersonaError
@@ -31,6 +33,9 @@ from persona.evaluate import Evaluation, clay, compare, evaluate, pictures
 from persona.evaluate.subjects import INDEX, chosen, papers_prompts, read_dreambench
 from persona.events import Event, Note, Progress
 from persona.families.vocabulary import read_words, unknown
+from persona.folder import ADAPTER, Persona
+from persona.methods.jedi import WEIGHTS, JeDi
+from persona.photos import pictures as read_photos
 from persona.pretrain.clay.judging import HEADS
 
 DREAMBENCH = Path(__file__).parent.parent.parent / "shared/dreambench"
@@ -190,6 +195,30 @@ def test_without_photos_only_what_was_asked_for_is_measured(config: EvaluateConf
     assert any("Without --photos" in note for note in listened(events)[0])
 
 
+def test_photos_are_those_that_a_persona_learnt_from(
+    config: EvaluateConfig, dog: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "others").mkdir()
+    shutil.copy(next(photo_folder.iterdir()), tmp_path / "others")
+    picture = Image.effect_noise((40, 40), 60).convert("RGB")
+    picture.save(tmp_path / "others/noise.png")
+    learnt = shutil.copytree(dog, tmp_path / "bob")
+    photos = tuple(photo.sha256 for photo in read_photos(photo_folder))
+    replace(Persona.open(learnt), photos=photos).write(learnt / ADAPTER)
+    both = replace(config, names=(str(learnt),), photos=(tmp_path / "others", photo_folder), class_noun="cat", n=1)
+    assert {shot.subject for shot in evaluate(both).shots} == {photo_folder.name}
+    strangers = tmp_path / "strangers"
+    strangers.mkdir()
+    picture.save(strangers / "noise.png")
+    events: list[Event] = []
+    evaluate(replace(both, photos=(strangers,)), events.append)
+    assert any("learnt from other photos than those in" in note for note in listened(events)[0])
+    (tmp_path / "more").mkdir()
+    picture.rotate(90).save(tmp_path / "more/noise.png")
+    with pytest.raises(BadOption, match="learnt from none of the --photos"):
+        evaluate(replace(both, photos=(strangers, tmp_path / "more")))
+
+
 def test_a_base_with_a_judge_is_measured_by_it(
     config: EvaluateConfig, base_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -240,6 +269,21 @@ def test_two_processes_find_what_one_does(config: EvaluateConfig, tmp_path: Path
         for label, scores in alone.items():
             assert {name: shared[label][name] for name in scores} == pytest.approx(scores, abs=2e-2)
     assert (tmp_path / "shared/report.html").is_file()
+
+
+def test_jedi_joins_without_learning(config: EvaluateConfig, base_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(base_folder("sd-v-zero"), tmp_path / "base")
+    model = JeDi(families.load(str(folder), device="cpu"))
+    model.channels.weight.data.fill_(0.2)
+    (folder / "jedi").mkdir()
+    (folder / "jedi" / WEIGHTS).write_bytes(model.save())
+    found = evaluate(replace(config, names=("jedi", "base"), base=str(folder), class_noun="dog", prompts="1", n=1))
+    rows = values(found)
+    assert rows["jedi"]["DINO"] != rows["base"]["DINO"]
+    assert rows["jedi"]["drift"] == rows["base"]["drift"] == pytest.approx(0, abs=1e-4)
+    assert rows["jedi"]["PRES"] == rows["base"]["PRES"]  # it leaves the class to the base
+    assert next(row for row in found.rows if row.label == "jedi").cells["learning, min"].mean == 0
+    assert found.report.read_text().count("a dog, seed 0") == 1 * 2  # shown once: caption and text, nothing borrowed
 
 
 # The protocol
@@ -343,7 +387,11 @@ def test_what_cannot_be_is_refused_before_anything_is_drawn(
     (tmp_path / "none" / INDEX).write_text("Classes\n")
     bench: dict[str, Any] = {"photos": (), "dreambench": str(data_set)}
     refused: list[tuple[dict[str, Any], type[PersonaError], str]] = [
-        ({"names": ("nobody",)}, BadOption, "nobody is no persona here, and no method. Methods are dreambooth, base"),
+        (
+            {"names": ("nobody",)},
+            BadOption,
+            "nobody is no persona here, and no method. Methods are dreambooth, jedi, base",
+        ),
         ({"photos": (tmp_path / "nowhere",)}, BadPhotos, "There is no folder"),
         ({"photos": (tmp_path / "empty",)}, BadPhotos, "There are no photos"),
         ({"base": "no/where/at/all"}, BadBase, "needs the base"),

@@ -33,7 +33,8 @@ def evaluate(config: EvaluateConfig, json: bool) -> None:
         from persona.evaluate import evaluate
 
         found = evaluate(config, display)
-    _close(display, "evaluate", found, json=json)
+    prompt = found.shots[0].prompt if found.shots and config.dreambench is None else ""
+    _close(display, "evaluate", found, f"persona sample {shlex.quote(prompt)} -n 8" if prompt else "", json=json)
 
 
 def compare(config: CompareConfig, json: bool) -> None:
@@ -48,10 +49,10 @@ def compare(config: CompareConfig, json: bool) -> None:
 
         found = compare(config, display)
     _preview(terminal(), found)
-    _close(display, "compare", found, json=json)
+    _close(display, "compare", found, "", json=json)
 
 
-def _close(display: Any, command: str, found: "Evaluation", *, json: bool) -> None:
+def _close(display: Any, command: str, found: "Evaluation", then: str, *, json: bool) -> None:
     from persona.cli.display import Outcome, terminal
     from persona.evaluate.tables import as_json
 
@@ -62,7 +63,7 @@ def _close(display: Any, command: str, found: "Evaluation", *, json: bool) -> No
         Outcome(
             str(found.folder),
             [*([f"The best trade-off: {best}."] if best else []), f"Look at it: {found.report}"],
-            f"persona sample {shlex.quote(found.shots[0].prompt)} -n 8" if found.shots else "",
+            then,
             {
                 "folder": str(found.folder),
                 "report": str(found.report),

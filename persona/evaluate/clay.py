@@ -13,7 +13,7 @@ from persona.clay import world
 from persona.clay.world.captions import ACCESSORY_PHRASES, CONTEXT_PHRASES, STYLE_PHRASES
 from persona.drawing import processes, save
 from persona.evaluate.subjects import BARE, Prompt, Subject, chosen
-from persona.photos import read
+from persona.photos import pictures
 
 SEED = 1_000_003
 """Of subjects that no training draws."""
@@ -52,7 +52,7 @@ def prompts(class_noun: str) -> list[Prompt]:
         *(Prompt(f"a {one} [V] {{class}}", expected={} if one == "cube shaped" else who) for one in _LOOKS[alive]),
         *(Prompt(STYLE_PHRASES[one][0].format("a [V] {class}"), expected={**who, "style": one}) for one in _STYLES),
     ]
-    others = [Prompt(text, "other", read) for text, read in _OTHERS.items() if read["class"] != class_noun]
+    others = [Prompt(text, "other", answer) for text, answer in _OTHERS.items() if answer["class"] != class_noun]
     return [*found, replace(BARE, expected=who), *others[:4]]
 
 
@@ -86,4 +86,4 @@ def _subject(folder: Path, noun: str) -> Subject:
             save(render.image, path, {})
     processes().wait_for_everyone()
     masks = [render.masks[0] for render in renders]
-    return Subject(noun, noun, folder, read(folder), prompts(noun), masks)
+    return Subject(noun, noun, folder, pictures(folder), prompts(noun), masks)

@@ -7,11 +7,11 @@ from pathlib import Path
 from persona.config import EvaluateConfig, check_prompts
 from persona.errors import BadOption, BadPrompt
 from persona.evaluate.entrants import METHODS, Entrant, Studio, of_persona, open_persona
-from persona.evaluate.subjects import BARE, OTHERS, Prompt, Subject, chosen, papers_prompts, read_dreambench
+from persona.evaluate.subjects import BARE, OTHERS, Prompt, Subject, chosen, masks_of, papers_prompts, read_dreambench
 from persona.events import Listener, Note
 from persona.families import Family
 from persona.folder import Persona
-from persona.photos import Photo, read
+from persona.photos import Photo, pictures
 from persona.sample import read_prompts
 
 CLAY = "clay"
@@ -66,11 +66,11 @@ def _of_photos(
     config: EvaluateConfig, personas: Mapping[str, Persona], studio: Studio
 ) -> tuple[dict[str, Subject], dict[str, str]]:
     """Return the subjects, by the folders of their photos or else by class, and the place of each persona's there."""
-    albums = {str(folder): read(folder, studio.listener) for folder in config.photos}
+    albums = {str(folder): pictures(folder, studio.listener) for folder in config.photos}
     homes = {name: _home(persona, albums, studio.listener) for name, persona in personas.items()}
     nouns = {home: personas[name].class_noun for name, home in reversed(homes.items())}
     for folder in albums:
-        noun = config.class_noun or nouns.get(folder)
+        noun = nouns.get(folder) or config.class_noun
         if noun is None:
             raise BadOption(f"Say what the photos in {folder} show: --class dog")
         nouns[folder] = noun
@@ -111,7 +111,7 @@ def _subject(config: EvaluateConfig, home: str, noun: str, photos: Sequence[Phot
         folder=Path(home) if photos else None,
         photos=photos,
         prompts=_asked(prompts, config.prompts),
-        masks=[None] * len(photos),
+        masks=masks_of(photos),
     )
 
 

@@ -4,23 +4,27 @@ A way to draw a subject is an :class:`Entrant`; that of a method is made by one 
 else here knows nothing of methods.
 """
 
+import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from persona import adapter
+from PIL.Image import Image
+
+from persona import adapter, references
 from persona.config import TrainConfig
-from persona.drawing import Artist, open_base
+from persona.drawing import Artist, Size, open_base
 from persona.errors import BadOption
 from persona.evaluate.subjects import Prompt, Subject
 from persona.events import Listener, Note
 from persona.families import Family
 from persona.folder import ADAPTER, RECORD, Persona, slug
 from persona.identity import fill
+from persona.methods.jedi import JeDi, References
 from persona.sample import base_of, wear
 from persona.train import train
 
@@ -38,9 +42,10 @@ class Entrant:
         subject: who is drawn.
         base: the base that it draws with.
         decides: all that makes its pictures what they are, beside prompt, seed and how is drawn: JSON values.
-        open: gets it ready to draw, and tidies up.
+        open: gets it ready to draw pictures of a size, and tidies up.
         text: what it reads in the place of a prompt.
         learning: seconds that it took to learn the subject, where that is known.
+        leaves: whether it leaves the base as it is for all prompts that are not about the subject.
     """
 
     label: str
@@ -48,9 +53,10 @@ class Entrant:
     subject: Subject
     base: Family
     decides: Mapping[str, Any]
-    open: Callable[[], AbstractContextManager[Artist]]
+    open: Callable[[Size], AbstractContextManager[Artist]]
     text: Callable[[Prompt], str]
     learning: float | None = None
+    leaves: bool = False
 
 
 @dataclass
@@ -152,7 +158,7 @@ def of_persona(
 
 
 @contextmanager
-def _worn(base: Family, persona: Persona, step: int | None, scale: float) -> Iterator[Artist]:
+def _worn(base: Family, persona: Persona, step: int | None, scale: float, size: Size) -> Iterator[Artist]:
     wear(base, persona, step=step)
     try:
         adapter.scale(base, scale)
@@ -177,10 +183,19 @@ def bare_of(base: Family, subject: Subject) -> Entrant:
     """Return a base that is loaded as an entrant."""
 
     @contextmanager
-    def as_it_is() -> Iterator[Artist]:
+    def as_it_is(size: Size) -> Iterator[Artist]:
         yield base
 
-    return Entrant("base", "base", subject, base, {}, as_it_is, lambda prompt: prompt.bare(subject.class_noun))
+    return Entrant(
+        label="base",
+        line="base",
+        subject=subject,
+        base=base,
+        decides={},
+        open=as_it_is,
+        text=lambda prompt: prompt.bare(subject.class_noun),
+        leaves=True,
+    )
 
 
 def dreambooth(subject: Subject, studio: Studio) -> list[Entrant]:
@@ -204,5 +219,56 @@ def dreambooth(subject: Subject, studio: Studio) -> list[Entrant]:
     return of_persona(persona, subject, studio, label="dreambooth", learning=learning)
 
 
-METHODS: dict[str, Callable[[Subject, Studio], list[Entrant]]] = {"dreambooth": dreambooth, "base": bare}
+def jedi(subject: Subject, studio: Studio) -> list[Entrant]:
+    """Draw from the photos, without training on them (2407.06187)."""
+    if not subject.photos:
+        raise BadOption("jedi draws from photos. Say where they are with --photos.")
+    base = studio.base_of(None)
+    model = JeDi.load(base)  # are there weights for this base at all
+    weights = hashlib.sha256(model.save()).hexdigest()
+    model.remove()
+    return [
+        Entrant(
+            label="jedi",
+            line="jedi",
+            subject=subject,
+            base=base,
+            decides={"jedi": weights, "references": [photo.sha256 for photo in subject.photos]},
+            open=partial(_looking, base, subject),
+            text=lambda prompt: prompt.bare(subject.class_noun),
+            learning=0.0,
+            leaves=True,
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class _Looking:
+    """JeDi with its references."""
+
+    model: JeDi
+    known: References
+
+    def batch_of(self, size: Size) -> int:
+        return self.model.batch_of(size)
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], **how: Any) -> list[Image]:
+        return self.model.draw(prompts, seeds, references=self.known, **how)
+
+
+@contextmanager
+def _looking(base: Family, subject: Subject, size: Size) -> Iterator[Artist]:
+    model = JeDi.load(base)
+    try:
+        known = references.prepare(base, subject.photos, subject.class_noun, size)
+        yield _Looking(model, references.fitting(model, known, 1, size))
+    finally:
+        model.remove()
+
+
+METHODS: dict[str, Callable[[Subject, Studio], list[Entrant]]] = {
+    "dreambooth": dreambooth,
+    "jedi": jedi,
+    "base": bare,
+}
 """Ways to draw a subject, by the names that they are asked for."""

@@ -105,7 +105,7 @@ def draw_all(entrant: Entrant, prompts: Sequence[Prompt], how: How, out: Path, l
     started = time.perf_counter()
     if missing:
         stage = f"Drawing {entrant.label}"
-        with entrant.open() as artist:
+        with entrant.open(how.size) as artist:
             draw(
                 artist, missing, listener, stage, steps=how.steps, guidance=how.guidance, size=how.size, batch=how.batch
             )

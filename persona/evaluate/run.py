@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +94,10 @@ def measure(
     rows = tables.with_best(tables.rows_of(shots, entrants, columns), evaluator)
     if versus:
         rows.append(tables.difference(shots, rows[0].label, rows[1].label, columns))
-    subjects = list({subject.name: subject for subject in (entrant.subject for entrant in entrants)}.values())
     found = Evaluation(
         folder=config.out,
         columns=[column for column in columns if any(column.name in row.cells for row in rows)],
-        rows=[*tables.bounds(subjects, evaluator), *rows],
+        rows=[*tables.bounds(_subjects(entrants), evaluator), *rows],
         shots=shots,
         fidelity=evaluator.fidelity,
         prompt=evaluator.prompt,
@@ -106,7 +105,9 @@ def measure(
         table=config.out / TABLE_FILE,
     )
     if processes().is_main_process:
-        _write(found, config, entrants, subjects, evaluator)
+        own = {(entrant.label, drawn.folder) for entrant, drawn, _ in series}
+        shown = [shot for shot in found.shots if (shot.label, shot.path.parent) in own]
+        _write(found, shown, config, entrants, evaluator)
     processes().wait_for_everyone()
     return found
 
@@ -130,6 +131,10 @@ def _evaluator(config: EvaluateConfig, entrants: Sequence[Entrant], listener: Li
         return NetworkEvaluator(Networks.find(config.networks, fetch=True, device=processes().device))
 
 
+def _subjects(entrants: Sequence[Entrant]) -> list[Subject]:
+    return list({entrant.subject.name: entrant.subject for entrant in entrants}.values())
+
+
 def _tell_unknown(entrants: Sequence[Entrant], listener: Listener) -> None:
     for base in {entrant.base.hash: entrant.base for entrant in entrants}.values():
         texts = {p.bare(e.subject.class_noun) for e in entrants if e.base.hash == base.hash for p in e.subject.prompts}
@@ -141,10 +146,16 @@ def _tell_unknown(entrants: Sequence[Entrant], listener: Listener) -> None:
 
 def _drawn(config: EvaluateConfig, entrant: Entrant, listener: Listener) -> tuple[Series, Series]:
     """Draw what is missing of an entrant's pictures, and of the base's own that they are compared with."""
-    how, prompts = _how(config, entrant.base), entrant.subject.prompts
-    unrelated = [prompt for prompt in prompts if prompt.kind != "subject"]
-    before = draw_all(bare_of(entrant.base, entrant.subject), unrelated, how, config.out, listener)
-    return draw_all(entrant, prompts, how, config.out, listener), before
+    how = _how(config, entrant.base)
+    about, rest = (
+        [prompt for prompt in entrant.subject.prompts if (prompt.kind == "subject") is wanted]
+        for wanted in (True, False)
+    )
+    before = draw_all(bare_of(entrant.base, entrant.subject), rest, how, config.out, listener)
+    if not entrant.leaves:
+        return draw_all(entrant, [*about, *rest], how, config.out, listener), before
+    drawn = draw_all(entrant, about, how, config.out, listener)
+    return replace(drawn, pictures=[*drawn.pictures, *before.pictures]), before
 
 
 def _how(config: EvaluateConfig, base: Family) -> How:
@@ -163,11 +174,12 @@ def _how(config: EvaluateConfig, base: Family) -> How:
 
 def _write(
     found: Evaluation,
+    shown: Sequence[Shot],
     config: EvaluateConfig,
     entrants: Sequence[Entrant],
-    subjects: Sequence[Subject],
     evaluator: Evaluator,
 ) -> None:
+    subjects = _subjects(entrants)
     settings = _settings(config, entrants, evaluator)
     record = {"settings": settings, "notes": list(evaluator.notes), "rows": tables.as_json(found.rows)}
     with beside(config.out / RECORD) as part:
@@ -187,15 +199,14 @@ def _write(
         published=(WARNING, TABLE) if real else None,
         worst=(found.fidelity, found.prompt, copied),
         photos={subject.name: [(photo.name, photo.image) for photo in subject.photos] for subject in subjects},
-        shots=[_without(shot, times) for shot in found.shots],
+        shots=[_without(shot, times) for shot in shown],
         settings=settings,
     )
 
 
 def _without(shot: Shot, times: set[str]) -> Shot:
     """Leave out of a picture's own scores what is the same for all."""
-    scores = {name: value for name, value in shot.scores.items() if name not in times}
-    return Shot(shot.path, shot.label, shot.subject, shot.prompt, shot.seed, scores)
+    return replace(shot, scores={name: value for name, value in shot.scores.items() if name not in times})
 
 
 def _title(config: EvaluateConfig, entrants: Sequence[Entrant], subjects: Sequence[Subject]) -> str:

@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from persona.errors import BadOption
 from persona.events import Listener, Note
+from persona.identity import bare
 from persona.metrics import Mask
-from persona.photos import Photo, read
+from persona.photos import Photo, pictures
 
 LIVE = ("cat", "dog")
 """Classes of the data set's subjects that are alive: they wear things, the others are put somewhere else."""
@@ -55,7 +58,7 @@ class Prompt:
 
     def bare(self, class_noun: str) -> str:
         """Return the same without the subject, as those read it who never saw it."""
-        return re.sub(r"\[v\] ?", "", self.text(class_noun), flags=re.IGNORECASE)
+        return bare(self.text(class_noun), class_noun)
 
 
 BARE = Prompt("a {class}", "class")
@@ -106,8 +109,13 @@ def from_photos(name: str, class_noun: str, folder: Path, prompts: Sequence[Prom
     Raises:
         BadPhotos: the folder holds none that can be read.
     """
-    photos = read(folder)
-    return Subject(name, class_noun, folder, photos, prompts, [None] * len(photos))
+    photos = pictures(folder)
+    return Subject(name, class_noun, folder, photos, prompts, masks_of(photos))
+
+
+def masks_of(photos: Sequence[Photo]) -> list[Mask | None]:
+    """Return where the subject is in photos that were cut out."""
+    return [None if photo.mask is None else np.asarray(photo.mask) > 0 for photo in photos]
 
 
 def read_dreambench(folder: Path, which: str | None, listener: Listener) -> list[Subject]:
