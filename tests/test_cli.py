@@ -37,7 +37,8 @@ OPTIONS = {
         "--class --token --base --out --steps --prior --priors --rank --batch --resolution --text-encoder --seed "
         "--fresh --json --help",
         "--prior-weight --learning-rate --text-learning-rate --alpha --adapter --target --optimizer --precision "
-        "--quantize --gradient-checkpointing --offload --tiling --accumulate --snr-gamma --crops --flip --checkpoint-every --score-every",
+        "--quantize --gradient-checkpointing --offload --tiling --accumulate --snr-gamma --crops --flip "
+        "--checkpoint-every --score-every",
     ),
     "sample": (
         "--prompts --persona --reference --class --together --base -n --seed --steps --guidance --scale --negative "

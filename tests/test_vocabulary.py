@@ -1,5 +1,6 @@
 """Clay's tokenizer: every word that matters is one token, and every text at all has some."""
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,12 +10,13 @@ from hypothesis import strategies as st
 from numpy.random import default_rng
 from transformers import CLIPTokenizer
 
+from persona.clay.world import Entity, Scene, random_subject
 from persona.pretrain.clay.text import (
     MAX_TOKENS,
     build_tokenizer,
     caption_words,
-    identifier,
     merges_for,
+    prompt_of,
     rare_tokens,
 )
 
@@ -82,9 +84,12 @@ def test_merges_keep_earlier_words_whole() -> None:
         assert pieces == [word + "</w>"]
 
 
-def test_identifiers_come_now_and_then() -> None:
-    rng, rare = default_rng(0), rare_tokens()
-    drawn = [identifier(rng, rare) for _ in range(4000)]
-    assert 0.13 < sum(word is not None for word in drawn) / len(drawn) < 0.17
-    assert {word for word in drawn if word in rare}
-    assert any(word and word not in rare for word in drawn)
+def test_prompts_hold_words_without_a_meaning_now_and_then() -> None:
+    rng, known, rare = default_rng(0), set(caption_words()), set(rare_tokens())
+    who = Scene((Entity(random_subject(rng, "dog")),), "snow")
+    prompts = [prompt_of(who, rng) for _ in range(4000)]
+    assert 0.08 < prompts.count("") / len(prompts) < 0.12
+    strange = [set(re.findall(r"[a-z]+", prompt)) - known for prompt in prompts if prompt]
+    assert 0.13 < sum(map(bool, strange)) / len(strange) < 0.17
+    assert set().union(*strange) & rare
+    assert set().union(*strange) - rare
