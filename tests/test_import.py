@@ -202,7 +202,7 @@ def test_our_own_files_need_nothing_said(here: Path, name: str, to: Any) -> None
 
 def test_a_trigger_phrase_names_token_and_class(here: Path) -> None:
     phrase = {"modelspec.trigger_phrase": "ohwx toy car"}
-    path = write(here / "a.safetensors", families.outline("sd-eps"), FILES["sd-eps"], **phrase)
+    path = write(here / "a.safetensors", families.outline("sd-eps"), FILES["sd-eps"], KOHYA, **phrase)
     made = import_lora(ImportConfig(file=path, base="sd-eps"))
     assert (made.token, made.class_noun) == ("ohwx", "toy car")
     assert not any(str(here) in text for text in made.settings.values())
@@ -233,7 +233,7 @@ def cut_off(path: Path) -> None:
 
 
 def for_another_base_of_ours(path: Path) -> None:
-    write(path, families.outline("sd-eps"), FILES["sd-eps"], **{"persona.base_hash": "0" * 64})
+    write(path, families.outline("sd-eps"), FILES["sd-eps"], KOHYA, **{"persona.base_hash": "0" * 64})
 
 
 @pytest.mark.parametrize(

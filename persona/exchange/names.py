@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from persona.exchange.product import Module
 from persona.families import Family
@@ -92,6 +93,6 @@ def _adaptable(module: nn.Module) -> bool:
 def _rows(component: str, members: dict[str, nn.Module]) -> Iterator[Rows]:
     start = 0
     for path, module in members.items():
-        shape = tuple(module.weight.shape)  # type: ignore[union-attr]  # each has one, see _adaptable
+        shape: tuple[int, ...] = tuple(cast(Tensor, module.weight).shape)  # each has one, see _adaptable
         yield Rows((component, path), start, shape)
         start += shape[0]

@@ -27,6 +27,9 @@ class PackedLinear(nn.Linear):
     Everything about it is as in ``nn.Linear``, but that ``weight`` is made anew each time it is asked for.
     """
 
+    packed: Tensor
+    scales: Tensor
+
     def __init__(self, layer: nn.Linear, bits: Bits) -> None:
         """Pack a layer's weights (out, in), on the device where they are."""
         nn.Module.__init__(self)

@@ -6,7 +6,8 @@ the reader's dark mode, prints, and can be read by keyboard and by screen reader
 table of its values.
 """
 
-from persona.report.evaluation import Cell, Column, Plot, Row, Shot, write_evaluation
+from persona.report.evaluation import Column, Shot, write_evaluation
+from persona.report.plot import Cell, Plot, Row
 from persona.report.training import write
 
 __all__ = ["Cell", "Column", "Plot", "Row", "Shot", "write", "write_evaluation"]

@@ -71,9 +71,10 @@ def make_optimizer(kind: str, rates: Sequence[tuple[list[nn.Parameter], float]],
         rates: groups of parameters with their learning rates; each group is laid out flat.
         listener: told where 8 bits cannot be had.
     """
-    groups = [{"params": [flatten(parameters)], "lr": rate} for parameters, rate in rates]
+    flat = [flatten(parameters) for parameters, _ in rates]
+    groups = [{"params": [parameter], "lr": rate} for parameter, (_, rate) in zip(flat, rates, strict=True)]
     if kind != "adamw":
-        paged = kind == "paged-adamw8bit" and groups[0]["params"][0].device.type == "cuda"
+        paged = kind == "paged-adamw8bit" and flat[0].device.type == "cuda"
         try:
             made: Optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit(groups, is_paged=paged)
         except (ImportError, OSError, RuntimeError) as error:  # not installed, or without a library for this device
