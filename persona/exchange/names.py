@@ -93,6 +93,6 @@ def _adaptable(module: nn.Module) -> bool:
 def _rows(component: str, members: dict[str, nn.Module]) -> Iterator[Rows]:
     start = 0
     for path, module in members.items():
-        shape: tuple[int, ...] = tuple(cast(Tensor, module.weight).shape)  # each has one, see _adaptable
+        shape: tuple[int, ...] = tuple(cast("Tensor", module.weight).shape)  # each has one, see _adaptable
         yield Rows((component, path), start, shape)
         start += shape[0]
