@@ -53,8 +53,10 @@ class Case:
 
 
 def train(case: Case) -> bool:
-    """Whether the second factors, which start at nothing, have become something."""
-    return all(any(value) for key, value in weights(case.train("-straight")).items() if ".lora_B." in key)
+    """Whether second factors, which start at nothing, have become something in denoiser and text encoders."""
+    second = {key: value for key, value in weights(case.train("-straight")).items() if ".lora_B." in key}
+    learnt = {key.partition(".")[0] for key, value in second.items() if any(value)}
+    return any(key.startswith("text_encoder") for key in learnt) and bool(learnt & {"unet", "transformer"})
 
 
 def resume(case: Case) -> bool:

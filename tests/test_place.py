@@ -74,6 +74,7 @@ RESPONSE: Any = SimpleNamespace(headers={}, request=None)
         ("sd15", OfflineModeIsEnabled("offline"), "cannot be fetched"),
         ("flux-dev", OfflineModeIsEnabled("offline"), "hf auth login"),
         ("someone/model", ConnectionError("no route"), "cannot be fetched"),
+        ("no name/of a model", ValueError("no valid name"), "cannot be fetched"),
         ("flux-dev", GatedRepoError("gated", response=RESPONSE), "agree to its licence"),
         ("someone/model", RepositoryNotFoundError("none", response=RESPONSE), "has no someone/model"),
     ],
@@ -113,6 +114,9 @@ def test_what_can_be_no_base_is_refused_without_the_hub(base: str) -> None:
 def harmed(folder: Path, harm: str) -> None:
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(weights)
+    if harm == "a part":
+        shutil.rmtree(folder / "unet")
+        return
     if harm == "cut off":
         weights.write_bytes(weights.read_bytes()[:-10])
         return
@@ -135,6 +139,7 @@ def harmed(folder: Path, harm: str) -> None:
     [
         ("cut off", "unet/diffusion_pytorch_model.safetensors is damaged or cut off"),
         ("all", r"unet/\*.safetensors is missing"),
+        ("a part", "damaged: unet is missing"),
         ("a shard", "unet/diffusion_pytorch_model-00002-of-00002.safetensors is missing"),
         ("the list", "the list of unet's weights is damaged"),
     ],

@@ -18,7 +18,7 @@ from persona.families.known import Known
 INDEX = "model_index.json"
 """What makes a folder a pipeline."""
 
-_CONFIGS = ("*.json", "*.txt", "*.model")
+_CONFIGS = ["*.json", "*.txt", "*.model"]
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _UNET = "model.diffusion_model.input_blocks.0.0.weight"  # diffusers takes whatever it does not know for version 1
@@ -90,17 +90,25 @@ def flaw(folder: Path) -> str:
         parts = index_of(folder)
     except BadBase as error:
         return str(error)
-    for name in (name for name, part in parts.items() if isinstance(part, list) and name not in Family.left_out):
-        if parts[name] != [None, None] and (folder / name / "config.json").is_file():  # only networks have one
-            try:
-                paths = _weights(folder / name)
-            except (OSError, ValueError, KeyError):
-                return f"the list of {name}'s weights is damaged"
-            for path in paths:
-                if not _readable(path):
-                    state = "damaged or cut off" if path.is_file() else "missing"
-                    return f"{path.relative_to(folder).as_posix()} is {state}"
-    return ""
+    left_out = {name for name, part in parts.items() if not isinstance(part, list) or part == [None, None]}
+    names = (name for name in parts if name not in left_out.union(Family.left_out))
+    return next(filter(None, (_flaw(folder / name) for name in names)), "")
+
+
+def _flaw(part: Path) -> str:
+    """Return what is wrong with the weights in a part's folder; empty if nothing is, or it needs none."""
+    if not part.is_dir():
+        return f"{part.name} is missing"
+    if not (part / "config.json").is_file():  # only networks have one
+        return ""
+    try:
+        paths = _weights(part)
+    except (OSError, ValueError, KeyError):
+        return f"the list of {part.name}'s weights is damaged"
+    bad = next((path for path in paths if not _readable(path)), None)
+    if bad is None:
+        return ""
+    return f"{part.name}/{bad.name} is {'damaged or cut off' if bad.is_file() else 'missing'}"
 
 
 def _weights(folder: Path) -> list[Path]:
@@ -155,11 +163,11 @@ def _repo(base: str) -> str:
 def _cached(repo: str) -> Path | None:
     """Return what the hub's own cache holds of a repository, be it all or not."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repo, local_files_only=True))
-    except LocalEntryNotFoundError:
+    except (LocalEntryNotFoundError, HFValidationError):
         return None
 
 
@@ -194,6 +202,22 @@ def _why(base: str, repo: str, error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error as a sentence."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:") + "."
+
+
+def configs(base: str, listener: Listener = silent) -> Path:
+    """Return a folder with the configs of a base on the hub; its weights are not fetched.
+
+    Raises:
+        BadBase: it cannot be found or reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    repo = _repo(base)
+    listener(Note(f"Fetching the configs of {repo}; they are small."))
+    try:
+        return Path(snapshot_download(repo, allow_patterns=_CONFIGS))
+    except Exception as error:  # as above
+        raise BadBase(_why(base, repo, error)) from error
 
 
 # Single files
