@@ -1,9 +1,12 @@
 """Base models: one small file a family, found by the pipeline class that a base's own folder names."""
 
+import shutil
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from tempfile import mkdtemp
 from typing import Any
+from weakref import finalize
 
 import torch
 from torch import nn
@@ -11,13 +14,14 @@ from torch import nn
 from persona.errors import BadBase
 from persona.events import Listener, silent
 from persona.families.conditioning import Conditioning
+from persona.families.parts import CONFIGS, write
 from persona.families.family import Family
 from persona.families.outline import hollow
 from persona.families.packed import Bits, check, pack
-from persona.families.place import find, first_line, flaw, format_of, here, index_of, known, stored
+from persona.families.place import configs, find, first_line, flaw, format_of, here, index_of, known, stored
 from persona.families.recipe import Recipe
 
-__all__ = ["Bits", "Conditioning", "Family", "Recipe", "here", "known", "load", "outline"]
+__all__ = ["Bits", "Conditioning", "Family", "Recipe", "blueprint", "here", "known", "load", "outline"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
@@ -85,6 +89,29 @@ def outline(base: str, listener: Listener = silent) -> Family:
     place = find(base, listener)
     family = _family_of(place.folder)
     return family(hollow(place.folder, family), name=base, folder=place.folder, file=place.file)
+
+
+def blueprint(base: str, listener: Listener = silent) -> Family:
+    """Return a base as :func:`outline` does, but of one that is not here fetch the configs alone.
+
+    Of those that have a short name, not even these. Prompts may be read as nothing.
+
+    Raises:
+        BadBase: as :func:`load`.
+    """
+    _silence()
+    place = here(base, listener)
+    short = next((short for short, one in known().items() if base in (short, one.repo)), "")
+    if place is None and short in CONFIGS:
+        folder = Path(mkdtemp())
+        write(short, folder)
+    else:
+        folder = place.folder if place else configs(base, listener)
+    family = _family_of(folder)
+    made = family(hollow(folder, family), name=base, folder=folder)
+    if place is None and short in CONFIGS:
+        finalize(made, shutil.rmtree, folder)
+    return made
 
 
 def _family_of(folder: Path) -> type[Family]:

@@ -42,10 +42,12 @@ class Ledger(TorchDispatchMode):  # type: ignore[misc]  # torch does not type it
         """Run an operation, and enter what it has made."""
         kwargs = kwargs or {}
         made = func(*args, **kwargs)
+        if func is torch.ops.prim.device.default:  # of all operations the most frequent: a question that makes nothing
+            return made
         if formula := _FORMULAS.get(func._overloadpacket):
             self.operations += formula(*args, **kwargs, out_val=made)
         for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor) and tensor.device.type != "meta":
+            if isinstance(tensor, Tensor) and _where(tensor).type != "meta":
                 self._enter(tensor.untyped_storage())
         return made
 
@@ -67,3 +69,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[misc]  # torch does not type it
     def _leave(self, key: int, size: int) -> None:
         self._alive.discard(key)
         self.held -= size
+
+
+def _where(tensor: Tensor) -> torch.device:
+    """Return a tensor's device; to ask one without data for it is an operation of its own."""
+    return getattr(tensor, "fake_device", None) or tensor.device

@@ -7,6 +7,7 @@ and nothing is computed; with data, it is what this is checked against.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from persona import adapter
@@ -24,9 +24,11 @@ from persona.config import TrainConfig
 from persona.events import silent
 from persona.families import Conditioning, Family
 from persona.families.attention import choose_kernels
+from persona.families.outline import refill
 from persona.families.packed import pack
 from persona.methods.dreambooth import Draw, DreamBooth, Example, Half, without
 from persona.methods.settings import Settings
+from persona.score import SEEDS
 from persona.train.ledger import Ledger
 from persona.train.loop import make_optimizer, steps
 
@@ -38,7 +40,7 @@ Stage = Callable[[str], AbstractContextManager[None]]
 Move = Callable[[nn.Module, bool], None]
 """Called with a network and ``True`` before it is used, and with ``False`` once it is idle."""
 
-_EXACT = (functional.layer_norm, functional.group_norm, functional.softmax, torch.softmax, Tensor.softmax)
+_EXACT = ("layer_norm", "group_norm", "softmax")
 """What autocast computes in float32 on a GPU but not on a CPU; of its list, those that meet large tensors here."""
 _SUBJECT, _CLASS = "a sks dog", "a dog"
 _ALONE: Any = SimpleNamespace(num_processes=1, process_index=0)
@@ -86,12 +88,13 @@ def rehearse(
     """
 
     def move(network: nn.Module, there: bool) -> None:
-        _place(network, "cpu" if there else "meta")
+        where = "cpu" if there else "meta"
+        refill(network, lambda one: torch.empty_like(one, device=where))
         if network is base.denoiser and device == "cpu":
             choose_kernels(network)
 
     for network in networks(base).values():
-        network.to("meta")
+        refill(network, lambda one: torch.empty_like(one, device="meta"))
     loaded, parameters = prepare(base, config, settings, dtype)
     ledger, stages = Ledger(), dict[str, tuple[int, int]]()
     with FakeTensorMode(allow_non_fake_inputs=True), _like(device), ledger:
@@ -140,23 +143,24 @@ def perform(base: Family, config: TrainConfig, settings: Settings, photos: int, 
     vae, encoders = base.pipe.vae, list(base.text_encoders.values())
     idle = settings.offload
     side = settings.resolution // base.granularity * base.granularity
-    batch = base.batch_of((side, side))
-    latents = torch.zeros(batch, vae.config.latent_channels, *[side // base.pipe.vae_scale_factor] * 2)
+    most, variants = base.batch_of((side, side)), settings.crops * (2 if config.flip else 1)
+    drawn, previewed = (min(most, wanted) for wanted in (settings.priors, len(SEEDS)))
+    latent = torch.zeros(1, vae.config.latent_channels, *[side // base.pipe.vae_scale_factor] * 2)
 
     with stage(LOADING):
         for network in networks(base).values():
             move(network, not idle)
     with stage(PICTURES), _awake([vae] if idle else [], move), torch.no_grad(), base.autocast(vae.dtype):
-        vae.encode(torch.zeros(batch, 3, side, side, dtype=vae.dtype))
+        vae.encode(torch.zeros(min(most, variants), 3, side, side, dtype=vae.dtype))
     with stage(PROMPTS), _awake(encoders if idle else [], move), torch.no_grad():
         if not settings.text_encoder:
             base.remember([_SUBJECT, _CLASS, ""])
-        guided = _guided(base, batch)
+        told, said = _guided(base, drawn), _guided(base, previewed)
     with stage(DRAWING):
         with _awake([base.denoiser] if idle else [], move):
-            _draw(base, latents, guided)
+            _draw(base, latent, told)
         with _awake([vae] if idle else [], move):
-            _show(base, latents)
+            _show(base, latent, drawn)
     base.free_image_encoder()
     if not settings.text_encoder:
         base.free_text_encoders()
@@ -164,15 +168,16 @@ def perform(base: Family, config: TrainConfig, settings: Settings, photos: int, 
     for network in networks(base).values() if idle else ():
         move(network, True)
     with stage(TRAINING):
-        method, optimizer = _learner(base, config, settings, photos, latents)
+        halves = _halves(config, settings, [latent.repeat(variants, 1, 1, 1) for _ in range(photos)])
+        method, optimizer = _Rehearsed(base, halves, gamma=settings.snr_gamma), _optimizer(base, settings)
         if settings.optimizer != "paged-adamw8bit":  # whose state makes room
             optimizer.step()  # the state is there from the second step on
         how = {"first": 0, "last": 1, "batch": settings.batch, "accumulate": settings.accumulate}
         for _ in steps(method, optimizer, _ALONE, **how):
             pass
     with stage(PREVIEWS):
-        _draw(base, latents, guided)
-        _show(base, latents)
+        _draw(base, latent, said)
+        _show(base, latent, previewed)
 
 
 @contextmanager
@@ -193,35 +198,34 @@ def _guided(base: Family, batch: int) -> Conditioning:
 
 
 @torch.no_grad()
-def _draw(base: Family, latents: Tensor, guided: Conditioning) -> None:
+def _draw(base: Family, latent: Tensor, told: Conditioning) -> None:
     """Take one step of drawing."""
-    rows = len(next(iter(guided.values())))
-    base.predict(latents.repeat(rows // len(latents), 1, 1, 1), base.noise.times(rows, Generator()), guided)
+    rows = len(next(iter(told.values())))
+    base.predict(latent.repeat(rows, 1, 1, 1), base.noise.times(rows, Generator()), told)
 
 
 @torch.no_grad()
-def _show(base: Family, latents: Tensor) -> None:
+def _show(base: Family, latent: Tensor, pictures: int) -> None:
     vae = base.pipe.vae
     with base.autocast(vae.dtype):
-        vae.decode(latents.to(vae.dtype), return_dict=False)
+        vae.decode(latent.repeat(pictures, 1, 1, 1).to(vae.dtype), return_dict=False)
 
 
-def _learner(
-    base: Family, config: TrainConfig, settings: Settings, photos: int, latents: Tensor
-) -> tuple[DreamBooth, Optimizer]:
-    """Return what a step of training is made of."""
-    variants = settings.crops * (2 if config.flip else 1)
-    subject = [Example(latents[:1].repeat(variants, 1, 1, 1), _SUBJECT) for _ in range(photos)]
+def _halves(config: TrainConfig, settings: Settings, photos: Sequence[Tensor]) -> list[Half]:
+    """Return what is learnt from, with the latents of the photos (variants, C, h, w)."""
+    subject = [Example(latents, _SUBJECT) for latents in photos]
+    if config.prior == "none":
+        return [Half(subject)]
     if config.prior == "self":
-        halves = [Half(subject), Half(without("sks", subject), taught=True)]
-    else:
-        priors = [Example(latents[:1].clone(), _CLASS) for _ in range(settings.priors)]
-        halves = [Half(subject), *([] if config.prior == "none" else [Half(priors)])]
+        return [Half(subject), Half(without("sks", subject), taught=True)]
+    return [Half(subject), Half([Example(photos[0][:1].clone(), _CLASS) for _ in range(settings.priors)])]
+
+
+def _optimizer(base: Family, settings: Settings) -> Optimizer:
     parts = {base.denoiser_name: base.denoiser, **base.text_encoders}
     learning = {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
     rates = settings.rates(base, {name: part for name, part in learning.items() if part})
-    kind = settings.optimizer.removeprefix("paged-")
-    return _Rehearsed(base, halves, gamma=settings.snr_gamma), make_optimizer(kind, rates, silent)
+    return make_optimizer(settings.optimizer.removeprefix("paged-"), rates, silent)
 
 
 class _Rehearsed(DreamBooth):
@@ -232,31 +236,21 @@ class _Rehearsed(DreamBooth):
             return super().draws(slots)
 
 
-def _place(network: nn.Module, device: str) -> None:
-    """Put new tensors in the place of a network's own: ``Module.to`` cannot swap those that have no data."""
-    for part in network.modules():
-        for name, weights in list(part.named_parameters(recurse=False)):
-            made = torch.empty_like(weights, device=device)
-            part.register_parameter(name, nn.Parameter(made, requires_grad=weights.requires_grad))
-        for name, buffer in list(part.named_buffers(recurse=False)):
-            part._buffers[name] = torch.empty_like(buffer, device=device)
-
-
 @contextmanager
 def _like(device: str) -> Iterator[None]:
     """Compute as on a device of that type: tensors without data are all on the CPU here."""
     with ExitStack() as stack:
-        if device != "cpu":
-            stack.enter_context(_Gpu())
         if device == "mps":
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # it has no other
+        for name in _EXACT if device != "cpu" else ():
+            usual = getattr(functional, name)
+            stack.callback(setattr, functional, name, usual)
+            setattr(functional, name, partial(_exactly, usual))
         yield
 
 
-class _Gpu(TorchFunctionMode):  # type: ignore[misc]  # torch does not type it
-    """Lets autocast treat functions as it does on a GPU."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _EXACT and torch.is_autocast_enabled("cpu"):
-            args, kwargs = tree_map_only(Tensor, lambda one: one.float(), (args, kwargs))
-        return func(*args, **(kwargs or {}))
+def _exactly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function as autocast does where it lists it under float32."""
+    if torch.is_autocast_enabled("cpu"):
+        args, kwargs = tree_map_only(Tensor, Tensor.float, (args, kwargs))
+    return function(*args, **kwargs)

@@ -1,0 +1,280 @@
+"""What a run does to need less memory: before it begins, and when memory runs out in its middle."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load as from_bytes
+from torch import Tensor
+
+from persona import families
+from persona.config import TrainConfig
+from persona.errors import NoMemory
+from persona.events import Event, Note, Progress
+from persona.families import Family
+from persona.methods.dreambooth import DreamBooth
+from persona.methods.settings import Settings
+from persona.train import thrift, train, watch
+from persona.train.rehearsal import DRAWING, PICTURES, TRAINING, rehearse
+
+Folder = Callable[[str], Path]
+
+
+@pytest.fixture
+def config(base_folder: Folder, photo_folder: Path, tmp_path: Path) -> TrainConfig:
+    return TrainConfig(
+        photos=photo_folder,
+        class_noun="dog",
+        token="sks",
+        base=str(base_folder("sd-eps")),
+        out=tmp_path / "out",
+        steps=6,
+        batch=4,
+        prior="none",
+        precision="fp32",
+    )
+
+
+def notes(events: Sequence[Event]) -> str:
+    return " ".join(event.text for event in events if isinstance(event, Note))
+
+
+def losses(events: Sequence[Event]) -> dict[int, float]:
+    told = [e for e in events if isinstance(e, Progress) and e.loss is not None]
+    found = {event.done: event.loss for event in told if event.loss is not None}
+    assert len(found) == len(told)  # no step is taken twice
+    return found
+
+
+# Before a run
+
+
+@cache
+def outline(folder: Path) -> Family:
+    return families.outline(str(folder))
+
+
+def settings(base_folder: Folder, config: TrainConfig) -> Settings:
+    return Settings.of(config, outline(base_folder("sd-eps")), 3)
+
+
+def taking(stage: str, cost: Callable[[Settings], float]) -> Callable[[Settings], Any]:
+    return lambda one: SimpleNamespace(most=cost(one), worst=stage)
+
+
+def training_cost(one: Settings) -> float:
+    kept = 0.3 if one.gradient_checkpointing else 1.0
+    weights = 0.25 if one.quantize == "nf4" else 1.0
+    return 100 * weights + one.batch * kept * one.resolution**2 / 10
+
+
+def test_what_costs_least_comes_first(base_folder: Folder, config: TrainConfig) -> None:
+    asked = settings(base_folder, replace(config, batch=6, resolution=32))
+    seen = []
+    for room in (800, 410, 210, 140, 60, 50):
+        found, _ = thrift.fit(config, asked, room, taking(TRAINING, training_cost), "cpu")
+        assert training_cost(found) <= room or room == 50
+        seen.append(thrift.words(asked, found))
+    assert seen == [
+        "",
+        "batches of 3, 2 to a step",
+        "batches of 1, 6 to a step",
+        "batches of 1, 6 to a step, gradient checkpointing",
+        "batches of 1, 6 to a step, gradient checkpointing, the base in nf4",
+        "batches of 1, 6 to a step, gradient checkpointing, the base in nf4, 24 pixels instead of 32",
+    ]
+
+
+def test_on_a_gpu_idle_networks_are_put_aside_first(base_folder: Folder, config: TrainConfig) -> None:
+    asked = settings(base_folder, config)
+    cost = taking(PICTURES, lambda one: 10 if one.offload else 20)
+    assert thrift.fit(config, asked, 15, cost, "cuda")[0].offload
+    assert not thrift.fit(config, asked, 15, cost, "cpu")[0].offload
+    paged, _ = thrift.fit(config, asked, 15, taking(TRAINING, lambda one: 10 if one.batch < 4 else 20), "cuda")
+    assert paged.optimizer == "paged-adamw8bit"
+
+
+@given(
+    batch=st.integers(1, 32),
+    said=st.fixed_dictionaries(
+        {},
+        optional={
+            "gradient_checkpointing": st.booleans(),
+            "quantize": st.sampled_from(["none", "nf4", "int8"]),
+            "resolution": st.integers(16, 512),
+            "optimizer": st.sampled_from(["adamw", "adamw8bit"]),
+            "tiling": st.booleans(),
+        },
+    ),
+    stage=st.sampled_from([TRAINING, DRAWING]),
+)
+def test_what_the_user_said_is_not_touched(base_folder: Folder, batch: int, said: dict[str, Any], stage: str) -> None:
+    config = TrainConfig(photos=Path("x"), class_noun="dog", batch=batch, **said)
+    asked = settings(base_folder, config)
+    found, _ = thrift.fit(config, asked, 0, taking(stage, lambda one: 1), "cuda")
+    assert {name: getattr(found, name) for name in said} == said
+    assert found.batch * found.accumulate == batch
+    assert stage != TRAINING or found.batch == 1
+
+
+def test_memory_is_measured_before_a_run(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(config, batch=64)
+    base, device = families.outline(config.base), torch.device("cpu")
+    needs = rehearse(base, config, Settings.of(config, base, 3), photos=3, dtype=torch.float32, device="cpu").most
+    events: list[Event] = []
+
+    def chosen(room: float) -> dict[str, Any]:
+        monkeypatch.setattr(thrift, "free", lambda _: int(room / thrift.SHARE) + 1)
+        return dict(thrift.choose(config, 3, torch.float32, device, 1, events.append))
+
+    assert chosen(1e12) == {}
+    assert notes(events) == ""
+    monkeypatch.setattr(thrift, "AMPLE", 1e12)
+    assert chosen(needs) == {}
+    assert "training" in notes(events)
+    assert "with" not in notes(events)
+    assert chosen(0.6 * needs) == {"batch": 32, "accumulate": 2}
+    assert "with batches of 32, 2 to a step" in notes(events)
+    with pytest.raises(NoMemory, match="--base") as refusal:
+        chosen(1000)
+    assert len(str(refusal.value).splitlines()) <= 2
+
+
+def test_a_run_does_what_was_chosen(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = {"quantize": "int8", "gradient_checkpointing": True, "offload": True, "tiling": True}
+    monkeypatch.setattr(sys.modules["persona.train"], "choose", lambda *_: choice)
+    made = train(config)
+    assert {name: made.settings[name] for name in choice} == choice
+
+
+# When memory runs out
+
+
+Fits = Callable[[DreamBooth, Sequence[int]], bool]
+
+
+@pytest.fixture
+def limited(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Fits], None]:
+    """Return a function after which, from a slot on, a loss raises what torch raises unless it fits."""
+    real = DreamBooth.loss
+
+    def limit(first: int, fits: Fits) -> None:
+        def loss(self: DreamBooth, slots: Sequence[int], total: int) -> Tensor:
+            whole = real(self, slots, total)
+            if slots[-1] >= first and not fits(self, slots):
+                raise torch.OutOfMemoryError("out of memory: tried to allocate 2.00 GiB")
+            return whole
+
+        monkeypatch.setattr(DreamBooth, "loss", loss)
+
+    return limit
+
+
+def checkpointed(base: Family) -> bool:
+    return bool(base.denoiser.is_gradient_checkpointing)
+
+
+def side(method: DreamBooth) -> int:
+    return int(method.halves[0].examples[0].latents.shape[-1])
+
+
+@pytest.mark.parametrize(
+    ("fits", "said", "near"),
+    [
+        (lambda _, slots: len(slots) <= 2, "batches of 2, 2 to a step", 1e-5),
+        (lambda method, slots: checkpointed(method.base), "gradient checkpointing", 1e-5),
+        (lambda method, slots: method.base.bits == "nf4", "the base in nf4", 0.2),
+        (lambda method, slots: side(method) < 8, "24 pixels instead of 32", None),
+    ],
+)
+def test_a_run_goes_on_with_less_and_loses_no_step(
+    config: TrainConfig,
+    tmp_path: Path,
+    limited: Callable[[int, Fits], None],
+    fits: Fits,
+    said: str,
+    near: float | None,
+) -> None:
+    whole, short = list[Event](), list[Event]()
+    train(replace(config, out=tmp_path / "whole"), whole.append)
+    limited(4 * 3 + 2, fits)  # in the middle of the fourth step, the third of which is not a checkpoint
+    made = train(config, short.append)
+    assert made.step == 6
+    assert said in notes(short)
+    found, wanted = losses(short), losses(whole)
+    assert list(found) == [1, 2, 3, 4, 5, 6]
+    assert [found[step] for step in (1, 2, 3)] == [wanted[step] for step in (1, 2, 3)]
+    if near:
+        pair = [torch.tensor(list(one.values())) for one in (found, wanted)]
+        torch.testing.assert_close(*pair, rtol=near, atol=near)
+
+
+def test_a_run_that_went_on_with_less_does_so_after_it_was_stopped(
+    config: TrainConfig, tmp_path: Path, limited: Callable[[int, Fits], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(4, lambda method, _: method.base.bits == "nf4")
+    whole = train(replace(config, out=tmp_path / "whole"))
+    train(replace(config, steps=3))
+    monkeypatch.undo()
+    events: list[Event] = []
+    made = train(config, events.append)
+    assert "Going on from step 3" in notes(events)
+    assert made.settings["quantize"] == "nf4"
+    found, wanted = (from_bytes((one.path / "adapter.safetensors").read_bytes()) for one in (made, whole))
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+def test_a_gradient_that_was_begun_is_forgotten(config: TrainConfig, limited: Callable[[int, Fits], None]) -> None:
+    config = replace(config, accumulate=2)  # memory runs out in the second batch of the second step
+    whole, short = list[Event](), list[Event]()
+    train(replace(config, out=config.out.parent / "whole" if config.out else None), whole.append)
+    limited(12, lambda _, slots: len(slots) < 4)
+    train(config, short.append)
+    pair = [torch.tensor(list(losses(events).values())) for events in (short, whole)]
+    torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-5)
+
+
+def test_where_nothing_helps_it_is_said_and_what_was_learnt_stays(
+    config: TrainConfig, limited: Callable[[int, Fits], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(4 * 3, lambda *_: False)
+    with pytest.raises(NoMemory, match="--resolution") as refusal:
+        train(config)
+    assert len(str(refusal.value).splitlines()) <= 2
+    monkeypatch.undo()
+    events: list[Event] = []
+    assert train(config, events.append).step == 6
+    assert "Going on from step 3" in notes(events)
+
+
+def test_other_errors_are_not_taken_for_it(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loss(*_: object) -> Tensor:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(DreamBooth, "loss", loss)
+    with pytest.raises(RuntimeError, match="a bug"):
+        train(config)
+
+
+def test_previews_are_drawn_with_less_too(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Family.decode_latents
+
+    def decode(self: Family, latents: Tensor) -> list[Any]:
+        if not self.pipe.vae.use_tiling:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory")
+        return real(self, latents)
+
+    monkeypatch.setattr(watch, "scorer_for", lambda *_: None)
+    monkeypatch.setattr(Family, "decode_latents", decode)
+    events: list[Event] = []
+    made = train(replace(config, score_every=6), events.append)
+    assert "pictures in tiles" in notes(events)
+    assert len(list((made.path / "previews").rglob("*.png"))) > 0
