@@ -236,7 +236,7 @@ app.command(cls=Command)(command(CompareConfig)(measuring.compare))
 
 @pretraining.callback()
 def pretrain() -> None:
-    """Make what persona ships, and teach other bases what it teaches its own."""
+    """Make clay, or teach a base more methods."""
 
 
 @pretraining.command(cls=Command)

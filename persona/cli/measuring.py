@@ -38,7 +38,7 @@ def evaluate(config: EvaluateConfig, json: bool) -> None:
 
 
 def compare(config: CompareConfig, json: bool) -> None:
-    """Draw two personas or methods side by side.
+    """Draw two personas or methods as a pair.
 
     On the same prompts and seeds, in the terminal and on a page, with what the first is above the second.
     """
