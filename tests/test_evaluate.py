@@ -24,8 +24,8 @@ from test_judge import small
 from torch.nn.functional import normalize
 
 import persona
+from persona import drawing, families
 from persona import evaluate as measuring
-from persona import families
 from persona.clay import weights_folder, world
 from persona.config import CompareConfig, EvaluateConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, PersonaError
@@ -438,7 +438,7 @@ def test_a_comparison_is_of_two(names: tuple[str, ...]) -> None:
 
 
 def test_a_full_disk_loses_nothing(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, left = pictures.draw, [3]
+    real, left = drawing.draw, [3]
 
     def full(artist: Any, jobs: Any, *given: Any, **how: Any) -> None:
         for job in jobs:
@@ -457,6 +457,9 @@ def test_a_full_disk_loses_nothing(config: EvaluateConfig, monkeypatch: pytest.M
 
 
 def test_the_public_names() -> None:
-    assert persona.evaluate is evaluate
-    assert persona.compare is compare
-    assert measuring is evaluate
+    same: list[tuple[object, object]] = [
+        (persona.evaluate, evaluate),
+        (measuring, evaluate),
+        (persona.compare, compare),
+    ]
+    assert all(one is other for one, other in same)

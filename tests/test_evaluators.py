@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 import pytest
@@ -229,7 +230,7 @@ def test_markdown_is_a_table_whatever_the_names() -> None:
     assert lines == ["| | identity |", "|---|---|", "| a\\|b c **(best)** | 0.500 (0.400 to 0.600) |", "| d |  |"]
 
 
-def _entrant(label: str) -> object:
+def _entrant(label: str) -> Any:
     class Entrant:
         line = label
 

@@ -97,7 +97,7 @@ def test_the_table_fits_the_terminal(calls: list[Any], width: str) -> None:
     assert max(map(len, run("evaluate", "rex", COLUMNS=width).stderr.splitlines())) <= int(width)
 
 
-def on_a_terminal(program: str, *arguments: str, columns: int = 60, **environment: str) -> str:
+def on_a_terminal(program: str, *arguments: str, columns: int, **environment: str) -> str:
     """Run a program on a terminal of its own, and return what was written there."""
     outside, inside = pty.openpty()
     fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -120,11 +120,11 @@ def on_a_terminal(program: str, *arguments: str, columns: int = 60, **environmen
 def test_pictures_are_shown_where_the_terminal_can(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), (200, 30, 30)).save(tmp_path / "red.png")
     terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
-    said = on_a_terminal(PREVIEW, str(tmp_path / "red.png"), **terminal)
+    said = on_a_terminal(PREVIEW, str(tmp_path / "red.png"), columns=60, **terminal)
     assert "▀" in said
     assert "38;2;200;30;30" in said
-    assert "▀" not in on_a_terminal(PREVIEW, str(tmp_path / "red.png"), **terminal, NO_COLOR="1")
-    assert "▀" not in on_a_terminal(PREVIEW, str(tmp_path / "red.png"), **terminal, columns=0)
+    assert "▀" not in on_a_terminal(PREVIEW, str(tmp_path / "red.png"), columns=60, **terminal, NO_COLOR="1")
+    assert "▀" not in on_a_terminal(PREVIEW, str(tmp_path / "red.png"), columns=0, **terminal)
 
 
 def test_a_pipe_is_spared(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

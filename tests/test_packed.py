@@ -84,11 +84,12 @@ def test_layers_can_be_used_without_a_gradient_and_then_with_one(bits: Bits) -> 
 
 
 def test_a_network_keeps_what_is_no_linear_layer() -> None:
-    network = nn.Sequential(linear(64, 8), nn.Sequential(nn.Conv1d(1, 1, 1), linear(8, 64)))
+    inner = nn.Sequential(nn.Conv1d(1, 1, 1), linear(8, 64))
+    network = nn.Sequential(linear(64, 8), inner)
     given = torch.randn(1, 64)
     before = network[0](given)
     pack(network, "int8", CPU)
-    assert [type(part) for part in (network[0], network[1][0], network[1][1])] == [
+    assert [type(part) for part in (network[0], inner[0], inner[1])] == [
         PackedLinear,
         nn.Conv1d,
         PackedLinear,

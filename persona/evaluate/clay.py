@@ -74,9 +74,8 @@ def _subject(folder: Path, noun: str) -> Subject:
     rng = default_rng((SEED, 4, world.CLASSES.index(noun)))
     who = world.random_subject(rng, noun)
     places = rng.choice(list(world.CONTEXTS), len(VIEWS), replace=False)
-    fixed: world.Fixed = {"style": "photo", "accessory": None, "property": None}
     scenes = [
-        world.random_scene(rng, (who,), context=str(place), view=view, **fixed)
+        world.random_scene(rng, (who,), context=str(place), view=view, style="photo", accessory=None, property=None)
         for place, view in zip(places, VIEWS, strict=True)
     ]
     renders = [world.render(scene) for scene in scenes]

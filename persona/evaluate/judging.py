@@ -59,7 +59,7 @@ class JudgeEvaluator:
             identity = self._judge.recovered(self._embed(strangers), known, class_noun)
         else:
             rest = [torch.cat([known[:place], known[place + 1 :]]) for place in range(len(known))]
-            pairs = zip(known.split(1), rest, strict=True)
+            pairs = zip(known[:, None], rest, strict=True)
             identity = torch.cat([self._judge.recovered(one, others, class_noun) for one, others in pairs])
         return rows({"identity": identity}, len(identity))
 

@@ -222,7 +222,7 @@ def _settings(config: EvaluateConfig, entrants: Sequence[Entrant], evaluator: Ev
     bases = {Path(entrant.base.name).name: entrant.base for entrant in entrants}
     used = {name: _how(config, base) for name, base in bases.items()}
     told = {name: value for name, value in config.record().items() if value is not None}
-    paths = {name: Path(str(told[name])).name for name in ("dreambench", "prompts") if name in told}
+    paths: dict[str, Any] = {name: Path(str(told[name])).name for name in ("dreambench", "prompts") if name in told}
     for name in ("photos", "base"):  # where they are on this machine is nobody's business
         told.pop(name, None)
     return {

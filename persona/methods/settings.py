@@ -68,9 +68,7 @@ class Settings:
             text_targets=base.text_targets if self.text_encoder else (),
         )
 
-    def rates(
-        self, base: Family, learning: Mapping[str, list[nn.Parameter]]
-    ) -> list[tuple[list[nn.Parameter], float]]:
+    def rates(self, base: Family, learning: Mapping[str, list[nn.Parameter]]) -> list[tuple[list[nn.Parameter], float]]:
         """Return the parameters of each component of the pipeline with their learning rate."""
         return [
             (parameters, self.learning_rate if part == base.denoiser_name else self.text_learning_rate)

@@ -20,7 +20,7 @@ _FORMULAS = flop_registry | {
 }
 
 
-class Ledger(TorchDispatchMode):  # type: ignore[misc]  # torch does not type it
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch does not type it
     """Counts the bytes of every storage that comes to be while it is entered, until nothing refers to it any more.
 
     It sees each operation below autograd, so that what is kept for the backward pass counts, and so do tensors that
@@ -34,7 +34,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[misc]  # torch does not type it
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.held = self.most = self.operations = 0
         self._alive = set[int]()
 
