@@ -14,10 +14,10 @@ from torch import nn
 from persona.errors import BadBase
 from persona.events import Listener, silent
 from persona.families.conditioning import Conditioning
-from persona.families.parts import CONFIGS, write
 from persona.families.family import Family
 from persona.families.outline import hollow
 from persona.families.packed import Bits, check, pack
+from persona.families.parts import CONFIGS, write
 from persona.families.place import configs, find, first_line, flaw, format_of, here, index_of, known, stored
 from persona.families.recipe import Recipe
 
