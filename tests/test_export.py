@@ -177,6 +177,22 @@ def test_a_file_that_is_read_otherwise_is_not_kept(
     assert list(Path("exports").iterdir()) == []
 
 
+def test_what_learnt_nothing_may_be_left_out(base_folder: Folder, tmp_path: Path) -> None:
+    """The last block of SD3 asks nothing of the prompt, so these factors stay as they were."""
+    base = families.outline(str(base_folder("sd3")))
+    paths = [f"transformer_blocks.1.attn.add_{one}_proj" for one in "qkv"]
+    sizes = base.denoiser.get_submodule(paths[0]).weight.shape
+    up, down = torch.randn(sizes[0], 2), torch.randn(2, sizes[1])
+    products = {("transformer", path): exchange.Product(down, up) for path in paths}
+    products["transformer", paths[0]] = exchange.Product(down, torch.zeros_like(up))
+    save_file(exchange.write(products, base, "kohya"), tmp_path / "a.safetensors")
+    assert len(exchange.read(tmp_path / "a.safetensors", base)) == 2
+    check(tmp_path / "a.safetensors", products, base, "kohya")
+    products["transformer", paths[0]] = exchange.Product(down, up)
+    with pytest.raises(BadOption, match="other weights"):
+        check(tmp_path / "a.safetensors", products, base, "kohya")
+
+
 def test_a_small_difference_is_found(base_folder: Folder, tmp_path: Path) -> None:
     base = families.outline(str(base_folder("sd-eps")))
     path = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"

@@ -1,5 +1,6 @@
 """What a LoRA adds to a weight: the product of two factors (Hu et al., 2106.09685), its scale within."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -59,14 +60,15 @@ def difference(ours: Mapping[Module, Product], theirs: Mapping[Module, Product])
     """Return by how much two adapters differ in the weights that they add, over what the first one adds.
 
     The largest over the modules of ``|B A - B' A'| / |B A|`` in Frobenius norms, worked out from the factors; infinite
-    where only one of them has a module.
+    where only one of them adds anything to a module.
     """
-    if ours.keys() != theirs.keys():
-        return float("inf")
-    return max((_apart(ours[module], theirs[module]) for module in ours), default=0.0)
+    return max((_apart(ours.get(module), theirs.get(module)) for module in {**ours, **theirs}), default=0.0)
 
 
-def _apart(one: Product, other: Product) -> float:
+def _apart(one: Product | None, other: Product | None) -> float:
+    if one is None or other is None:
+        only = one or other
+        return math.inf if only and _norm(only) else 0.0
     minus = Product(torch.cat([one.down, other.down]), torch.cat([one.up, -other.up], dim=1))
     norm, distance = _norm(one), _norm(minus)
     return distance / norm if norm else distance
