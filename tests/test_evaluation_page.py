@@ -243,5 +243,4 @@ def test_three_thousand_pictures_are_drawn_in_three_seconds(chromium: Browser, t
 def seconds_of_work(chromium: Browser) -> float:
     """Return the processor's time that the page's process has taken, with all its threads."""
     metrics = {one["name"]: one["value"] for one in chromium("Performance.getMetrics")["metrics"]}
-    print(metrics, chromium.ask("performance.now()"))
     return float(metrics["ProcessTime"])
