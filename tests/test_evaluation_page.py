@@ -200,6 +200,16 @@ def test_nothing_from_outside_is_executed(chromium: Browser, tmp_path: Path) -> 
 
 
 @in_chromium
+def test_a_telephone_scrolls_one_way_only(chromium: Browser, tmp_path: Path) -> None:
+    photos = {"a dog": [(f"{n}.jpg", Image.new("RGB", (384, 384), "teal")) for n in range(8)]}
+    written(tmp_path / "report.html", photos=photos)
+    chromium("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+    chromium.open(tmp_path / "report.html")
+    assert chromium.ask("document.documentElement.scrollWidth") <= 390
+    chromium("Emulation.clearDeviceMetricsOverride")
+
+
+@in_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read_in_either_mode(chromium: Browser, tmp_path: Path, scheme: str) -> None:
     written(tmp_path / "report.html")

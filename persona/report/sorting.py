@@ -2,7 +2,7 @@
 
 STYLE = """
 body { max-width: 90rem }
-.wide { overflow-x: auto }
+.wide { position: relative; overflow-x: auto }
 .wide th, .wide td { white-space: nowrap }
 thead th { vertical-align: bottom }
 th button { all: unset; cursor: pointer; font-weight: 600 }
@@ -13,7 +13,7 @@ dt { font-weight: 600 }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
 .controls label { margin-right: 1.5rem }
 select { font: inherit }
-.beside { display: grid; grid-template-columns: minmax(6rem, 10rem) 1fr; gap: 1rem; align-items: start;
+.beside { display: grid; grid-template-columns: minmax(6rem, 10rem) minmax(0, 1fr); gap: 1rem; align-items: start;
           padding-bottom: 1rem; border-bottom: 1px solid var(--line) }
 .references { position: sticky; top: .5rem; max-height: 100vh; overflow: auto; display: grid; gap: .5rem }
 .shots > li { content-visibility: auto; contain-intrinsic-size: auto 14rem }
@@ -28,7 +28,7 @@ select { font: inherit }
 .point { fill: var(--paper); stroke-width: 2.5 }
 .point.chosen { stroke-width: 5 }
 svg text { fill: var(--ink) }
-@media (max-width: 40rem) { .beside { grid-template-columns: 1fr }
+@media (max-width: 40rem) { .beside { grid-template-columns: minmax(0, 1fr) }
   .references { position: static; grid-auto-flow: column; grid-auto-columns: 6rem } }
 @media print { .controls { display: none !important } .references { position: static; max-height: none }
   .shots > li { content-visibility: visible } }
