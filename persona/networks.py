@@ -176,7 +176,7 @@ class Networks:
             try:
                 return load()
             except (OSError, ValueError, ImportError):  # transformers, the hub and a cut-off network raise all of them
-                missing.append(f"{what} cannot be had here, and is left out. To have it: {how}")
+                missing.append(f"{what} cannot be had here: left out. To have it: {how}")
                 return None
 
         def net(kind: Callable[[Path, str | torch.device], N], name: str, what: str) -> N | None:

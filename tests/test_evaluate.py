@@ -114,7 +114,7 @@ def test_a_persona_and_its_base_on_one_table(config: EvaluateConfig) -> None:
     assert found.table.read_text().startswith("| | DINO |")
     assert "rex, base on" in found.report.read_text()
     notes, _ = listened(events)
-    assert any("DIV (LPIPS) cannot be had here" in note for note in notes)
+    assert any("DIV (LPIPS) cannot be had here: left out" in note for note in notes)
 
 
 def test_a_stopped_evaluation_goes_on(config: EvaluateConfig) -> None:

@@ -84,5 +84,5 @@ def test_what_cannot_be_had_is_said_with_how_to_have_it(tmp_path: Path) -> None:
     assert found.clip
     assert (found.dino, found.segmenter) == (None, None)
     how = f"hf download {DINO} --revision refs/pr/1"
-    assert f"DINO cannot be had here, and is left out. To have it: {how}" in found.missing
+    assert f"DINO cannot be had here: left out. To have it: {how}" in found.missing
     assert not any(note.startswith("CLIP-") for note in found.missing)
