@@ -75,8 +75,8 @@ def pictures(**options: Any) -> list[bytes]:
 @pytest.mark.parametrize(
     ("name", "to", "how"),
     [
-        *((name, to, {}) for name in FAMILIES for to in ("diffusers", "comfyui")),
-        ("sdxl", "kohya", {}),
+        *((name, "diffusers", {}) for name in FAMILIES),
+        *((name, "comfyui", {}) for name in ("sdxl", "sd3", "flux")),  # of U-Nets it is kohya's file
         *(("sd-eps", to, {"kind": "rslora", "rank": 3, "alpha": 5}) for to in ("diffusers", "kohya")),
     ],
 )
