@@ -30,8 +30,10 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("out", nargs="?", type=Path, default=Path("build/ablations"))
     options.add_argument("--subjects", default="6", help="how many of clay's classes, or their names with commas")
-    options.add_argument("-n", type=int, default=2, help="pictures of each prompt")
+    options.add_argument("-n", type=int, default=2, help="pictures of each prompt, at least 2")
     given = options.parse_args()
+    if given.n < 2:
+        options.error("-n 2 or more: one picture of a prompt says nothing of their diversity")
     config = persona.EvaluateConfig(dreambench="clay", subjects=given.subjects, n=given.n, out=given.out)
     studio = Studio(given.out, "clay", 0, print)
     subjects = clay.subjects(given.out / "subjects", given.subjects)
