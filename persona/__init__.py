@@ -17,6 +17,7 @@ from persona.config import (
     ExportConfig,
     ImportConfig,
     InterpolateConfig,
+    PlanConfig,
     PriorsConfig,
     SampleConfig,
     TrainConfig,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from persona.folder import Persona
     from persona.import_lora import import_lora
     from persona.interpolate import interpolate
+    from persona.plan import Plan, plan
     from persona.priors import gen_priors
     from persona.sample import sample
     from persona.train import train
@@ -47,6 +49,8 @@ __all__ = [
     "Note",
     "Persona",
     "PersonaError",
+    "Plan",
+    "PlanConfig",
     "PriorsConfig",
     "Progress",
     "SampleConfig",
@@ -58,18 +62,21 @@ __all__ = [
     "gen_priors",
     "import_lora",
     "interpolate",
+    "plan",
     "sample",
     "train",
 ]
 
 _LAZY = {
     "Persona": "folder",
+    "Plan": "plan",
     "compare": "evaluate",
     "evaluate": "evaluate",
     "export": "export",
     "gen_priors": "priors",
     "import_lora": "import_lora",
     "interpolate": "interpolate",
+    "plan": "plan",
     "sample": "sample",
     "train": "train",
 }

@@ -67,6 +67,22 @@ Batch = Annotated[int | None, Option("Pictures drawn at a time.", min=1, max=409
 Scale = Annotated[float | None, Option("Strength of the persona: 0 is the bare base.", min=0, max=4)]
 Negative = Annotated[str, Option("What the pictures should not show.")]
 
+TrainingSteps = Annotated[int | None, Option("Training steps.", min=1, max=1_000_000)]
+Prior = Annotated[str, Option("Pictures that keep the class as it was: generated, self, none, folder:DIR.")]
+Priors = Annotated[int | None, Option("How many pictures of the class.", min=1, max=100_000)]
+Rank = Annotated[int | None, Option("Rank of the adapter: how much it can hold.", min=1, max=4096)]
+StepBatch = Annotated[int | None, Option("Photos in a step.", min=1, max=4096)]
+TrainingResolution = Annotated[int | None, Option("Side of the training pictures, in pixels.", min=16, max=8192)]
+TextEncoder = Annotated[bool | None, Option("Adapt the text encoder too.")]
+AdapterKind = Annotated[Adapter, Option("Kind of adapter.", expert=True)]
+OptimizerKind = Annotated[Optimizer, Option("Optimizer.", expert=True)]
+ForwardPrecision = Annotated[Precision, Option("Number format of the forward pass.", expert=True)]
+Bits = Annotated[Quantize, Option("Bits of the frozen base: 4, 8 or all.", expert=True)]
+Checkpointing = Annotated[bool | None, Option("Trade time for memory.", expert=True)]
+Offload = Annotated[bool | None, Option("Keep idle networks off the device.", expert=True)]
+Tiling = Annotated[bool | None, Option("Encode and decode large pictures in tiles.", expert=True)]
+Accumulate = Annotated[int, Option("Batches whose gradients make a step.", min=1, max=4096, expert=True)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):
@@ -77,15 +93,13 @@ class TrainConfig(Config):
     token: Annotated[str | None, Option("Rare word that will stand for the subject; chosen when left out.")] = None
     base: Base = "clay"
     out: Annotated[Path | None, Option("Folder of the persona; personas/CLASS-TOKEN when left out.")] = None
-    steps: Annotated[int | None, Option("Training steps.", min=1, max=1_000_000)] = None
-    prior: Annotated[str, Option("Pictures that keep the class as it was: generated, self, none, folder:DIR.")] = (
-        "generated"
-    )
-    priors: Annotated[int | None, Option("How many pictures of the class.", min=1, max=100_000)] = None
-    rank: Annotated[int | None, Option("Rank of the adapter: how much it can hold.", min=1, max=4096)] = None
-    batch: Annotated[int | None, Option("Photos in a step.", min=1, max=4096)] = None
-    resolution: Annotated[int | None, Option("Side of the training pictures, in pixels.", min=16, max=8192)] = None
-    text_encoder: Annotated[bool | None, Option("Adapt the text encoder too.")] = None
+    steps: TrainingSteps = None
+    prior: Prior = "generated"
+    priors: Priors = None
+    rank: Rank = None
+    batch: StepBatch = None
+    resolution: TrainingResolution = None
+    text_encoder: TextEncoder = None
     seed: Seed = 0
     fresh: Annotated[bool, Option("Discard an unfinished run of other settings in the same folder.")] = False
 
@@ -95,17 +109,17 @@ class TrainConfig(Config):
         float | None, Option("Learning rate of the text encoder.", min=0, max=10, expert=True)
     ] = None
     alpha: Annotated[float | None, Option("Scale of the adapter; the rank by default.", min=0, expert=True)] = None
-    adapter: Annotated[Adapter, Option("Kind of adapter.", expert=True)] = "lora"
+    adapter: AdapterKind = "lora"
     targets: Annotated[
         tuple[str, ...] | None, Option("Modules that are adapted; repeat for more.", flag=("--target",), expert=True)
     ] = None
-    optimizer: Annotated[Optimizer, Option("Optimizer.", expert=True)] = "auto"
-    precision: Annotated[Precision, Option("Number format of the forward pass.", expert=True)] = "auto"
-    quantize: Annotated[Quantize, Option("Bits of the frozen base: 4, 8 or all.", expert=True)] = "auto"
-    gradient_checkpointing: Annotated[bool | None, Option("Trade time for memory.", expert=True)] = None
-    offload: Annotated[bool | None, Option("Keep idle networks off the device.", expert=True)] = None
-    tiling: Annotated[bool | None, Option("Encode and decode large pictures in tiles.", expert=True)] = None
-    accumulate: Annotated[int, Option("Batches whose gradients make a step.", min=1, max=4096, expert=True)] = 1
+    optimizer: OptimizerKind = "auto"
+    precision: ForwardPrecision = "auto"
+    quantize: Bits = "auto"
+    gradient_checkpointing: Checkpointing = None
+    offload: Offload = None
+    tiling: Tiling = None
+    accumulate: Accumulate = 1
     snr_gamma: Annotated[float | None, Option("Min-SNR weighting; 5 is usual.", min=0, max=1000, expert=True)] = None
     crops: Annotated[int | None, Option("Crops encoded of each photo.", min=1, max=1000, expert=True)] = None
     flip: Annotated[bool, Option("Mirror half of the crops.", expert=True)] = True
@@ -132,6 +146,31 @@ class TrainConfig(Config):
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON values, without paths."""
         return super().record() | {"prior": self.prior.partition(":")[0]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig(Config):
+    """Settings of ``plan``: tell what a training would take; what they share with ``train`` they mean there."""
+
+    base: Base = "clay"
+    vram: Annotated[float | None, Option("Memory of the GPU to plan for, in GB.", min=1, max=10_000)] = None
+    every: Annotated[bool, Option("Plan for each base that has a short name.", flag=("--all",))] = False
+    photos: Annotated[int, Option("How many photos there are.", min=1, max=10_000)] = 4
+    steps: TrainingSteps = None
+    prior: Prior = "generated"
+    priors: Priors = None
+    rank: Rank = None
+    batch: StepBatch = None
+    resolution: TrainingResolution = None
+    text_encoder: TextEncoder = None
+    adapter: AdapterKind = "lora"
+    optimizer: OptimizerKind = "auto"
+    precision: ForwardPrecision = "auto"
+    quantize: Bits = "auto"
+    gradient_checkpointing: Checkpointing = None
+    offload: Offload = None
+    tiling: Tiling = None
+    accumulate: Accumulate = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,11 @@ from persona.train import watch
 
 # Each dial that is added here is one more that somebody has to understand.
 OPTIONS = {
+    "plan": (
+        "--base --vram --all --photos --steps --prior --priors --rank --batch --resolution --text-encoder --json "
+        "--help",
+        "--adapter --optimizer --precision --quantize --gradient-checkpointing --offload --tiling --accumulate",
+    ),
     "gen-priors": (
         "--class --base -n --prompt --steps --guidance --resolution --seed --store --json --help",
         "--batch",

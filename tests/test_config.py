@@ -10,11 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persona.config import InterpolateConfig, PretrainConfig, PriorsConfig, SampleConfig, TrainConfig
+from persona.config import InterpolateConfig, PlanConfig, PretrainConfig, PriorsConfig, SampleConfig, TrainConfig
 from persona.errors import BadOption, BadPrompt, BadToken, PersonaError
 from persona.option import Config, settings
 
-CONFIGS: list[type[Config]] = [TrainConfig, PriorsConfig, SampleConfig, InterpolateConfig, PretrainConfig]
+CONFIGS: list[type[Config]] = [
+    TrainConfig,
+    PlanConfig,
+    PriorsConfig,
+    SampleConfig,
+    InterpolateConfig,
+    PretrainConfig,
+]
 PHOTOS = Path("photos")
 
 

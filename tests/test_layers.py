@@ -22,7 +22,7 @@ LAYERS = [
     {"priors", "references"},
     {"sample"},
     {"train", "export", "import_lora"},
-    {"interpolate", "evaluate"},
+    {"interpolate", "evaluate", "plan"},
     {"pretrain"},
     {"cli"},
 ]

@@ -133,7 +133,7 @@ def test_memory_is_measured_before_a_run(config: TrainConfig, monkeypatch: pytes
 
     def chosen(room: float) -> dict[str, Any]:
         monkeypatch.setattr(thrift, "free", lambda _: int(room / thrift.SHARE) + 1)
-        return dict(thrift.choose(config, 3, torch.float32, device, 1, events.append))
+        return dict(thrift.choose(config, 3, torch.float32, device, 1, events.append)[0])
 
     assert chosen(1e12) == {}
     assert notes(events) == ""
@@ -143,6 +143,7 @@ def test_memory_is_measured_before_a_run(config: TrainConfig, monkeypatch: pytes
     assert "with" not in notes(events)
     assert chosen(0.6 * needs) == {"batch": 32, "accumulate": 2}
     assert "with batches of 32, 2 to a step" in notes(events)
+    config = replace(config, batch=1, quantize="none", gradient_checkpointing=False, tiling=False, resolution=32)
     with pytest.raises(NoMemory, match="--base") as refusal:
         chosen(1000)
     assert len(str(refusal.value).splitlines()) <= 2
@@ -150,7 +151,7 @@ def test_memory_is_measured_before_a_run(config: TrainConfig, monkeypatch: pytes
 
 def test_a_run_does_what_was_chosen(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = {"quantize": "int8", "gradient_checkpointing": True, "offload": True, "tiling": True}
-    monkeypatch.setattr(sys.modules["persona.train"], "choose", lambda *_: choice)
+    monkeypatch.setattr(sys.modules["persona.train"], "choose", lambda *_: (choice, None))
     made = train(config)
     assert {name: made.settings[name] for name in choice} == choice
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from persona import __version__
-from persona.cli import measuring
+from persona.cli import measuring, planning
 from persona.cli.boundary import Commands
 from persona.cli.options import Command, Json, command
 from persona.config import (
@@ -22,6 +22,7 @@ from persona.config import (
     ImportConfig,
     InterpolateConfig,
     JediConfig,
+    PlanConfig,
     PretrainConfig,
     PriorsConfig,
     SampleConfig,
@@ -61,6 +62,9 @@ def start(
         from persona.cli.home import welcome
 
         welcome()
+
+
+app.command(cls=Command)(command(PlanConfig)(planning.plan))
 
 
 @app.command("gen-priors", cls=Command)

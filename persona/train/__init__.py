@@ -17,6 +17,7 @@ from persona.folder import Persona, folder_for
 from persona.identity import Token
 from persona.photos import read
 from persona.sample import tell_unknown
+from persona.train import speed
 from persona.train.processes import agree
 from persona.train.run import Run
 from persona.train.thrift import Choice, choose
@@ -42,7 +43,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
         listener = silent
     photos = read(config.photos, listener)
     dtype = drawing.training_dtype(config.precision, accelerator.device)
-    choice = agree(
+    choice, seen = agree(
         accelerator,
         lambda: choose(config, len(photos), dtype, accelerator.device, accelerator.num_processes, listener),
     )
@@ -67,7 +68,10 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(out)))
         run = Run(config, choice, load, base, photos, token, out, accelerator, listener)
         del base  # the run may have to let go of it
-        return run.finish()
+        made = run.finish()
+        if seen and run.pace and run.choice == choice:
+            speed.note(accelerator.device, f"{dtype}, {run.settings.quantize}", seen.operations, run.pace)
+        return made
 
 
 def _token(config: TrainConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Token:

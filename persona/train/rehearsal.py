@@ -63,6 +63,11 @@ class Rehearsal:
     operations: int
 
     @property
+    def adapter(self) -> int:
+        """Bytes of the file that they make."""
+        return 4 * self.parameters
+
+    @property
     def worst(self) -> str:
         """The stage that takes the most."""
         return max(self.stages, key=self.stages.__getitem__)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any, TypeVar
 
 import torch
@@ -63,6 +64,7 @@ class Run:
         config: both together.
         settings: the same with nothing left open.
         done: steps done.
+        pace: seconds that a step takes; 0 while nobody knows.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Run:
         self.asked_settings = Settings.of(asked, base, len(photos))
         self.losses: list[tuple[int, float]] = []
         self.done = 0
+        self.pace = 0.0
 
     def finish(self) -> Persona:
         """Do what is left to do, and return the persona.
@@ -253,6 +256,7 @@ class Run:
         if settings.gradient_checkpointing:
             self.base.denoiser.enable_gradient_checkpointing()
         self.listener(Progress("Training", self.done, last))
+        since: tuple[int, float] | None = None  # the step and the moment from which the pace is taken
         shape = {"batch": settings.batch, "accumulate": settings.accumulate}
         for step in steps(method, optimizer, self.accelerator, first=self.done, last=last, **shape):
             self.done = step.number
@@ -261,6 +265,10 @@ class Run:
             if due or step.number % read_every == 0:
                 loss = step.check()
                 self.listener(Progress("Training", step.number, last, loss))
+                now = perf_counter()
+                if since:
+                    self.pace = (now - since[1]) / (step.number - since[0])
+                since = None if due else since or (step.number, now)
                 if step.number % max(1, last // CURVE) == 0:
                     self.losses.append((step.number, loss))
             if due and agree(self.accelerator, partial(self._keep, optimizer, looked=looked)):

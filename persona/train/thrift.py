@@ -120,7 +120,7 @@ def free(device: torch.device) -> int:
 
 def choose(
     config: TrainConfig, photos: int, dtype: torch.dtype, device: torch.device, processes: int, listener: Listener
-) -> Choice:
+) -> tuple[Choice, Rehearsal | None]:
     """Find out what a run has to do to fit into the memory that is free.
 
     Args:
@@ -131,6 +131,9 @@ def choose(
         processes: how many of this machine will share it, if it is a CPU.
         listener: told in one line what was chosen.
 
+    Returns:
+        The choice, and what was seen of the run, if there was any need to look.
+
     Raises:
         BadBase: the base cannot be found or reached.
         NoMemory: the run would not fit whatever it does.
@@ -140,7 +143,7 @@ def choose(
     if device.type == "cpu":
         room //= processes
     if AMPLE * sum(file.stat().st_size for file in files) < room:
-        return {}
+        return {}, None
     asked = Settings.of(config, outline(config.base), photos)
     settings, seen = fit(
         config,
@@ -155,4 +158,4 @@ def choose(
         with_all = f" even with {how}" if how else ""
         raise NoMemory(f"{config.base} needs {needs},{with_all}. Take a smaller --base; `persona plan` shows them all.")
     listener(Note(f"Memory: {needs}{f', with {how}' if how else ''}."))
-    return differing(asked, settings)
+    return differing(asked, settings), seen

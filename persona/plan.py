@@ -1,0 +1,170 @@
+"""What a training would take, told before anything is fetched or trained: no GPU and no weights are needed.
+
+It is rehearsed with networks of their real sizes, on tensors without data (:mod:`persona.train.rehearsal`).
+"""
+
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import psutil
+import torch
+from huggingface_hub import model_info
+
+from persona.checkpoints import KEPT
+from persona.config import PlanConfig, TrainConfig
+from persona.drawing import processes, training_dtype
+from persona.events import Listener, Progress, silent
+from persona.families import blueprint, here, known
+from persona.methods.settings import Settings
+from persona.train import speed
+from persona.train.rehearsal import Rehearsal, rehearse
+from persona.train.thrift import SHARE, fit, free, words
+
+CONTEXT = 2**29
+"""Bytes of a card that its driver takes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training would take.
+
+    Attributes:
+        base: that is trained.
+        device: type of the device that it would run on.
+        settings: of the training.
+        how: what it does to need less memory, in words; empty for nothing.
+        memory: bytes on the device at once at most.
+        stage: of the training, that takes them.
+        room: bytes that there are for it; ``None`` for no limit.
+        ram: bytes of main memory.
+        download: bytes that are fetched; ``None`` where nobody says.
+        disk: bytes on the disk beside them.
+        parameters: how many numbers are trained.
+        adapter: bytes of the file that they make.
+        step_seconds: that a step takes; ``None`` where this machine is not known yet.
+    """
+
+    base: str
+    device: str
+    settings: Settings
+    how: str
+    memory: int
+    stage: str
+    room: int | None
+    ram: int
+    download: int | None
+    disk: int
+    parameters: int
+    adapter: int
+    step_seconds: float | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is enough memory."""
+        return self.room is None or self.memory <= self.room
+
+
+def plan(config: PlanConfig, listener: Listener = silent) -> list[Plan]:
+    """Tell what a training would take.
+
+    Args:
+        config: what would be trained, and on what.
+        listener: told how far it is, and what is fetched.
+
+    Returns:
+        A plan of the base, or of each that has a short name. What the config leaves open is chosen to fit into the
+        memory that there is, as in a training; where nothing does, the plan is of what takes the least.
+
+    Raises:
+        BadBase: the base cannot be found or reached.
+    """
+    names = ["clay", *known()] if config.every else [config.base]
+    plans = []
+    for number, name in enumerate(names):
+        listener(Progress("Rehearsing", number, len(names)))
+        plans.append(_plan(name, config, listener))
+    listener(Progress("Rehearsing", len(names), len(names)))
+    return plans
+
+
+def _plan(base: str, config: PlanConfig, listener: Listener) -> Plan:
+    shared = {field.name for field in fields(TrainConfig)} & {field.name for field in fields(PlanConfig)}
+    given = {name: getattr(config, name) for name in shared} | {"base": base, "photos": Path("photos")}
+    asked = TrainConfig(class_noun="dog", **given)
+    machine = _machine(config)
+    wanted = Settings.of(asked, blueprint(base, listener), config.photos)
+
+    def act(settings: Settings) -> Rehearsal:
+        how = {"photos": config.photos, "dtype": machine.dtype, "device": machine.device.type}
+        return rehearse(blueprint(base, listener), asked, settings, **how)
+
+    room = sys.maxsize if machine.room is None else machine.room
+    settings, seen = fit(asked, wanted, room, act, machine.device.type)
+    on_cpu, formats = machine.device.type == "cpu", f"{machine.dtype}, {settings.quantize}"
+    return Plan(
+        base=base,
+        device=machine.device.type,
+        settings=settings,
+        how=words(wanted, settings),
+        memory=seen.most,
+        stage=seen.worst,
+        room=machine.room,
+        ram=psutil.Process().memory_info().rss + (seen.most if on_cpu else seen.loaded),
+        download=_download(base),
+        disk=_disk(asked, settings, seen),
+        parameters=seen.parameters,
+        adapter=seen.adapter,
+        step_seconds=speed.seconds(machine.device, formats, seen.operations) if machine.here else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """What a training would run on.
+
+    Attributes:
+        device: of that kind.
+        here: whether it is this machine's.
+        dtype: number format of the frozen weights.
+        room: bytes that there are; ``None`` where nobody knows.
+    """
+
+    device: torch.device
+    here: bool
+    dtype: torch.dtype
+    room: int | None
+
+
+def _machine(config: PlanConfig) -> _Machine:
+    """Return the card that was asked for; else this machine's device, or a card without end for a table of all."""
+    device = processes().device
+    if config.vram is None and (device.type != "cpu" or not config.every):
+        return _Machine(device, True, training_dtype(config.precision, device), int(SHARE * free(device)))
+    here = device.type == "cuda"
+    device = device if here else torch.device("cuda")
+    dtype = training_dtype(config.precision, device) if here or config.precision != "auto" else torch.bfloat16
+    return _Machine(device, here, dtype, int(SHARE * config.vram * 2**30) - CONTEXT if config.vram else None)
+
+
+def _download(base: str) -> int | None:
+    """Return how many bytes are fetched."""
+    if here(base):
+        return 0
+    one = next((one for short, one in known().items() if base in (short, one.repo)), None)
+    if one:
+        return round(one.gigabytes * 10**9)
+    try:
+        files = model_info(base, files_metadata=True).siblings or []
+    except (
+        Exception
+    ):  # the network and the hub each raise their own; the configs are here, so this is all that is unknown
+        return None
+    return sum(file.size or 0 for file in files if "/" in file.rfilename and file.rfilename.endswith(".safetensors"))
+
+
+def _disk(asked: TrainConfig, settings: Settings, seen: Rehearsal) -> int:
+    """Return how many bytes a run writes at most: weights, the optimizer's state, pictures of the class."""
+    state = seen.adapter * (2 if settings.optimizer == "adamw" else 1)
+    pictures = settings.priors * 3 * settings.resolution**2 if asked.prior == "generated" else 0
+    return (KEPT + 2) * seen.adapter + state + pictures
