@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def plan(config: PlanConfig, json: bool) -> None:
-    """Tell what a training takes, before it begins.
+    """Tell what a training would take.
 
-    Memory, disk, download and time, of the networks in their real sizes; without a GPU, and before a download.
+    Memory, disk, download and time, with networks of their real sizes; without a GPU, and before a download.
     """
     from persona.cli.display import Display, Outcome, terminal
 
