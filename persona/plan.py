@@ -96,8 +96,14 @@ def _plan(base: str, config: PlanConfig, listener: Listener) -> Plan:
     wanted = Settings.of(asked, blueprint(base, listener), config.photos)
 
     def act(settings: Settings) -> Rehearsal:
-        how = {"photos": config.photos, "dtype": machine.dtype, "device": machine.device.type}
-        return rehearse(blueprint(base, listener), asked, settings, **how)
+        return rehearse(
+            blueprint(base, listener),
+            asked,
+            settings,
+            photos=config.photos,
+            dtype=machine.dtype,
+            device=machine.device.type,
+        )
 
     room = sys.maxsize if machine.room is None else machine.room
     settings, seen = fit(asked, wanted, room, act, machine.device.type)

@@ -26,7 +26,7 @@ PHOTOS = 3
 
 
 def config(base: Path | str, **changed: Any) -> TrainConfig:
-    given = {"batch": 4, "prior": "none", "resolution": 64}
+    given: dict[str, Any] = {"batch": 4, "prior": "none", "resolution": 64}
     return TrainConfig(photos=Path("photos"), class_noun="dog", base=str(base), **given | changed)
 
 
@@ -75,7 +75,7 @@ def test_a_step_takes_what_was_rehearsed(
         nonlocal held
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
             yield
-        for event in record.profiler.kineto_results.events():  # type: ignore[union-attr]
+        for event in record.profiler.kineto_results.events():
             held += event.nbytes() if event.name() == "[memory]" else 0
             taken[name] = max(taken.get(name, 0), held)
 
@@ -198,8 +198,8 @@ def test_time_is_told_where_the_machine_is_known(base_folder: Folder) -> None:
 
 
 def test_a_card_that_is_too_small_is_told(base_folder: Folder) -> None:
-    said = {"batch": 1, "resolution": 2048, "quantize": "none", "gradient_checkpointing": False}
-    more = {"offload": False, "tiling": False, "optimizer": "adamw", "prior": "none"}
+    said: dict[str, Any] = {"batch": 1, "resolution": 2048, "quantize": "none", "gradient_checkpointing": False}
+    more: dict[str, Any] = {"offload": False, "tiling": False, "optimizer": "adamw", "prior": "none"}
     (small,) = plan(PlanConfig(base=str(base_folder("sd-eps")), vram=1, **said, **more))
     (large,) = plan(PlanConfig(base=str(base_folder("sd-eps")), vram=1000, **said, **more))
     assert (small.device, large.device) == ("cuda", "cuda")
