@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 import torch
 from accelerate import PartialState
 from PIL import Image, PngImagePlugin
+from torch import nn
 
 from persona import families
 from persona.atomic import beside
@@ -69,8 +71,37 @@ def open_base(name: str, dtype: torch.dtype | None = None, listener: Listener = 
         BadBase: it cannot be found, or is damaged.
     """
     device = processes().device
-    fast = torch.bfloat16 if device.type == "cuda" else torch.float32
-    return families.load(name, device=device, dtype=dtype or fast, listener=listener)
+    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    bits, offload = None, False
+    if device.type == "cuda":
+        parts = families.outline(name, listener).pipe.components.values()
+        sizes = [sum(p.numel() for p in part.parameters()) for part in parts if isinstance(part, nn.Module)]
+        bits, offload = spared([size * dtype.itemsize for size in sizes], free(device))
+    if offload:
+        packed = f", and the base is drawn with in {bits}" if bits else ""
+        listener(Note(f"Memory is short: idle networks wait in main memory{packed}."))
+    return families.load(name, device=device, dtype=dtype, bits=bits, offload=offload, listener=listener)
+
+
+def spared(networks: Sequence[int], room: int) -> tuple[families.Bits | None, bool]:
+    """Return in how many bits a base is drawn with where memory is short, and whether idle networks wait elsewhere.
+
+    Idle ones take no more than half of the memory, one in use no more than three quarters: the rest is for pictures.
+
+    Args:
+        networks: bytes of each.
+        room: bytes that are free.
+    """
+    return "nf4" if max(networks) > 3 * room // 4 else None, sum(networks) > room // 2
+
+
+def free(device: torch.device) -> int:
+    """Return how many bytes are free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return int(psutil.virtual_memory().available)
 
 
 def open_stored(name: str, listener: Listener = silent) -> Family:

@@ -13,13 +13,13 @@ from huggingface_hub import model_info
 
 from persona.checkpoints import KEPT
 from persona.config import PlanConfig, TrainConfig
-from persona.drawing import processes, training_dtype
+from persona.drawing import free, processes, training_dtype
 from persona.events import Listener, Progress, silent
 from persona.families import blueprint, here, known
 from persona.methods.settings import Settings
 from persona.train import speed
 from persona.train.rehearsal import Rehearsal, rehearse
-from persona.train.thrift import SHARE, fit, free, words
+from persona.train.thrift import SHARE, fit, words
 
 CONTEXT = 2**29
 """Bytes of a card that its driver takes."""

@@ -68,6 +68,7 @@ def store(config: PriorsConfig) -> Path:
 def _folder(config: PriorsConfig, base: Family, prompt: str, how: dict[str, Any]) -> Path:
     """Return the folder of the pictures of one prompt, with a file for people that says what they are."""
     about = {"base": base.hash, "dtype": str(base.dtype), "prompt": prompt, "sampler": SAMPLER, **how}
+    about |= {"bits": base.bits} if base.bits else {}
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     folder = store(config) / key[:32]
     if not (folder / "about.json").exists():

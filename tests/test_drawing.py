@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from persona import drawing, families
+from persona.drawing import spared
 from persona.errors import BadOption
 from persona.events import Event, Note, Progress
 from persona.families import Family
@@ -43,6 +44,35 @@ def test_short_memory_makes_smaller_batches(
     drawing.draw(base, jobs, events.append, steps=1, size=(32, 32))
     assert all(job.path.exists() for job in jobs)
     assert Note("Memory is short: drawing 2 at a time.") in events
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "room", "how"),
+    [
+        ((1.7, 0.2, 0.2), 8, (None, False)),  # SD 1.5
+        ((5.1, 1.4, 0.3, 0.2), 24, (None, False)),  # SDXL
+        ((5.1, 1.4, 0.3, 0.2), 8, (None, True)),
+        ((23.8, 9.5, 0.2, 0.2), 80, (None, False)),  # FLUX.1
+        ((23.8, 9.5, 0.2, 0.2), 40, (None, True)),
+        ((23.8, 9.5, 0.2, 0.2), 24, ("nf4", True)),
+    ],
+)
+def test_what_is_drawn_with_fits(gigabytes: tuple[float, ...], room: int, how: tuple[str | None, bool]) -> None:
+    assert spared([round(size * 2**30) for size in gigabytes], room * 2**30) == how
+
+
+def test_networks_that_come_when_they_are_needed_draw_the_same(base_folder: Callable[[str], Path]) -> None:
+    folder = str(base_folder("sdxl"))
+    there, coming = (families.load(folder, device="cpu", offload=offload) for offload in (False, True))
+    pixels = torch.rand(1, 3, 32, 32) * 2 - 1
+    for base in (there, coming):
+        assert base.draw(["a dog"], [1])[0].tobytes() == there.draw(["a dog"], [1])[0].tobytes()
+        assert torch.equal(*(one.encode_images(pixels, torch.Generator().manual_seed(0)) for one in (there, base)))
+    coming.remember(["a dog", ""])
+    coming.free_text_encoders()
+    coming.settle()
+    assert not [part for part in coming.pipe.components.values() if hasattr(part, "_hf_hook")]
+    assert coming.draw(["a dog"], [1])[0].tobytes() == there.draw(["a dog"], [1])[0].tobytes()
 
 
 def test_pictures_are_kept_as_soon_as_they_are_drawn(

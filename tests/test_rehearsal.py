@@ -97,28 +97,22 @@ def test_tensors_without_data_count_as_those_with(base_folder: Folder, case: dic
 
 
 def test_what_is_done_to_need_less_memory_does(base_folder: Folder) -> None:
-    asked = config(base_folder("sd-eps"), prior="generated", optimizer="adamw")
-    plain = rehearsed(asked)
+    plain = rehearsed(config(base_folder("sd-eps")))
 
-    def less(stage: str, device: str = "cpu", **changed: Any) -> float:
-        return float(
-            rehearsed(config(base_folder("sd-eps"), **changed), device=device).stages[stage] / plain.stages[stage]
-        )
+    def less(stage: str, **changed: Any) -> float:
+        seen = rehearsed(config(base_folder("sd-eps"), **changed))
+        return float(seen.stages[stage] / plain.stages[stage])
 
-    assert less(TRAINING, prior="none") < 0.7
     assert less(TRAINING, gradient_checkpointing=True) < 0.6
     assert less(TRAINING, batch=1, accumulate=4) < 0.5
-    assert less(TRAINING, resolution=32) < 0.5
-    assert less(LOADING, quantize="int8") < 1
-    assert less(LOADING, quantize="nf4") < less(LOADING, quantize="int8")
-    assert less(LOADING, offload=True) < 0.1
-    assert less(PROMPTS, offload=True) < 1
+    assert less(LOADING, quantize="nf4") < less(LOADING, quantize="int8") < 1
+    assert less(PROMPTS, offload=True) < 0.5
 
 
 def test_tiles_take_less(base_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("persona.families.family.TILE", 32)
-    whole, tiled = (rehearsed(config(base_folder("sd-eps"), resolution=128, tiling=on)) for on in (False, True))
-    assert tiled.stages[PICTURES] < 0.6 * whole.stages[PICTURES]
+    whole, tiled = (rehearsed(config(base_folder("sd-eps"), tiling=on)).stages for on in (False, True))
+    assert tiled[PICTURES] - tiled[LOADING] < 0.6 * (whole[PICTURES] - whole[LOADING])
 
 
 def test_a_gpu_keeps_more_in_float32(base_folder: Folder) -> None:

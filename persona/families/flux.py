@@ -51,7 +51,7 @@ class Flux(Family):
         "single_blocks.*.modulation.lin": ("single_transformer_blocks.*.norm.linear",),
     }
     kohya: ClassVar = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te3"}
-    recommended = Recipe(sample_steps=28, ancestral_steps=28, guidance=3.5, gradient_checkpointing=True)
+    recommended = Recipe(sample_steps=28, ancestral_steps=28, guidance=3.5)
 
     def recommend(self) -> Recipe:
         """Draw in four steps where the model was distilled to that: such a one is not told its guidance."""

@@ -28,7 +28,7 @@ class Recipe:
         batch: photos in a step, and as many pictures of the class.
         snr_gamma: min-SNR weighting; 0 weighs all times alike.
         crops: crops encoded of each photo.
-        gradient_checkpointing: whether activations are computed twice to save memory.
+        gradient_checkpointing: whether activations are computed twice to save memory even where there is enough.
         checkpoint_every: steps between checkpoints.
         score_every: steps between scored previews.
         priors: pictures of the class.

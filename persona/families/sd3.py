@@ -37,7 +37,7 @@ class StableDiffusion3(Family):
         "joint_blocks.*.context_block.mlp.fc2": ("transformer_blocks.*.ff_context.net.2",),
     }
     kohya: ClassVar = {**Family.kohya, "text_encoder_3": "lora_te3"}
-    recommended = Recipe(sample_steps=28, ancestral_steps=28, guidance=4.5, gradient_checkpointing=True)
+    recommended = Recipe(sample_steps=28, ancestral_steps=28, guidance=4.5)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Return ``encoder_hidden_states`` (prompts, tokens, width) and ``pooled_projections`` (prompts, width)."""

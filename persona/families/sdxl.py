@@ -35,7 +35,7 @@ class StableDiffusionXL(Family):
     denoiser_name = "unet"
     process = Diffusion
     embeds: ClassVar = {"encoder_hidden_states": "prompt_embeds", "text_embeds": "pooled_prompt_embeds"}
-    recommended = Recipe(guidance=5.0, gradient_checkpointing=True)
+    recommended = Recipe(guidance=5.0)
 
     @classmethod
     def formats(cls, folder: Path, dtype: torch.dtype) -> dict[str, torch.dtype]:

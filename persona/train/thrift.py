@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-import psutil
 import torch
 
 from persona.config import TrainConfig
+from persona.drawing import free
 from persona.errors import NoMemory
 from persona.events import Listener, Note
 from persona.families import outline
@@ -107,15 +107,6 @@ def differing(before: Settings, after: Settings) -> Choice:
     """Return what is otherwise in the second of two settings."""
     values = {field.name: getattr(after, field.name) for field in fields(after)}
     return {name: value for name, value in values.items() if getattr(before, name) != value}
-
-
-def free(device: torch.device) -> int:
-    """Return how many bytes are free on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return int(psutil.virtual_memory().available)
 
 
 def choose(
