@@ -8,12 +8,15 @@ and 24 GB. It ends with 1 if a step takes 10 % more or less than was planned.
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from persona.config import TrainConfig
 from persona.families.attention import choose_kernels
 from persona.families.outline import refill
 from persona.methods.settings import Settings
-from persona.train.rehearsal import TRAINING, networks, perform, prepare, rehearse
+from persona.train.rehearsal import TRAINING, Stage, networks, perform, prepare, rehearse
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"optimizer": "adamw"},
@@ -86,16 +89,10 @@ def planned(asked: TrainConfig) -> dict[str, int]:
 
 def measured(asked: TrainConfig) -> dict[str, int]:
     """Return the bytes of each stage as this process takes them, with random weights."""
-    base = families.blueprint(asked.base)
-    settings = Settings.of(asked, base, PHOTOS)
-    before = psutil.Process().memory_info().rss
-    formats = base.formats(base.folder, BF16)
-    for name, network in networks(base).items():
-        dtype = formats.get(name, formats["default"])
-        refill(network, lambda one, dtype=dtype: random(one, dtype))
-    prepare(base, asked, settings, BF16)
-    choose_kernels(base.denoiser)
-    stages = dict[str, int]()
+    act(replace(asked, base="clay", resolution=None), lambda name: nullcontext())  # the code itself is in memory then
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    before, stages = psutil.Process().memory_info().rss, dict[str, int]()
 
     @contextmanager
     def stage(name: str) -> Iterator[None]:
@@ -103,8 +100,20 @@ def measured(asked: TrainConfig) -> dict[str, int]:
         yield
         stages[name] = most_resident() - before
 
-    perform(base, asked, settings, PHOTOS, stage, lambda network, there: None)
+    act(asked, stage)
     return stages
+
+
+def act(asked: TrainConfig, stage: Stage) -> None:
+    """Go through the stages of a training with random weights."""
+    base = families.blueprint(asked.base)
+    settings, formats = Settings.of(asked, base, PHOTOS), base.formats(base.folder, BF16)
+    for name, network in networks(base).items():
+        dtype = formats.get(name, formats["default"])
+        refill(network, lambda one, dtype=dtype: random(one, dtype))
+    prepare(base, asked, settings, BF16)
+    choose_kernels(base.denoiser)
+    perform(base, asked, settings, PHOTOS, stage, lambda network, there: None)
 
 
 def random(one: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
