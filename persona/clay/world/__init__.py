@@ -10,7 +10,7 @@ from persona.clay.world.accessories import ACCESSORIES
 from persona.clay.world.animals import POSES
 from persona.clay.world.captions import caption, noun_phrase
 from persona.clay.world.contexts import CONTEXTS, GROUNDED
-from persona.clay.world.drawing import SIDE, Render, render
+from persona.clay.world.drawing import SIDE, Render, render, silhouettes
 from persona.clay.world.scene import (
     PROPERTIES,
     RELATIONS,
@@ -53,5 +53,6 @@ __all__ = [
     "random_scene",
     "random_subject",
     "render",
+    "silhouettes",
     "to_dict",
 ]

@@ -58,6 +58,25 @@ def _box(mask: NDArray[np.bool_]) -> tuple[float, float, float, float] | None:
 
 def render(scene: Scene) -> Render:
     """Draw a scene: the picture in its style, and the mask of each entity."""
+    stage, place, camera, rng = _built(scene)
+    image, owner, depth = _cast(stage, place, camera, rng)
+    pixels = styles.apply(scene.style, image, owner, depth, rng)
+    return Render(scene, pixels, _masks(scene, owner))
+
+
+def silhouettes(scene: Scene) -> tuple[NDArray[np.bool_], ...]:
+    """Return the masks that `render` returns, without the picture."""
+    stage, _, camera, _ = _built(scene)
+    owner = np.zeros((2 * SIDE, 2 * SIDE), np.int16)
+    raycast.cast_owners(
+        np.array(stage.rows), np.array(stage.kinds), np.array(stage.layers), np.array(stage.owners),
+        camera.eye, camera.right, camera.up, camera.forward, _FOCAL, owner,
+    )  # fmt: skip
+    return _masks(scene, owner)
+
+
+def _built(scene: Scene) -> tuple["_Stage", Place, "_Camera", Generator]:
+    """Return a scene's stage, place and camera, and what draws the rest at random."""
     rng = default_rng(scene.seed)
     place = CONTEXTS[scene.context](rng)
     stage = _Stage()
@@ -69,10 +88,11 @@ def render(scene: Scene) -> Render:
         for number, (entity, spot) in enumerate(zip(scene.entities, _spots_for(scene), strict=True), 1)
     ]
     low, high = np.min([low for low, _ in extents], 0), np.max([high for _, high in extents], 0)
-    camera = _camera(scene, low, high, rng)
-    image, owner, depth = _cast(stage, place, camera, rng)
-    pixels = styles.apply(scene.style, image, owner, depth, rng)
-    return Render(scene, pixels, tuple(_coverage(owner == i + 1) for i in range(len(scene.entities))))
+    return stage, place, _camera(scene, low, high, rng), rng
+
+
+def _masks(scene: Scene, owner: NDArray[np.int16]) -> tuple[NDArray[np.bool_], ...]:
+    return tuple(_coverage(owner == i + 1) for i in range(len(scene.entities)))
 
 
 def _coverage(samples: NDArray[np.bool_]) -> NDArray[np.bool_]:

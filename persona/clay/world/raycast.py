@@ -206,6 +206,20 @@ def _shade(row, kind, material, x, y, z, wx, wy, wz, light, sun, ambient, bounce
 
 
 @njit(cache=True, nogil=True, fastmath=True)
+def cast_owners(prims, kinds, layers, owners, eye, right, up, forward, focal, owner):
+    """Write who is seen in every sample, as `cast_scene` does, into owner (S, S) int16 of zeros."""
+    side = len(owner)
+    nearest = np.full((side, side), FAR)
+    hit = np.full((side, side), -1, np.int32)
+    _cast(prims, kinds, layers, 0, eye, right, up, forward, focal, side, nearest, hit)
+    _cast(prims, kinds, layers, 1, eye, right, up, forward, focal, side, nearest, hit)
+    for j in range(side):
+        for k in range(side):
+            if hit[j, k] >= 0:
+                owner[j, k] = owners[hit[j, k]]
+
+
+@njit(cache=True, nogil=True, fastmath=True)
 def cast_scene(prims, kinds, layers, casts, owners, materials, material_of, eye, right, up, forward, focal, light, sun,
                ambient, bounce, ground, sky_low, sky_high, haze, side, image, owner, depth):  # fmt: skip
     """Draw a scene: image (S, S, 3) float, owner (S, S) int16 of every sample, depth (S, S) of every sample."""

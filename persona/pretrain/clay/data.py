@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.random import default_rng
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from persona.atomic import beside
 from persona.clay.world import (
     COLOURLESS,
+    SIDE,
     STYLES,
     Scene,
     from_dict,
@@ -26,6 +28,7 @@ from persona.clay.world import (
     random_scene,
     random_subject,
     render,
+    silhouettes,
     to_dict,
 )
 from persona.pretrain.clay.textures import texture
@@ -94,12 +97,37 @@ def _fill(
 ) -> Iterator[int]:
     present = set(shards_of(folder))
     missing = [_Job(folder, shard, seed, size) for shard in shards if shard not in present]
-    workers = min(processes or os.cpu_count() or 1, len(missing))
+    yield from _spread(write, missing, processes)
+
+
+def _spread(write: Callable[[Any], int], jobs: list[Any], processes: int | None) -> Iterator[int]:
+    workers = min(processes or os.cpu_count() or 1, len(jobs))
     if workers <= 1:
-        yield from map(write, missing)
+        yield from map(write, jobs)
     else:
         with get_context("spawn").Pool(workers) as pool:
-            yield from pool.imap_unordered(write, missing)
+            yield from pool.imap_unordered(write, jobs)
+
+
+def mask_shards(data: Path, folder: Path, processes: int | None = None) -> Iterator[int]:
+    """Write where the entities of every shard show; yields the number of each as it is done.
+
+    A shard is (N, 2, 128, 16) uint8: for each scene two masks (128, 128), their rows packed into bits; where there is
+    no second entity, the second is empty.
+    """
+    missing = sorted(set(shards_of(data)) - set(shards_of(folder)))
+    yield from _spread(_write_masks, [(data, folder, shard) for shard in missing], processes)
+
+
+def _write_masks(job: tuple[Path, Path, int]) -> int:
+    data, folder, shard = job
+    masks = np.zeros((len(scenes := scenes_of(data, shard)), 2, SIDE, SIDE), bool)
+    for row, scene in zip(masks, scenes, strict=True):
+        for mask, shown in zip(row, silhouettes(scene), strict=False):
+            mask[:] = shown
+    with beside(folder / f"{shard:05}.npy") as part:
+        np.save(part, np.packbits(masks, axis=-1))
+    return shard
 
 
 def _write_singles(job: _Job) -> int:
@@ -144,3 +172,8 @@ def pixels_of(folder: Path, shard: int) -> NDArray[np.uint8]:
     """Return the pictures of a shard, (N, 128, 128, 3) uint8, mapped from disk."""
     pixels: NDArray[np.uint8] = np.load(folder / f"{shard:05}.npy", mmap_mode="r")
     return pixels
+
+
+def masks_of(folder: Path, shard: int) -> NDArray[np.bool_]:
+    """Return the masks of a shard, (N, 2, 128, 128) bool."""
+    return np.unpackbits(np.load(folder / f"{shard:05}.npy"), axis=-1).astype(bool)

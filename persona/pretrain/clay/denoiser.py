@@ -15,22 +15,25 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from numpy.random import default_rng
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import mse_loss
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from persona.atomic import beside
 from persona.pretrain.clay.alignment import Alignment
 from persona.pretrain.clay.autoencoder import encode
-from persona.pretrain.clay.data import pixels_of, scenes_of, shards_of
+from persona.pretrain.clay.data import masks_of, pixels_of, scenes_of, shards_of
 from persona.pretrain.clay.text import MAX_TOKENS, WORDS, caption_words, prompt_of
 from persona.pretrain.state import Run
 
 BATCH = 32
 RATE = 7e-4
 ALIGNMENT_WEIGHT = 0.5
+SUBJECT_WEIGHT = 4.0
+"""Of a subject's latents in the loss, against 1 of the rest: they are a fifth, and the rest is learnt long before."""
+MEAN_WEIGHT = 1.6
 RECIPE = {
     "widest": 1.0,
     "least_steps": 200,
@@ -89,16 +92,18 @@ def encode_shards(data: Path, latents: Path, model: AutoencoderKL) -> Iterator[i
 class Examples:
     """All latents and scenes in memory; draws batches, each from (seed, step) alone."""
 
-    def __init__(self, data: Path, latents: Path, sights: Path, tokenizer: CLIPTokenizer, seed: int) -> None:
-        shards = shards_of(latents)
-        self.sights = [np.load(sights / f"{shard:05}.npy", mmap_mode="r") for shard in shards]
+    def __init__(self, out: Path, tokenizer: CLIPTokenizer, seed: int) -> None:
+        """Read what the earlier stages left in a run's folder."""
+        shards = shards_of(out / "latents")
+        self.sights = [np.load(out / "sights" / f"{shard:05}.npy", mmap_mode="r") for shard in shards]
         self.places = [(number, row) for number, seen in enumerate(self.sights) for row in range(len(seen))]
-        self.latents = np.concatenate([np.load(latents / f"{shard:05}.npy") for shard in shards])
-        self.scenes = [scene for shard in shards for scene in scenes_of(data, shard)]
+        self.latents = np.concatenate([np.load(out / "latents" / f"{shard:05}.npy") for shard in shards])
+        self.weights = np.concatenate([_weights(masks_of(out / "masks", shard)) for shard in shards])
+        self.scenes = [scene for shard in shards for scene in scenes_of(out / "data", shard)]
         self.tokenizer, self.seed = tokenizer, seed
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return latents (BATCH, 8, 16, 16), token ids (BATCH, 48) and sights (BATCH, 192, 8, 8) of a step.
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return latents (B, 8, 16, 16), their weights (B, 1, 16, 16), token ids (B, 48) and sights (B, 192, 8, 8).
 
         Every picture comes once an epoch, newly captioned.
         """
@@ -112,8 +117,17 @@ class Examples:
             prompts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         )
         seen = np.stack([self.sights[number][row] for number, row in (self.places[i] for i in chosen)])
-        latents = self.latents[chosen]
-        return torch.from_numpy(latents.astype(np.float32)), tokens.input_ids, torch.from_numpy(seen.astype(np.float32))
+        latents, weights, sights = (
+            torch.from_numpy(a.astype(np.float32)) for a in (self.latents[chosen], self.weights[chosen], seen)
+        )
+        return latents, weights, tokens.input_ids, sights
+
+
+def _weights(masks: NDArray[np.bool_]) -> NDArray[np.float16]:
+    """Return the weights (N, 1, 16, 16) of latents in the loss, about 1 in the mean, from masks (N, 2, 128, 128)."""
+    shown = masks.any(1, keepdims=True).reshape(len(masks), 1, 16, 8, 16, 8).mean((3, 5))
+    weights: NDArray[np.float16] = ((1 + (SUBJECT_WEIGHT - 1) * shown) / MEAN_WEIGHT).astype(np.float16)
+    return weights
 
 
 def rate(step: int, steps: int) -> float:
@@ -141,7 +155,7 @@ def train_denoiser(
         coming = ahead.submit(examples.batch, run.step)
         while run.step < steps:
             started = time.perf_counter()
-            clean, tokens, seen = coming.result()
+            clean, weights, tokens, seen = coming.result()
             coming = ahead.submit(examples.batch, run.step + 1)
             noisy, target, times = _corrupted(clean, kept, seed * 1_000_003 + run.step)
             # The backward of the fused attention is the slow one at 256 tokens and fewer (bf16 on a CPU).
@@ -150,7 +164,7 @@ def train_denoiser(
                     states = text(tokens).last_hidden_state
                 guess = unet(noisy.contiguous(memory_format=torch.channels_last), times, states).sample
                 apart = alignment(seen)
-            loss = mse_loss(guess.float(), target)
+            loss = (weights * (guess.float() - target) ** 2).mean()
             run.advance(loss + ALIGNMENT_WEIGHT * apart, rate(run.step, steps), started)
             losses.append(loss.item())
             if run.step % 50 == 0:

@@ -25,7 +25,7 @@ from persona.events import Listener, Progress, silent
 from persona.pretrain.clay import card, evaluation
 from persona.pretrain.clay.alignment import sight_shards
 from persona.pretrain.clay.autoencoder import train_autoencoder
-from persona.pretrain.clay.data import SET, SHARD, render_shards, set_shards, shards_of, texture_shards
+from persona.pretrain.clay.data import SET, SHARD, mask_shards, render_shards, set_shards, shards_of, texture_shards
 from persona.pretrain.clay.denoiser import Examples, assemble, encode_shards, train_denoiser
 from persona.pretrain.clay.judging import train_judge
 from persona.pretrain.clay.reading import train_text_encoder
@@ -124,6 +124,7 @@ class _Pretraining:
             missing = fill(self.out / folder, shards, config.seed, size=size)
             for _ in self._timed(stage, missing, done, len(shards)):
                 pass
+        self._each_shard("Masking subjects", "masks", lambda masks: mask_shards(self.out / "data", masks))
 
     def learn_pixels(self) -> None:
         """Train the autoencoder, and encode all pictures with it."""
@@ -158,8 +159,7 @@ class _Pretraining:
         state, steps = self.out / "unet", self.config.denoiser_steps
         every = max(250, steps // PREVIEWS // 250 * 250)
         if position_of(state)["step"] < steps:
-            data, latents, sights = (self.out / name for name in ("data", "latents", "sights"))
-            examples = Examples(data, latents, sights, self._tokenizer(), self.config.seed)
+            examples = Examples(self.out, self._tokenizer(), self.config.seed)
             text = CLIPTextModel.from_pretrained(self.out / "text" / "text_encoder")
             for step, loss in train_denoiser(examples, text, state, steps):
                 self.listener(Progress("U-Net", step, steps, loss))
