@@ -215,6 +215,15 @@ def test_alone_the_loss_is_that_of_the_base(base: Family) -> None:
     torch.testing.assert_close(JeDi(base).loss(given), expected)
 
 
+def test_no_prompt_is_learnt_as_what_guidance_leads_away_from(base: Family) -> None:
+    jedi = learnt(base)
+    told = jedi._told(["a dog", ""])
+    wanted = base.conditioning(["a dog"])
+    for key, value in told.items():
+        torch.testing.assert_close(value[:1], wanted[key])
+        torch.testing.assert_close(value[1:], base.unwanted("", wanted)[key])
+
+
 @pytest.mark.parametrize("renoised", [False, True])
 def test_the_loss_is_of_the_missing_pictures(one: Family, renoised: bool) -> None:
     jedi, given = learnt(one, renoised=renoised), sets(2)
@@ -286,6 +295,14 @@ def test_a_picture_depends_on_its_own_seed_alone(one: Family, renoised: bool) ->
 @pytest.mark.parametrize("number", [1, 8])
 def test_any_number_of_references_will_do(base: Family, number: int) -> None:
     assert drawn(learnt(base), [0], references=known(number), image_guidance=3.0, balanced=True).shape == (1, 32, 32, 3)
+
+
+def test_balance_is_no_reason_to_forget_the_prompt(one: Family) -> None:
+    jedi = learnt(one)
+    assert np.array_equal(drawn(jedi, [0], balanced=True), drawn(jedi, [0]))
+    how = {"references": known(2), "image_guidance": 1.0, "balanced": True}
+    strong, weak = (drawn(jedi, [0], guidance=guidance, **how) for guidance in (9.0, 0.0))
+    assert np.abs(strong - weak).max() > 1
 
 
 def test_pictures_drawn_together_see_each_other(one: Family) -> None:

@@ -212,12 +212,25 @@ def test_all_numbers_of_references_are_practised(completion: Completion, monkeyp
 
     def loss(sets: Any) -> torch.Tensor:
         seen.add((sets.known, sets.together))
-        return torch.zeros(len(sets.latents), 1)
+        return torch.zeros(len(sets.latents), len(sets.latents[0]) - sets.known)
 
     monkeypatch.setattr(completion.jedi, "loss", loss)
     for step in range(30):
         completion.loss(range(2 * step, 2 * step + 2), 2)
-    assert seen == {(0, False), (0, True), (1, False), (2, False)}
+    assert seen == {(0, False), (0, True), (1, False), (1, True), (2, False)}
+
+
+def test_a_picture_that_is_there_twice_teaches_no_copying(completion: Completion) -> None:
+    sets = completion.sets
+    same = torch.stack([sets.latents(number)[0] for number in range(len(sets))])
+    rounded = [one + 0.05 * one.std() * torch.randn_like(one) for one in (same, same, same)]  # encoded anew
+
+    def learnt(pictures: list[torch.Tensor]) -> float:
+        sets.latents = lambda number: torch.stack([one[number] for one in pictures])  # type: ignore[method-assign]
+        return sum(completion.loss(range(2 * step, 2 * step + 2), 2).item() for step in range(6))
+
+    assert learnt(rounded) == 0
+    assert learnt([same, same.flip(-1), rounded[0]]) > 0
 
 
 def test_what_is_shown_was_never_learnt_from(completion: Completion) -> None:

@@ -37,4 +37,5 @@ class Channels(nn.Module):
     def _add(self, first: nn.Conv2d, _: tuple[Tensor, ...], out: Tensor) -> Tensor:
         if self._given is None:
             return out
-        return out + nn.functional.conv2d(self._given, self.weight, stride=first.stride, padding=first.padding)
+        weight = self.weight.to(out.device)  # an idle network, and what was joined to it, may wait elsewhere
+        return out + nn.functional.conv2d(self._given, weight, stride=first.stride, padding=first.padding)

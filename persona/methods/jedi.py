@@ -91,12 +91,14 @@ class JeDi:
             renoised: see the class.
 
         Raises:
-            BadBase: it is no U-Net.
+            BadBase: it is no U-Net, or packed.
             BadOption: it has no module of these names.
         """
         first = getattr(base.denoiser, "conv_in", None)
         if not isinstance(first, nn.Conv2d):
             raise BadBase(f"{base.name} is no U-Net, and JeDi couples those alone. Take clay, sd15 or sdxl.")
+        if base.bits:
+            raise BadBase(f"JeDi cannot add to {base.name} in {base.bits}, which memory is too short without here.")
         self.base, self.targets, self.renoised = base, tuple(targets), renoised
         self.difference = Difference(base.denoiser, targets)
         self.channels = Channels(first, first.in_channels + 1)
@@ -156,7 +158,7 @@ class JeDi:
         """Return the mean squared error of each missing picture, (sets, pictures - known), with a gradient."""
         known, base = sets.known, self.base
         latents, noise, times = (part.to(base.device) for part in (sets.latents, sets.noise, sets.times))
-        conditioning = base.conditioning(sets.prompts)
+        conditioning = self._told(sets.prompts)
         numbers = torch.arange(times.numel(), device=base.device).view(times.shape)
 
         def rows(chosen: slice) -> tuple[Tensor, Tensor, Tensor, Conditioning]:
@@ -170,6 +172,15 @@ class JeDi:
         with self.coupling.recalling(memory, size=times.shape[1] - known if sets.together else 1):
             said = base.predict(noisy, when, told)
         return (said - target).square().flatten(1).mean(1).view(len(times), -1)
+
+    def _told(self, prompts: Sequence[str]) -> Conditioning:
+        """Return the conditioning of prompts, one row each; of none, what guidance will lead away from."""
+        told = self.base.conditioning(prompts)
+        if all(prompts):
+            return told
+        nothing = self.base.unwanted("", told)
+        empty = torch.tensor([not prompt for prompt in prompts], device=self.base.device)
+        return {key: torch.where(empty.view(-1, *[1] * (v.dim() - 1)), nothing[key], v) for key, v in told.items()}
 
     def _refer(self, x: Tensor, noise: Tensor, times: Tensor, conditioning: Conditioning, *, size: int) -> Memory:
         """Return what there is to see of references (rows, C, h, w), ``size`` of a set one after the other."""
@@ -215,7 +226,7 @@ class JeDi:
             steps: of the sampler; the recipe's when left out.
             guidance: towards the prompt; the recipe's when left out.
             image_guidance: towards the references; 1 is none, and takes a third less time.
-            balanced: see :func:`persona.methods.guidance.guide`.
+            balanced: see :func:`persona.methods.guidance.guide`; counts where there are references.
             negative: what guidance leads away from.
             size: width and height in pixels; the base's own resolution when left out.
             batch: pictures at a time; by their size when left out.
@@ -229,7 +240,7 @@ class JeDi:
         lead = {
             "text": base.recipe.guidance if guidance is None else guidance,
             "image": image_guidance if references else 1.0,
-            "balanced": balanced,
+            "balanced": balanced and references is not None,  # there is nothing else to balance the prompt with
         }
         drawn: list[Image] = []
         with parametrize.cached():  # what the weights add up to is worked out once
@@ -251,7 +262,7 @@ class JeDi:
         self, told: list[Conditioning], references: References | None, lead: dict[str, Any], *, together: bool
     ) -> Say:
         """Return what says, for noisy latents and times, where to go: in one pass of two or three rows a picture."""
-        apart = lead["image"] != 1
+        apart = lead["image"] != 1 or lead["balanced"]
         branches = [told[0], *told] if apart else told
         conditioning = {key: torch.cat([branch[key] for branch in branches]) for key in told[0]}
         recall = self._recall(references)

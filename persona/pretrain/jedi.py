@@ -34,8 +34,10 @@ TEXT_DROPPED = 0.1
 """Share of the sets whose missing pictures are told no prompt, for guidance."""
 PLAIN = 0.5
 """Share of the references that are told no more than what they are, as photos without a caption are."""
-TOGETHER = 0.5
-"""Share of the steps without references in which the pictures of a set see each other."""
+TOGETHER, WITH_REFERENCES = 0.5, 0.25
+"""Share of the steps in which several missing pictures see each other: without references, and beside them."""
+SAME = 0.95
+"""Correlation of two latents from which they are of the same picture."""
 SHOWN = 6
 """Sets at the end that are never learnt from, for the sample sheets."""
 
@@ -115,8 +117,9 @@ def _open(data: Path, latents: Path) -> Sets:
 class Completion:
     """The objective: how many pictures of a set are known is drawn for each step, all else for each set.
 
-    Where some are known, the others see those and not each other, so that each is drawn as it will be; where none is,
-    they see each other, or are alone, which keeps the base what it is.
+    The missing pictures mostly see those that are known and not each other, so that each is drawn as it will be; in the
+    other steps they see each other too. Without any known they are alone, which keeps the base what it is, or together.
+    A picture that its set holds twice is not learnt: it would teach to copy.
     """
 
     def __init__(self, jedi: JeDi, sets: Sets, seed: int) -> None:
@@ -137,11 +140,13 @@ class Completion:
         """See :class:`persona.methods.Method`."""
         random = default_rng((self.seed, 1, slots[0] // total))
         known = int(random.integers(self.sets.pictures))
-        together = not known and bool(random.random() < TOGETHER)
+        several = known < self.sets.pictures - 1
+        together = several and bool(random.random() < (WITH_REFERENCES if known else TOGETHER))
         latents, noise, times, prompts = zip(*(self._draw(slot, known, together) for slot in slots), strict=True)
         told = [prompt for one in prompts for prompt in one]
         drawn = Drawn(torch.stack(latents), torch.stack(noise), torch.stack(times), told, known, together)
-        return self.jedi.loss(drawn).mean(1).sum() / total
+        new = ~_repeated(drawn.latents)[:, known:].to(self.jedi.base.device)
+        return ((self.jedi.loss(drawn) * new).sum(1) / new.sum(1).clamp(min=1)).sum() / total
 
     def _draw(self, slot: int, known: int, together: bool) -> tuple[Tensor, Tensor, Tensor, list[str]]:
         """Return a set's latents and noise (pictures, C, h, w), times (pictures,) and prompts."""
@@ -178,6 +183,14 @@ class Completion:
         prompts = [f"a photo of a {sets.noun(0)}"] * sets.pictures
         together = jedi.draw(prompts, range(sets.pictures), together=True)
         return sheet([*rows, Row(f"{prompts[0]}, together", [(picture, "") for picture in together])])
+
+
+def _repeated(latents: Tensor) -> Tensor:
+    """Return which pictures (sets, pictures) are in their set (sets, pictures, C, h, w) more than once."""
+    spread = (latents - latents.mean((-2, -1), keepdim=True)).flatten(2)
+    unit = torch.nn.functional.normalize(spread, dim=2)
+    alike = unit @ unit.mT
+    return (alike - 2 * torch.eye(latents.shape[1])).amax(2) > SAME
 
 
 @lru_cache(maxsize=2)
