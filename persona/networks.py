@@ -28,6 +28,8 @@ _SIDE, _MASK_SIDE = 224, 352
 _BATCH = 32
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CLIP_GREY = (123, 117, 104)
+"""8-bit RGB of the colour that is nothing to CLIP: its mean."""
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and deviation of each channel."""
@@ -242,6 +244,11 @@ def _embedded(
         pixels = torch.stack([_pixels(_middle(picture, side)) for picture in pictures[first : first + _BATCH]])
         parts.append(normalize(run(_standard(pixels, statistics).to(device)), dim=1).cpu())
     return torch.cat(parts)
+
+
+def as_clip_sees(pictures: Sequence[Image.Image]) -> Tensor:
+    """Return pictures of one size as CLIP takes them, (B, 3, H, W)."""
+    return _standard(torch.stack([_pixels(picture) for picture in pictures]), _OPENAI)
 
 
 def _ready(net: Any, device: str | torch.device) -> Any:

@@ -18,31 +18,12 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from persona.atomic import beside
+from persona.clay.layers import Block, convolved
 from persona.metrics import recovered
 
 WEIGHTS = "judge.safetensors"
 SIDE = 128
 EMBEDDING = 128
-
-
-class _Block(nn.Module):
-    """A residual block (He et al. 2016, "Identity mappings"), which adds nothing at the start."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        first, last = (nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2))
-        self.layers = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), first, nn.BatchNorm2d(width), nn.ReLU(), last)
-        nn.init.zeros_(last.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner: Tensor = self.layers(x)
-        return x + inner
-
-
-def _halved(inputs: int, outputs: int) -> nn.Sequential:
-    """Return the way to the next level, of half the resolution."""
-    convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
-    return nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(), convolution)
 
 
 class Judge(nn.Module):
@@ -65,7 +46,7 @@ class Judge(nn.Module):
         self.sizes = {"widths": list(widths), "depths": list(depths)}
         layers: list[nn.Module] = [nn.Conv2d(3, widths[0] // 2, 3, stride=2, padding=1)]
         for before, width, depth in zip((widths[0] // 2, *widths), widths, depths, strict=False):
-            layers += [_halved(before, width), *(_Block(width) for _ in range(depth))]
+            layers += [convolved(before, width, 2), *(Block(width) for _ in range(depth))]
         self.trunk = nn.Sequential(*layers, nn.BatchNorm2d(widths[-1]), nn.ReLU())
         self.norm = nn.LayerNorm(2 * widths[-1])
         self.readers = nn.ModuleDict(

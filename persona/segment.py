@@ -1,0 +1,142 @@
+"""Where the subject of a reference is, and the reference cut out: by what the user says, or by itself."""
+
+from importlib.util import find_spec
+
+import numpy as np
+from PIL import Image
+
+from persona.errors import BadOption
+from persona.events import Listener, Note, silent
+from persona.families import Family
+from persona.hub import here
+from persona.metrics import Mask
+from persona.photos.cutouts import Box, cut, pixels_of
+
+SAMS = ("facebook/sam-vit-huge", "facebook/sam-vit-large", "facebook/sam-vit-base")
+"""Segment Anything (Kirillov et al., 2304.02643) by hub id, the best first: the first that is on the disk is used."""
+
+
+def cut_out(
+    picture: Image.Image,
+    *,
+    base: Family,
+    mask: Image.Image | None = None,
+    box: Box | None = None,
+    listener: Listener = silent,
+) -> Image.Image:
+    """Cut the subject out of a picture; see :func:`find`.
+
+    Returns:
+        RGBA, transparent beside the subject, as large as the subject with a small margin around.
+    """
+    return cut(picture, find(picture, base=base, mask=mask, box=box, listener=listener))
+
+
+def find(
+    picture: Image.Image,
+    *,
+    base: Family,
+    mask: Image.Image | None = None,
+    box: Box | None = None,
+    listener: Listener = silent,
+) -> Mask:
+    """Find the subject of a picture: by a mask, by its own transparency, or else by itself; never beside the box.
+
+    By itself it is found by the segmenter that the base ships with, by ``rembg``, or by a SAM that is on this disk.
+    With none of them, it is all of the picture, of which the listener is warned.
+
+    Args:
+        picture: of any mode.
+        base: whose world the picture is of.
+        mask: of the picture's size, light where the subject is.
+        box: that the subject is in; where nothing else is known, it is all that the box holds.
+        listener: told how it is found, and warned if it could not be.
+
+    Returns:
+        Where the subject is, not empty, of the picture's size.
+
+    Raises:
+        BadOption: the mask is of another size or empty, the picture is wholly transparent, the box is not within the
+            picture or empty, or there is nothing of the subject in it.
+    """
+    _check(picture, mask, box)
+    known = _given(picture, mask)
+    if known is None and box is None:
+        return _guessed(picture.convert("RGB"), base, listener)
+    within = _inside(picture, box)
+    found = within if known is None else known & within
+    if not found.any():
+        raise BadOption("There is nothing of the subject in its box. Give another box or mask.")
+    return found
+
+
+def _check(picture: Image.Image, mask: Image.Image | None, box: Box | None) -> None:
+    if mask is not None and mask.size != picture.size:
+        sizes = [f"{one.width}x{one.height}" for one in (mask, picture)]
+        raise BadOption(f"The mask has {sizes[0]} pixels, its picture {sizes[1]}. Give a mask of the picture's size.")
+    if box is not None and not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
+        sides = ",".join(f"{side:g}" for side in box)
+        raise BadOption(
+            f"The box {sides} is empty or not within its picture. Give left, top, right and bottom from 0 to 1, such "
+            "as 0.1,0.3,0.6,0.9."
+        )
+
+
+def _given(picture: Image.Image, mask: Image.Image | None) -> Mask | None:
+    """Return what is said of the subject by a mask or by transparency; ``None`` where nothing is."""
+    if mask is not None:
+        found = np.asarray(mask.convert("L")) > 127
+        if not found.any():
+            raise BadOption("The mask is empty: it must be white where the subject is. Draw it anew.")
+        return found
+    if not picture.has_transparency_data:
+        return None
+    alpha = np.asarray(picture.convert("RGBA").getchannel("A"))
+    if alpha.min() == 255:
+        return None
+    if alpha.max() <= 127:
+        raise BadOption("The reference is transparent all over. Give one that shows the subject.")
+    return alpha > 127
+
+
+def _inside(picture: Image.Image, box: Box | None) -> Mask:
+    left, top, right, bottom = pixels_of(box or (0, 0, 1, 1), picture.size)
+    inside = np.zeros((picture.height, picture.width), bool)
+    inside[top:bottom, left:right] = True
+    return inside
+
+
+def _guessed(picture: Image.Image, base: Family, listener: Listener) -> Mask:
+    """Find the subject with what there is; where nothing is found, it is the whole picture."""
+    found, how = _sought(picture, base, listener)
+    if found is not None and found.any():
+        return found
+    hint = f"{how}: all of the reference counts as the subject. Give a --mask, or a picture that is cut out."
+    listener(Note(hint, warning=True))
+    return _inside(picture, None)
+
+
+def _sought(picture: Image.Image, base: Family, listener: Listener) -> tuple[Mask | None, str]:
+    """Return where the subject seems to be, and if that failed, why."""
+    from persona.clay.segmenter import FOLDER, WEIGHTS, Segmenter
+
+    if (base.folder / FOLDER / WEIGHTS).is_file():
+        return Segmenter.load(base.folder / FOLDER).masks([picture])[0], "No subject was found"
+    if find_spec("rembg"):
+        return _by_rembg(picture, listener)
+    if folder := next(filter(None, map(here, SAMS)), None):
+        from persona.labelling import Sam
+
+        listener(Note("The reference is cut out by SAM."))
+        return Sam(folder, base.device).subject(picture), "SAM found no subject"
+    return None, "Nothing is here that could cut it out (pip install rembg)"
+
+
+def _by_rembg(picture: Image.Image, listener: Listener) -> tuple[Mask | None, str]:
+    import rembg
+
+    listener(Note("The reference is cut out by rembg, which fetches a network of 0.2 GB when it has none."))
+    try:
+        return np.asarray(rembg.remove(picture, only_mask=True).convert("L")) > 127, "rembg found no subject"
+    except Exception as error:  # it raises whatever the network and its runtime do
+        return None, f"rembg failed ({type(error).__name__})"
