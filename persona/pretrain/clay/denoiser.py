@@ -131,8 +131,8 @@ def _weights(masks: NDArray[np.bool_]) -> NDArray[np.float16]:
 
 
 def rate(step: int, steps: int) -> float:
-    """Warm up, stay, and fall over the last fifth: a run can be lengthened without having been cooled too early."""
-    left = (1 - step / steps) / 0.2
+    """Warm up, stay for a half, and fall over the other: what is fine is learnt at low rates, by many steps averaged."""
+    left = (1 - step / steps) / 0.5
     fall = 1.0 if left > 1 else 0.03 + 0.97 * 0.5 * (1 - math.cos(math.pi * left))
     return RATE * min(1.0, (step + 1) / 200) * fall
 
@@ -164,7 +164,7 @@ def train_denoiser(
                     states = text(tokens).last_hidden_state
                 guess = unet(noisy.contiguous(memory_format=torch.channels_last), times, states).sample
                 apart = alignment(seen)
-            loss = (weights * (guess.float() - target) ** 2).mean()
+            loss = (weights * _importance(kept[times]) * (guess.float() - target) ** 2).mean()
             run.advance(loss + ALIGNMENT_WEIGHT * apart, rate(run.step, steps), started)
             losses.append(loss.item())
             if run.step % 50 == 0:
@@ -173,6 +173,17 @@ def train_denoiser(
                 yield run.curve[-1]
             if run.step % save_every == 0 or run.step == steps:
                 run.save()
+
+
+def _importance(kept: Tensor) -> Tensor:
+    """Return the weights (B, 1, 1, 1) of times in the loss, about 1 in the mean, by the signal (B,) kept at them.
+
+    The root of min-SNR's (Hang et al. 2023, "Efficient diffusion training via min-SNR weighting strategy"), and a
+    floor: unweighted, the gradient at t = 900 has eleven times the energy of that at t = 220, where shapes get sharp,
+    and almost all of it is noise.
+    """
+    ratio = kept / (1 - kept)
+    return 2 * (ratio.clamp(max=5) / (ratio + 1)).sqrt().clamp(min=0.15).view(-1, 1, 1, 1)
 
 
 def _corrupted(clean: Tensor, kept: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
