@@ -202,6 +202,31 @@ class PriorsConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SetsConfig(Config):
+    """Settings of ``gen-sets``: make sets of pictures of one subject, for a base to learn JeDi from."""
+
+    base: Base
+    out: Annotated[Path, Option("Folder of the sets; a stopped run goes on there.")] = Path("sets")
+    n: Annotated[int, Option("Collages that are drawn; each gives a set or none.", min=1, flag=("-n",))] = 1000
+    prompts: Annotated[
+        Path | None, Option("File that says what they show, a JSON object a line; templates when left out.")
+    ] = None
+    seed: Seed = 0
+    steps: Steps = None
+    guidance: Guidance = None
+    resolution: Resolution = None
+    similarity: Annotated[
+        float, Option("Likeness (DINO) that a subject must have to the others of its set.", min=-1, max=1, expert=True)
+    ] = 0.6
+    quality: Annotated[
+        float, Option("Quality (CLIP) that a picture must have; 0.5 is fair.", min=0, max=1, expert=True)
+    ] = 0.5
+    networks: Annotated[
+        Path | None, Option("Folder that holds dino-vits16 and the like, instead of the hub's cache.", expert=True)
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleConfig(Config):
     """Settings of ``sample``: draw pictures of the subject."""
 

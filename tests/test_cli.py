@@ -38,6 +38,10 @@ OPTIONS = {
         "--class --base -n --prompt --steps --guidance --resolution --seed --store --json --help",
         "--batch",
     ),
+    "gen-sets": (
+        "--base --out -n --prompts --seed --steps --guidance --resolution --json --help",
+        "--similarity --quality --networks",
+    ),
     "train": (
         "--class --token --base --out --steps --prior --priors --rank --batch --resolution --text-encoder --seed "
         "--fresh --json --help",

@@ -26,6 +26,7 @@ from persona.config import (
     PretrainConfig,
     PriorsConfig,
     SampleConfig,
+    SetsConfig,
     TrainConfig,
 )
 
@@ -89,6 +90,41 @@ def gen_priors(config: PriorsConfig, json: bool) -> None:
             folders,
             f"persona train PHOTOS --class {shlex.quote(config.class_noun)}{_base(config.base)}",
             {"class": config.class_noun, "base": config.base, "folders": folders, "pictures": list(map(str, pictures))},
+        ),
+        as_json=json,
+    )
+
+
+@app.command("gen-sets", cls=Command)
+@command(SetsConfig)
+def gen_sets(config: SetsConfig, json: bool) -> None:
+    """Draw sets of pictures of one subject.
+
+    A base learns JeDi from them. Stopped, the same command goes on where it was.
+    """
+    from persona.cli.display import Display, Outcome
+
+    with Display() as display:
+        display.name_base(config.base)
+        from persona.pretrain.collages.run import gen_sets
+
+        made = gen_sets(config, display)
+    display.close(
+        "gen-sets",
+        Outcome(
+            f"{made.figures['sets']} sets of {made.figures['pictures']} pictures in {made.folder}",
+            [
+                f"Of {made.figures['collages']} collages with {made.figures['panels']} panels.",
+                *(f"{number} dropped: {why}" for why, number in made.dropped.items()),
+                f"Look at them: {made.sheets[0].parent}",
+            ],
+            f"persona pretrain jedi --base {shlex.quote(config.base)} --data {shlex.quote(str(made.folder))}",
+            {
+                "folder": str(made.folder),
+                **made.figures,
+                "dropped": dict(made.dropped),
+                "sheets": list(map(str, made.sheets)),
+            },
         ),
         as_json=json,
     )

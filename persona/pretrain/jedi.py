@@ -26,7 +26,7 @@ from persona.pretrain.learning import Learnt, learn
 from persona.pretrain.sets import Sets, WebSets
 from persona.pretrain.state import settle
 from persona.sheet import Row, sheet
-from persona.train.processes import agree
+from persona.train.processes import agree, launched
 
 CLAY_SETS = 20_000
 """Sets that are rendered where clay learns and no data are named."""
@@ -52,13 +52,14 @@ def pretrain_jedi(config: JediConfig, listener: Listener = silent) -> Learnt:
         listener: told how far each stage is.
 
     Raises:
-        BadOption: there are no data, or the folder holds a run with other settings.
+        BadOption: there are no data, the folder holds a run with other settings, or the processes are to share out
+            weights.
         BadBase: the base cannot be found, or is no U-Net.
         Busy: another run holds the folder.
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """
-    accelerator = Accelerator(cpu=drawing.processes().device.type == "cpu")
+    accelerator = launched()
     if not accelerator.is_main_process:
         listener = silent
     if config.data is None and config.base != "clay":

@@ -1,11 +1,13 @@
 """Sets of pictures that share a subject: what they show, and their latents, which are computed once."""
 
+import io
 import json
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -142,3 +144,25 @@ class WebSets(Sets):
     def captions(self, number: int, random: Random) -> list[str]:
         """See :class:`Sets`."""
         return self._told[number][1]
+
+
+def write_set(tar: tarfile.TarFile, key: str, told: Mapping[str, Any], pictures: Sequence[Image.Image]) -> None:
+    """Add a set to a shard as :class:`WebSets` reads it.
+
+    Args:
+        tar: the shard.
+        key: of the set; no other of the shard has it.
+        told: JSON values, ``class`` and ``captions`` among them.
+        pictures: as many as there are captions.
+    """
+    _add(tar, f"{key}.json", json.dumps(told).encode())
+    for place, picture in enumerate(pictures):
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        _add(tar, f"{key}.{place}.png", buffer.getvalue())
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))

@@ -18,7 +18,7 @@ from persona.identity import Token
 from persona.photos import read
 from persona.sample import tell_unknown
 from persona.train import speed
-from persona.train.processes import agree
+from persona.train.processes import agree, launched
 from persona.train.run import Run
 from persona.train.thrift import Choice, choose
 
@@ -38,7 +38,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     Raises:
         PersonaError: whatever the user can mend; what was there before is untouched.
     """
-    accelerator = Accelerator(cpu=drawing.processes().device.type == "cpu")
+    accelerator = launched()
     if not accelerator.is_main_process:
         listener = silent
     photos = read(config.photos, listener)

@@ -1,5 +1,6 @@
 """What the processes of a run have to settle between them."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -8,9 +9,28 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from persona.errors import PersonaError
+from persona.drawing import processes
+from persona.errors import BadOption, PersonaError
 
 T = TypeVar("T")
+
+_SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+
+
+def launched() -> Accelerator:
+    """Return the processes of this run, as ``accelerate launch`` has started them.
+
+    Raises:
+        BadOption: they are configured to share out a network's weights. Ours share a step's work: each holds all of the
+            base, which is frozen, so that there is little to share out.
+    """
+    for name, kind in _SHARDING.items():
+        if os.environ.get(name, "").lower() in ("true", "1", "yes"):
+            raise BadOption(
+                f"{kind} would share out no weights here: each process holds the whole base. "
+                "Leave it out of accelerate's config; accelerate launch --multi_gpu shares the work."
+            )
+    return Accelerator(cpu=processes().device.type == "cpu")
 
 
 def agree(accelerator: Accelerator, action: Callable[[], T]) -> T:
