@@ -127,6 +127,7 @@ class TrainConfig(Config):
     score_every: Annotated[
         int | None, Option("Steps between previews that are scored; 0 for none.", min=0, expert=True)
     ] = None
+    from_jedi: Annotated[bool, Option("Learn from views that JeDi draws of the subject, too.", expert=True)] = False
 
     def __post_init__(self) -> None:
         """Check what the bounds alone cannot say.

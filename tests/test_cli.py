@@ -47,7 +47,7 @@ OPTIONS = {
         "--fresh --json --help",
         "--prior-weight --learning-rate --text-learning-rate --alpha --adapter --target --optimizer --precision "
         "--quantize --gradient-checkpointing --offload --tiling --accumulate --snr-gamma --crops --flip "
-        "--checkpoint-every --score-every",
+        "--checkpoint-every --score-every --from-jedi",
     ),
     "sample": (
         "--prompts --persona --reference --class --together --base -n --seed --steps --guidance --scale --negative "

@@ -15,6 +15,7 @@ from persona.events import Listener, silent
 from persona.families import Bits, Family
 from persona.folder import Persona, folder_for
 from persona.identity import Token
+from persona.methods.jedi import JeDi
 from persona.photos import read
 from persona.sample import tell_unknown
 from persona.train import speed
@@ -61,6 +62,8 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
         )
 
     base = load(choice)
+    if config.from_jedi:
+        JeDi.load(base).remove()  # it has weights for it, before anything else is done
     tell_unknown(base, [config.class_noun], [], listener)
     token = _token(config, base, accelerator, listener)
     out = config.out or folder_for(config.class_noun, token.text)

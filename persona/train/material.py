@@ -31,7 +31,7 @@ def class_pictures(config: TrainConfig, settings: Settings, base: Family, listen
         resolution=settings.resolution,
         seed=config.seed,
     )
-    return [_picture(path) for path in ensure(asked, base, listener)]
+    return [read_drawn(path) for path in ensure(asked, base, listener)]
 
 
 def prepare(
@@ -76,7 +76,7 @@ def prepare(
     return DreamBooth(base, halves, gamma=settings.snr_gamma, seed=config.seed)
 
 
-def _picture(path: Path) -> Photo:
+def read_drawn(path: Path) -> Photo:
     """Read a picture that was drawn here."""
     data = path.read_bytes()
     return Photo(path.name, Image.open(io.BytesIO(data)).convert("RGB"), None, hashlib.sha256(data).hexdigest())

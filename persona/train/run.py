@@ -32,6 +32,7 @@ from persona.train.material import class_pictures, prepare
 from persona.train.processes import agree
 from persona.train.rehearsal import PICTURES, PREVIEWS, PROMPTS, TRAINING
 from persona.train.thrift import Choice, leaner, words
+from persona.train.views import STORE, draw_views
 from persona.train.watch import Watch
 
 READ_EVERY = 10
@@ -39,7 +40,7 @@ READ_EVERY = 10
 CURVE = 500
 """Points of the loss curve that are kept."""
 
-_OURS = {"adapter.safetensors", "checkpoints", "previews", "report.html", RECORD, checkpoints.LOCK}
+_OURS = {"adapter.safetensors", "checkpoints", "previews", "report.html", RECORD, STORE, checkpoints.LOCK}
 # Settings that another call may change and still go on: they say how long and how, not what is learnt.
 _FREE = {"steps", "checkpoint_every", "score_every", "gradient_checkpointing", "offload", "tiling"}
 _LOADED = {"quantize", "offload", "resolution"}  # what is chosen by loading the base anew
@@ -148,6 +149,8 @@ class Run:
             "prior": [asked.prior, asked.prior_weight],
             "settings": [settings, asked.adapter, asked.flip, asked.seed, self.accelerator.num_processes],
         }
+        if asked.from_jedi:
+            decided["views"] = ["jedi"]
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
     def _is_done(self, start: Checkpoint) -> bool:
@@ -225,9 +228,15 @@ class Run:
 
     def _prepare(self) -> DreamBooth:
         """Encode the photos, and what preserves their class."""
+        asked, photos = self.asked, [*self.photos]
+        if asked.from_jedi:
+            resolution = self.asked_settings.resolution
+            photos += draw_views(
+                self.base, self.photos, asked.class_noun, resolution, asked.seed, self.out, self.listener
+            )
         # The class is drawn as it was asked for, so that it is drawn but once.
-        priors = class_pictures(self.asked, self.asked_settings, self.base, self.listener)
-        return prepare(self.config, self.settings, self.base, self.photos, priors, self.token, self.listener)
+        priors = class_pictures(asked, self.asked_settings, self.base, self.listener)
+        return prepare(self.config, self.settings, self.base, photos, priors, self.token, self.listener)
 
     def _encode(self, method: DreamBooth) -> None:
         """Encode the prompts once for all, and let go of what only encodes; adapted text encoders stay."""
