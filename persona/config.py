@@ -257,6 +257,7 @@ class SampleConfig(Config):
     image_guidance: Annotated[
         float | None, Option("How strongly references are followed; 1 is plainly.", min=0, max=100, expert=True)
     ] = None
+    balanced: Annotated[bool, Option("Let neither references nor prompt outweigh the other.", expert=True)] = False
     jedi: Annotated[
         Path | None, Option("Folder of the weights that draw from references, if not the base's own.", expert=True)
     ] = None
@@ -287,6 +288,8 @@ class SampleConfig(Config):
         for flag, given in theirs.items():
             if given is not None:
                 raise BadOption(f"{flag} {hint}")
+        if self.balanced and self.reference is None:
+            raise BadOption("--balanced goes with --reference: it weighs those against the prompt. Leave it out.")
         if self.reference is not None and self.class_noun is None:
             raise BadOption("Say what the references show: --class dog")
         if self.together and self.batch is not None:

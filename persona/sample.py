@@ -170,9 +170,10 @@ def _shown(config: SampleConfig, listener: Listener) -> _Sitter:
         size = size_of(base, config.resolution)
         known = references.fitting(jedi, references.prepare(base, found, noun, size), number, size, listener)
         strength = IMAGE_GUIDANCE if config.image_guidance is None else config.image_guidance
-        how = {"references": known, "image_guidance": strength}
+        how = {"references": known, "image_guidance": strength, "balanced": config.balanced}
         used = [photo.sha256[:12] for photo in found[: len(known.latents)]]
         facts |= {"class": noun, "references": " ".join(used), "image guidance": str(strength)}
+        facts |= {"balanced": "yes"} if config.balanced else {}
     return _Sitter(base, jedi, prompts, facts, how=how)
 
 

@@ -52,7 +52,7 @@ OPTIONS = {
     "sample": (
         "--prompts --persona --reference --class --together --base -n --seed --steps --guidance --scale --negative "
         "--out --json --help",
-        "--resolution --checkpoint --batch --image-guidance --jedi",
+        "--resolution --checkpoint --batch --image-guidance --balanced --jedi",
     ),
     "interpolate": (
         "--persona --base --seed --frames --fps --linear --out --steps --guidance --scale --negative --json --help",

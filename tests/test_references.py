@@ -115,6 +115,9 @@ def test_each_picture_can_be_drawn_again_alone(here: Path) -> None:
 def test_strength_changes_the_picture(here: Path) -> None:
     (plain,), (more,) = (sample(shown(image_guidance=strength)) for strength in (1.0, 4.0))
     assert apart(plain.path, more.path) > 1
+    (balanced,) = sample(shown(image_guidance=4.0, balanced=True))
+    assert apart(more.path, balanced.path) > 1
+    assert facts(balanced.path)["balanced"] == "yes"
 
 
 def test_references_are_told_by_their_captions_and_masked_by_their_alpha(
@@ -269,6 +272,7 @@ def test_references_of_something_else_are_named(looking: Any, colours: str, odd:
         ({"class_noun": "dog"}, BadOption, "--class goes with --reference"),
         ({"jedi": Path("weights")}, BadOption, "--jedi goes with"),
         ({"image_guidance": 2.0}, BadOption, "--image-guidance goes with"),
+        ({"balanced": True}, BadOption, "--balanced goes with"),
         ({"together": True, "persona": Path("personas/dog")}, BadOption, "--persona is about"),
         ({"reference": Path("refs"), "class_noun": "dog", "scale": 0.5}, BadOption, "--scale is about"),
         ({"together": True, "checkpoint": 3}, BadOption, "--checkpoint is about"),
