@@ -67,7 +67,7 @@ def choose(base: Base, class_noun: str, listener: Listener = silent) -> Token:
     Raises:
         BadToken: the base has no such word.
     """
-    words = [word for word in _rare(base.tokenizers) if word not in class_noun.lower()][:CANDIDATES]
+    words = [word for word in rare(base.tokenizers) if word not in class_noun.lower()][:CANDIDATES]
     if not words:
         raise BadToken("The base has no rare word that is a single token. Name one yourself: --token sks")
     seen = {}
@@ -81,7 +81,7 @@ def choose(base: Base, class_noun: str, listener: Listener = silent) -> Token:
     return Token(best, _ids(base.tokenizers, best), pull)
 
 
-def _rare(tokenizers: list[Any]) -> Iterator[str]:
+def rare(tokenizers: list[Any]) -> Iterator[str]:
     """Yield the words that are one token in each tokenizer: those of up to three letters first, then the rarest."""
     known = [_words(tokenizer) for tokenizer in tokenizers]
     rarity = {word: min(words[word] for words in known) for word in set.intersection(*map(set, known))}

@@ -1,6 +1,7 @@
 """What a method changes in a network: a difference to some of its weights, learnt and kept apart from them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,10 @@ class _Plus(nn.Module):
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.difference = nn.Parameter(torch.zeros_like(weight, dtype=torch.float32))
+        self.counts = True
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.difference
+        return weight + self.difference if self.counts else weight
 
 
 class Difference:
@@ -43,11 +45,24 @@ class Difference:
         if not names:
             raise BadOption(f"The base has no module named {', '.join(targets)}. Leave --target out.")
         self.parameters: dict[str, nn.Parameter] = {}
+        self._added: list[_Plus] = []
         for name in sorted(names):
             owner, leaf = self._place(name)
             plus = _Plus(getattr(owner, leaf))
             register_parametrization(owner, leaf, plus, unsafe=True)  # a bf16 weight becomes a float32 sum
             self.parameters[name] = plus.difference
+            self._added.append(plus)
+
+    @contextmanager
+    def without(self) -> Iterator[None]:
+        """Let the network be as it was, to the bit; sums that were cached would not notice."""
+        for plus in self._added:
+            plus.counts = False
+        try:
+            yield
+        finally:
+            for plus in self._added:
+                plus.counts = True
 
     def fits(self, tensors: Mapping[str, Tensor]) -> bool:
         """Tell whether tensors are a difference to the same weights."""

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Sequence
 
 import torch
+from PIL.Image import Image
 from torch import Generator, Tensor
 
 from persona.families import Family
@@ -39,7 +40,16 @@ def guide(nothing: Tensor, shown: Tensor, asked: Tensor, *, image: float, text: 
     return shown + (image - 1) * seen + text * read
 
 
-def denoise(base: Family, noise: Tensor, generators: Sequence[Generator], steps: int, say: Say) -> Tensor:
+def denoise(
+    base: Family,
+    noise: Tensor,
+    generators: Sequence[Generator],
+    steps: int,
+    say: Say,
+    *,
+    then: Say | None = None,
+    switch: float = 1.0,
+) -> Tensor:
     """Run the base's sampler from noise to latents.
 
     Args:
@@ -48,6 +58,8 @@ def denoise(base: Family, noise: Tensor, generators: Sequence[Generator], steps:
         generators: one a row, for samplers that add noise on the way.
         steps: of the sampler.
         say: tells at each of them where to go.
+        then: tells it after the switch.
+        switch: share of the steps after which that is; in the step that it falls in both are heard, by their shares.
 
     Returns:
         Latents (B, C, h, w), float32, on the base's device.
@@ -56,7 +68,43 @@ def denoise(base: Family, noise: Tensor, generators: Sequence[Generator], steps:
     sampler.set_timesteps(steps, device=base.device)
     own = {"generator": list(generators)} if "generator" in inspect.signature(sampler.step).parameters else {}
     latents: Tensor = noise.to(base.device) * sampler.init_noise_sigma
-    for time in sampler.timesteps:
-        said = say(sampler.scale_model_input(latents, time), time.expand(len(latents)))
+    for number, time in enumerate(sampler.timesteps):
+        share = 1.0 if then is None else min(1.0, max(0.0, switch * len(sampler.timesteps) - number))
+        rows = sampler.scale_model_input(latents, time), time.expand(len(latents))
+        said = say(*rows) if share else torch.zeros_like(latents)
+        if then is not None and share < 1:
+            said = share * said + (1 - share) * then(*rows)
         latents = sampler.step(said, time, latents, **own).prev_sample
     return latents
+
+
+def draw(
+    base: Family,
+    seeds: Sequence[int],
+    *,
+    size: tuple[int, int],
+    steps: int | None,
+    batch: int,
+    told: Callable[[slice], Say],
+) -> list[Image]:
+    """Draw a picture for each seed, so many at a time.
+
+    Args:
+        base: whose sampler it is.
+        seeds: of the pictures.
+        size: width and height in pixels.
+        steps: of the sampler; the recipe's when left out.
+        batch: pictures at a time.
+        told: returns what says where to go, for some of the pictures.
+
+    Raises:
+        BadBase: a picture is not finite.
+    """
+    drawn: list[Image] = []
+    for first in range(0, len(seeds), batch):
+        part = slice(first, first + batch)
+        generators = [Generator().manual_seed(seed) for seed in seeds[part]]
+        noise = base.initial_noise(generators, size)
+        latents = denoise(base, noise, generators, steps or base.recipe.sample_steps, told(part))
+        drawn += base.decode_latents(latents)
+    return drawn

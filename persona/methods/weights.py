@@ -1,0 +1,87 @@
+"""What a method has learnt for a base, in a safetensors file that says how it was made."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from persona.errors import BadBase
+from persona.families import Family
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where the weights of a method are, and what is said of them.
+
+    Attributes:
+        title: what the method is called.
+        name: of its folder beside a base, its option and its pretraining.
+        facts: beside the base, what has to be known of how they were made.
+    """
+
+    title: str
+    name: str
+    facts: frozenset[str]
+
+    @property
+    def file(self) -> str:
+        """Name of the file."""
+        return f"{self.name}.safetensors"
+
+    def write(self, base: Family, made: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> bytes:
+        """Return parameters as the bytes of a file, in float16."""
+        halves = {name: tensor.detach().half().cpu().contiguous() for name, tensor in parameters.items()}
+        return to_bytes(halves, {self.name: json.dumps({"base_hash": base.hash, **made})})
+
+    def read(self, base: Family, folder: Path | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return how the weights for a base were made, and the tensors, float32.
+
+        Args:
+            base: that they were made for.
+            folder: where they are; beside the base's own when left out.
+
+        Raises:
+            BadBase: there are none, or they are damaged or another base's.
+        """
+        path = self._path(base, folder)
+        if not path.is_file():
+            raise BadBase(f"{base.name} has no {self.title} weights. {self._other(base)}")
+        try:
+            with safe_open(path, "pt") as file:
+                made: dict[str, Any] = json.loads((file.metadata() or {})[self.name])
+                tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118  # it is no mapping
+            if not {"base_hash", *self.facts} <= set(made):
+                raise KeyError
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            hint = f"it is damaged, or not written by persona. {self._other(base)}"
+            raise BadBase(f"{path} cannot be read: {hint}") from error
+        if made["base_hash"] != base.hash:
+            raise BadBase(f"{path} was made for another base than {base.name}. {self._other(base)}")
+        return made, tensors
+
+    def misfit(self, base: Family, folder: Path | None) -> BadBase:
+        """Return the error of weights that are of other parameters than the method has on a base."""
+        return BadBase(f"{self._path(base, folder)} does not fit {base.name}. {self._other(base)}")
+
+    def _path(self, base: Family, folder: Path | None) -> Path:
+        return (folder or base.folder / self.name) / self.file
+
+    def _other(self, base: Family) -> str:
+        train = f"persona pretrain {self.name} --base {base.name} --data SHARDS"
+        return f"Name a folder that has some with --{self.name}, or train some: {train}"
+
+
+@torch.no_grad()
+def put(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> bool:
+    """Copy tensors into parameters, unless their names or shapes differ; tell whether they did not."""
+    if {name: p.shape for name, p in parameters.items()} != {name: t.shape for name, t in tensors.items()}:
+        return False
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[name])
+    return True

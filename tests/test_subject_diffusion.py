@@ -1,0 +1,385 @@
+"""Subject-Diffusion on tiny U-Nets: what must hold whatever it learns, and that it learns."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_encoder import Eye
+from torch import Tensor
+
+from persona import encoder, families
+from persona.errors import BadBase
+from persona.families import Family
+from persona.methods.attention_control import control
+from persona.methods.casting import Portrait, cast, inside
+from persona.methods.fusion import words_of
+from persona.methods.gated import fourier
+from persona.methods.subject_diffusion import STORE, Scenes, SubjectDiffusion
+
+U_NETS = ("sd-eps", "sd-v-zero", "sdxl")
+SHAPE = (4, 8, 8)
+"""Of the tiny bases' latents."""
+LEFT, RIGHT = (0.0, 0.2, 0.5, 1.0), (0.5, 0.2, 1.0, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def eye(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "load", lambda name, device: Eye())
+
+
+@pytest.fixture(params=U_NETS)
+def base(request: pytest.FixtureRequest, base_folder: Callable[[str], Path]) -> Family:
+    return families.load(str(base_folder(request.param)), device="cpu")
+
+
+@pytest.fixture
+def one(base_folder: Callable[[str], Path]) -> Family:
+    return families.load(str(base_folder("sd-v-zero")), device="cpu")
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def learnt(base: Family) -> SubjectDiffusion:
+    """Return one whose weights have moved somewhere, and whose gates are open."""
+    method = SubjectDiffusion(base)
+    for number, (name, parameter) in enumerate(sorted(method.parameters.items())):
+        moved = noise(*parameter.shape, seed=number) if parameter.dim() else torch.tensor(1.0)
+        parameter.add_(moved if "alpha" in name else 0.2 * moved)
+    return method
+
+
+@torch.no_grad()
+def predict(base: Family, latents: Tensor, prompt: str = "a dog") -> Tensor:
+    return base.predict(latents, torch.full((len(latents),), 500), base.conditioning([prompt] * len(latents)))
+
+
+def portrait(colour: str, box: Any = LEFT) -> Portrait:
+    return Portrait(Eye().encode([Image.new("RGB", (8, 8), colour)])[0], box)
+
+
+TWO = {"V": portrait("red"), "W": portrait("lime", RIGHT)}
+BOTH = "a [V] dog on the [W] cat"
+
+
+def drawn(method: SubjectDiffusion, *prompts: str, seed: int = 0, **how: Any) -> Any:
+    how = {"portraits": TWO, "steps": 3, "size": (32, 32), **how}
+    pictures = method.draw(prompts, [seed] * len(prompts), **how)
+    return np.stack([np.asarray(picture, np.int64) for picture in pictures])
+
+
+def scenes(**changed: Any) -> Scenes:
+    prompts = ["a [V] dog on the [W] cat", "a [V] dog in the snow"]
+    given = Scenes(
+        latents=noise(2, *SHAPE, seed=1),
+        noise=noise(2, *SHAPE, seed=2),
+        times=torch.tensor([100, 700]),
+        prompts=prompts,
+        nouns=[["dog", "cat"], ["dog"]],
+        cast=cast(prompts, TWO),
+        masks=torch.stack([inside(torch.tensor([[box]] * 2), torch.ones(2, 1).bool(), (8, 8))[:, 0]
+                           for box in (LEFT, RIGHT)], dim=1),
+        placed=torch.tensor([True, True]),
+    )  # fmt: skip
+    return replace(given, **changed)
+
+
+# What must hold
+
+
+def test_before_it_has_learnt_it_is_the_base(base: Family) -> None:
+    latents = noise(2, *SHAPE)
+    before = predict(base, latents)
+    method = SubjectDiffusion(base)
+    assert torch.equal(predict(base, latents), before)
+    with torch.no_grad(), method._told(cast([BOTH] * 2, TWO), torch.tensor([True, True]), SHAPE[1:]):
+        assert torch.equal(predict(base, latents), before)
+    with torch.no_grad(), method.watch.keeping() as maps:
+        torch.testing.assert_close(predict(base, latents), before, rtol=0, atol=1e-5)
+    assert maps
+
+
+def test_what_it_has_learnt_can_be_put_aside_and_taken_off(base: Family) -> None:
+    latents, names = noise(2, *SHAPE), dict(base.denoiser.named_parameters()).keys()
+    before, told = predict(base, latents), base.conditioning(["a dog"])
+    method = learnt(base)
+    assert not torch.equal(predict(base, latents), before)
+    with method.plainly():
+        assert torch.equal(predict(base, latents), before)
+    method.remove()
+    assert torch.equal(predict(base, latents), before)
+    for key, value in base.conditioning(["a dog"]).items():
+        assert torch.equal(value, told[key])
+    assert dict(base.denoiser.named_parameters()).keys() == names
+
+
+def test_two_subjects_may_be_swapped_with_their_boxes(base: Family) -> None:
+    method = learnt(base)
+    swapped = {"V": TWO["W"], "W": TWO["V"]}
+    assert np.array_equal(drawn(method, BOTH), drawn(method, "a [W] dog on the [V] cat", portraits=swapped))
+    assert np.abs(drawn(method, BOTH) - drawn(method, BOTH, portraits=swapped)).max() > 1, "who is who matters"
+    latents, who = noise(1, *SHAPE), cast([BOTH], TWO)
+    turned = replace(who, features=who.features.flip(1), boxes=who.boxes.flip(1))
+    said = []
+    for one in (who, turned):
+        with torch.no_grad(), method._told(one, torch.tensor([True]), SHAPE[1:]):
+            said.append(predict(base, latents))
+    torch.testing.assert_close(*said, rtol=0, atol=1e-4)  # the slots themselves make no difference
+
+
+@pytest.mark.parametrize("part", ["whole", "details", "box in the slots", "box in the channel", "empty slot"])
+def test_each_part_is_seen(one: Family, part: str) -> None:
+    method, latents = learnt(one), noise(1, *SHAPE)
+    who, placed = cast(["a [V] dog"], TWO), torch.tensor([True])
+    features = who.features.clone()
+    with torch.no_grad():
+        if part == "whole":
+            features[:, :, 0, 1] += 1
+            plain, other = (method._read(["a [V] dog"], replace(who, features=f)) for f in (who.features, features))
+            seen = other["encoder_hidden_states"] - plain["encoder_hidden_states"]
+            assert seen[:, :2].abs().max() == 0, "what comes before it cannot know"
+            assert seen[:, 2].abs().max() > 1e-3
+            return
+        features[:, :, 1:] += 1
+        changed, told = {
+            "details": (replace(who, features=features), placed),
+            "box in the slots": (replace(who, boxes=who.boxes * 0.5), torch.tensor([False])),
+            "box in the channel": (who, torch.tensor([False])),
+            "empty slot": (replace(who, present=torch.tensor([[False, False]])), torch.tensor([False])),
+        }[part]
+        before = torch.tensor([part in ("details", "box in the channel")])
+        with method._told(who, before, SHAPE[1:]):
+            said = predict(one, latents)
+        with method._told(changed, told, SHAPE[1:]):
+            assert (predict(one, latents) - said).abs().max() > 1e-3
+
+
+def test_prompts_without_subjects_are_read_as_before(base: Family) -> None:
+    wanted = base.conditioning(["a dog"])
+    before = base.unwanted("red", wanted)
+    method = learnt(base)
+    for key, value in method._unwanted("red", wanted).items():
+        assert torch.equal(value, before[key])
+
+
+# Interpolation
+
+
+def between(method: SubjectDiffusion, ends: tuple[str, str], place: float) -> Any:
+    picture = method.between(ends, 0, place, portraits=TWO, steps=3, size=(32, 32))
+    return np.asarray(picture, np.int64)
+
+
+def test_the_ends_are_the_customized_picture_and_the_bases(base: Family) -> None:
+    prompt = "a dog in the snow"
+    alone = np.asarray(base.draw([prompt], [0], steps=3, size=(32, 32))[0], np.int64)
+    method = learnt(base)
+    ends = "a [V] dog in the snow", prompt
+    assert np.array_equal(between(method, ends, 0), drawn(method, ends[0])[0])
+    assert np.array_equal(between(method, ends, 1), alone)
+    assert np.abs(between(method, ends, 0) - alone).max() > 1
+    assert np.abs(between(method, ends, 1e-6) - between(method, ends, 0)).max() <= 1, "it leads there"
+    assert np.abs(between(method, ends, 1 - 1e-6) - alone).max() <= 1
+
+
+def test_a_series_has_no_steps_of_its_own(one: Family) -> None:
+    """Three steps of the sampler, but a frame wherever it is asked for."""
+    method = learnt(one)
+    frames = [between(method, ("a [V] dog", "a [W] cat"), place) for place in np.linspace(0, 1, 9)]
+    moved = [np.abs(after - before).mean() for before, after in pairwise(frames)]
+    assert min(moved) > 0
+    assert np.array_equal(frames[0], drawn(method, "a [V] dog")[0])
+    assert np.array_equal(frames[-1], drawn(method, "a [W] cat")[0])
+
+
+# Drawing
+
+
+def test_a_picture_depends_on_its_own_prompt_and_seed_alone(one: Family) -> None:
+    method = learnt(one)
+    both = drawn(method, "a [V] dog", BOTH)
+    assert np.abs(both[:1] - drawn(method, "a [V] dog")).max() <= 1
+    assert np.abs(both[1:] - drawn(method, BOTH)).max() <= 1
+    assert np.abs(both[:1] - drawn(method, "a [V] dog", seed=1)).max() > 1
+
+
+def test_strengths_and_negative_prompts_count(one: Family) -> None:
+    method = learnt(one)
+    plain = drawn(method, BOTH)
+    for how in ({"negative": "red"}, {"guidance": 1.0}, {"image_guidance": 1.0}, {"image_guidance": 3.0}):
+        assert np.abs(plain - drawn(method, BOTH, **how)).max() > 1, how
+
+
+# Learning
+
+
+def test_the_loss_is_that_of_the_denoiser_and_its_attention(one: Family) -> None:
+    method, given = learnt(one), scenes()
+    with torch.no_grad():
+        told = method._read(given.prompts, given.cast)
+        noisy, target = one.noise.corrupt(given.latents, given.noise, given.times)
+        with method._told(given.cast, given.placed, SHAPE[1:]), method.watch.keeping() as maps:
+            said = one.predict(noisy, given.times, told)
+        assert {seen.shape for seen in maps} == {(2, 8, 16, 16)}  # rows, heads, places of the coarser level, tokens
+        attention = control(maps, method._words(given, 16), given.masks)
+        expected = (said - target).square().flatten(1).mean(1) + 0.01 * attention
+        torch.testing.assert_close(method.loss(given), expected)
+
+
+def test_everything_that_may_learn_gets_a_gradient(base: Family) -> None:
+    method = learnt(base)
+    method.loss(scenes()).sum().backward()  # type: ignore[no-untyped-call]
+    learning = {id(p) for module in method.modules.values() for p in module.parameters() if p.requires_grad}
+    assert learning == {id(parameter) for parameter in method.parameters.values()}
+    silent = [name for name, p in method.parameters.items() if p.grad is None or not p.grad.abs().max()]
+    # Keys have no bias that counts; a second text encoder's last layer may not be read.
+    assert not [name for name in silent if "k_proj.bias" not in name and "layers.1" not in name], silent
+
+
+def test_dropped_text_has_no_attention_loss(one: Family) -> None:
+    method = learnt(one)
+    dropped = scenes(prompts=["", ""])
+    words = method._words(dropped, 16)
+    assert not words.any()
+    maps = [noise(2, 4, 16, 16).softmax(-1).requires_grad_()]
+    rates = control(maps, words, dropped.masks)
+    rates.sum().backward()  # type: ignore[no-untyped-call]
+    assert not rates.any()
+    assert not maps[0].grad.any()  # type: ignore[union-attr]
+    half = control(maps, method._words(scenes(prompts=["", "a [V] dog"]), 16), dropped.masks)
+    assert half[0] == 0
+    assert half[1] != 0
+
+
+def test_a_dropped_text_is_read_by_the_bases_own_encoder(base: Family) -> None:
+    given = scenes(prompts=["", ""])
+    method = learnt(base)
+    alone = method.loss(given)
+    for difference in method.writing.values():
+        for parameter in difference.parameters.values():
+            parameter.data.zero_()
+    assert torch.equal(alone, method.loss(given))
+
+
+def test_attention_is_led_to_where_the_subject_is() -> None:
+    masks = torch.zeros(1, 2, 4, 4)
+    masks[0, 0, :, :2], masks[0, 1, :, 2:] = 1, 1
+    words = torch.zeros(1, 2, 3)
+    words[0, 0, 1], words[0, 1, 2] = 1, 1
+    seen = torch.zeros(1, 1, 2, 2, 3)
+    seen[..., 0, 1], seen[..., 1, 2] = 1, 1
+    assert control([seen.flatten(2, 3)], words, masks).item() == -1
+    assert control([seen.flip(3).flatten(2, 3)], words, masks).item() == 1
+    words[0, 1] = 0  # one subject alone
+    assert control([seen.flatten(2, 3)], words, masks).item() == -1
+    everywhere = torch.ones_like(masks)
+    assert control([seen.flatten(2, 3)], words, everywhere).isfinite().all()
+
+
+def test_the_words_for_a_subject_are_found(one: Family) -> None:
+    read = one.tokenizers[0]
+    words = words_of(
+        read, ["a zwx dog on the sks cat", "the zwx red dog"], ["zwx", "sks"], [["dog", "cat"], ["dog"]], 16
+    )
+    assert words.nonzero().tolist() == [[0, 0, 2], [0, 0, 3], [0, 1, 6], [0, 1, 7], [1, 0, 2]]
+    assert not words_of(read, ["a photo of a zwx dog"], ["zwx"], [["dog"]], 5).any()  # cut off
+
+
+def test_boxes_have_codes_and_places() -> None:
+    codes = fourier(torch.tensor([LEFT, RIGHT]))
+    assert codes.shape == (2, 64)
+    assert (codes[0] - codes[1]).abs().max() > 0.1
+    boxes = torch.tensor([[LEFT, RIGHT]])
+    assert inside(boxes, torch.tensor([[True, False]]), (10, 4))[0, 0].tolist() == [[0] * 4] * 2 + [[1, 1, 0, 0]] * 8
+    assert not inside(boxes, torch.tensor([[False, False]]), (4, 4)).any()
+
+
+def test_a_subject_is_found_in_its_reference(one: Family) -> None:
+    """The picture is as dark or bright as its reference is red or blue: only who looks at it can predict it."""
+    torch.manual_seed(0)
+    method = SubjectDiffusion(one)
+    optimizer = torch.optim.Adam(method.parameters.values(), lr=1e-2)
+
+    def loss(step: int, *, seen: bool) -> Tensor:
+        bright = torch.rand(4, generator=torch.Generator().manual_seed(step)).round()
+        features = torch.stack([bright, 0 * bright, 1 - bright], dim=-1)[:, None, None].expand(4, 2, 5, 3)
+        who = replace(cast(["a [V] dog"] * 4, TWO), features=features)
+        who = replace(who, present=who.present & seen)
+        latents = (4 * bright - 2).view(4, 1, 1, 1).expand(4, *SHAPE)
+        prompts, around = ["a [V] dog" if seen else ""] * 4, noise(4, *SHAPE, seed=step + 10**6)
+        return method.loss(Scenes(
+            latents, around, torch.full((4,), 900), prompts, [["dog"]] * 4, who, torch.ones(4, 2, 8, 8),
+            torch.ones(4).bool(),
+        ))  # fmt: skip
+
+    for step in range(60):
+        optimizer.zero_grad()
+        loss(step, seen=step % 4 > 0).mean().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    with torch.no_grad():
+        rates = [
+            torch.stack([loss(step, seen=seen).mean() for step in range(1000, 1008)]).mean() for seen in (True, False)
+        ]
+    assert rates[0] < 0.9 * rates[1]
+
+
+# Weights
+
+
+@pytest.fixture
+def saved(one: Family, tmp_path: Path) -> Path:
+    method = learnt(one)
+    (tmp_path / STORE.file).write_bytes(method.save())
+    method.remove()
+    return tmp_path
+
+
+def test_weights_come_back(one: Family, saved: Path) -> None:
+    method = learnt(one)
+    before = drawn(method, BOTH)
+    method.remove()
+    again = SubjectDiffusion.load(one, saved)
+    assert np.abs(drawn(again, BOTH) - before).max() <= 4  # they are kept in float16
+
+
+def test_a_base_without_weights_says_how_to_get_some(one: Family) -> None:
+    with pytest.raises(
+        BadBase, match=r"no Subject-Diffusion weights.*persona pretrain subject-diffusion --base"
+    ) as error:
+        SubjectDiffusion.load(one)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "another base", "fewer"])
+def test_weights_that_do_not_fit_are_refused(
+    one: Family, saved: Path, spoil: str, base_folder: Callable[[str], Path]
+) -> None:
+    path, base = saved / STORE.file, one
+    match spoil:
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-10])
+        case "another base":
+            base = families.load(str(base_folder("sd-eps")), device="cpu")
+        case "fewer":
+            method = SubjectDiffusion(one, "eye", ("attn2.to_k",))
+            method.targets = ("attn2.to_k", "attn2.to_v")
+            path.write_bytes(method.save())
+            method.remove()
+    before = predict(base, noise(1, *SHAPE))
+    with pytest.raises(BadBase) as error:
+        SubjectDiffusion.load(base, saved)
+    assert "\n" not in str(error.value)
+    assert torch.equal(predict(base, noise(1, *SHAPE)), before)
+
+
+def test_transformers_are_refused(base_folder: Callable[[str], Path]) -> None:
+    with pytest.raises(BadBase, match="no U-Net"):
+        SubjectDiffusion(families.load(str(base_folder("sd3")), device="cpu"))
