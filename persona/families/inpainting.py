@@ -23,7 +23,7 @@ def inpaint(
     """Draw a part of each picture anew, by blended latent diffusion (Avrahami et al., 2206.02779) in diffusers.
 
     Args:
-        base: no network of it needs to be made for this.
+        base: none of its networks needs to be made for this.
         prompts: what the whole of each picture is to show.
         seeds: one a picture.
         pictures: all of one size, whose sides are multiples of the base's granularity.
@@ -41,12 +41,16 @@ def inpaint(
     pipe.set_progress_bar_config(disable=True)
     width, height = pictures[0].size
     wanted = base.conditioning(prompts)
+    # As latents: given pixels, some pipelines would leave the autoencoder in another number format than they found it.
+    pixels = torch.as_tensor(pipe.image_processor.preprocess(list(pictures)))
+    latents = base.encode_images(pixels, Generator().manual_seed(0))
     with base.autocast():
         packed = pipe(
             **{base.embeds[key]: value for key, value in wanted.items()},
             **{f"negative_{base.embeds[key]}": value for key, value in base.unwanted("", wanted).items()},
-            image=list(pictures),
+            image=latents,
             mask_image=list(masks),
+            masked_image_latents=latents,  # asked for beside a mask, and seen by networks that were made for this alone
             strength=1.0,
             generator=[Generator().manual_seed(seed) for seed in seeds],
             num_inference_steps=steps or base.recipe.sample_steps,
