@@ -7,14 +7,14 @@ processes.
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.random import default_rng
+from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
 from persona.atomic import beside
@@ -23,6 +23,7 @@ from persona.clay.world import (
     SIDE,
     STYLES,
     Scene,
+    Subject,
     from_dict,
     held_out,
     random_scene,
@@ -49,12 +50,23 @@ def training_scene(seed: int, number: int) -> Scene:
 def training_set(seed: int, number: int) -> list[Scene]:
     """Return scenes of one training subject, each in a place of its own: photos, and styles that keep its colours."""
     rng = default_rng((seed, 6, number))
-    who = random_subject(rng)
+    return _together(rng, [(random_subject(rng),)] * SET)
+
+
+def training_pair(seed: int, number: int) -> list[Scene]:
+    """Return such scenes of two training subjects: the first alone, the second alone, and both of them twice."""
+    rng = default_rng((seed, 9, number))
+    one, other = random_subject(rng), random_subject(rng)
+    return _together(rng, [(one,), (other,), (one, other), (one, other)])
+
+
+def _together(rng: Generator, casts: Sequence[tuple[Subject, ...]]) -> list[Scene]:
+    """Return a scene of each cast."""
     contexts: list[str] = []
     scenes: list[Scene] = []
-    while len(scenes) < SET:
+    while len(scenes) < len(casts):
         style = "photo" if rng.random() < 0.75 else str(rng.choice([s for s in STYLES if s not in COLOURLESS]))
-        scene = random_scene(rng, (who,), style=style, property=None)
+        scene = random_scene(rng, casts[len(scenes)], style=style, property=None)
         if scene.context not in contexts and not held_out(scene):
             contexts.append(scene.context)
             scenes.append(scene)
@@ -83,6 +95,13 @@ def set_shards(
 ) -> Iterator[int]:
     """Do the same for sets: SET scenes of each subject, one after the other."""
     yield from _fill(_write_sets, folder, shards, seed, processes, size)
+
+
+def pair_shards(
+    folder: Path, shards: range, seed: int = 0, processes: int | None = None, size: int = SHARD
+) -> Iterator[int]:
+    """Do the same for sets of two subjects."""
+    yield from _fill(_write_pairs, folder, shards, seed, processes, size)
 
 
 def texture_shards(
@@ -136,9 +155,16 @@ def _write_singles(job: _Job) -> int:
 
 
 def _write_sets(job: _Job) -> int:
+    return _write_scenes(job, [scene for number in _sets_of(job) for scene in training_set(job.seed, number)])
+
+
+def _write_pairs(job: _Job) -> int:
+    return _write_scenes(job, [scene for number in _sets_of(job) for scene in training_pair(job.seed, number)])
+
+
+def _sets_of(job: _Job) -> range:
     sets = job.size // SET
-    first = job.shard * sets
-    return _write_scenes(job, [scene for i in range(sets) for scene in training_set(job.seed, first + i)])
+    return range(job.shard * sets, (job.shard + 1) * sets)
 
 
 def _write_textures(job: _Job) -> int:
@@ -177,3 +203,9 @@ def pixels_of(folder: Path, shard: int) -> NDArray[np.uint8]:
 def masks_of(folder: Path, shard: int) -> NDArray[np.bool_]:
     """Return the masks of a shard, (N, 2, 128, 128) bool."""
     return np.unpackbits(np.load(folder / f"{shard:05}.npy"), axis=-1).astype(bool)
+
+
+def mask_of(folder: Path, shard: int, number: int, entity: int) -> NDArray[np.bool_]:
+    """Return the mask of one entity of one scene of a shard, (128, 128) bool."""
+    packed = np.load(folder / f"{shard:05}.npy", mmap_mode="r")[number, entity]
+    return np.unpackbits(packed, axis=-1).astype(bool)

@@ -1,0 +1,163 @@
+"""Clay's records, straight from its shards of sets: masks are known, and a reference is cut from another picture.
+
+A reference that is cut from the picture itself could be learnt to be pasted back; another one of the same subject, in
+another place and often from another side, can not.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.random import default_rng
+from numpy.typing import NDArray
+from PIL import Image
+
+from persona.clay.world import Scene, caption
+from persona.events import Listener, Progress, silent
+from persona.metrics import Mask
+from persona.photos.cutouts import box_of, cut
+from persona.pretrain.clay.data import (
+    SET,
+    SHARD,
+    mask_of,
+    mask_shards,
+    masks_of,
+    pair_shards,
+    pixels_of,
+    scenes_of,
+    set_shards,
+    shards_of,
+)
+from persona.pretrain.clay.sets import LOOKS_SAID
+from persona.pretrain.filters import Candidate, choose
+from persona.pretrain.records import MARKS, Entity, Record, Records
+
+SETS = {"sets": "set-masks", "pairs": "pair-masks"}
+"""Folders of the sets of one subject and of two, and of their masks."""
+WORDINGS = 4
+"""Captions of each picture."""
+LEAST_REFERENCE = 0.03
+"""Share of a picture that a subject has to cover to be a reference."""
+
+
+def render_records(folder: Path, sets: int, pairs: int, seed: int = 0, listener: Listener = silent) -> None:
+    """Render what a folder lacks of sets, of pairs, and of their masks; goes on where it was stopped.
+
+    Args:
+        folder: that :class:`ClayRecords` shall read.
+        sets: of four pictures of one subject.
+        pairs: sets of four pictures of two subjects.
+        seed: of the scenes.
+        listener: told how far it is.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    for kind, number, fill in (("sets", sets, set_shards), ("pairs", pairs, pair_shards)):
+        size = min(SHARD, number * SET)
+        total, done = -(-number * SET // size), len(shards_of(folder / kind))
+        for _ in fill(folder / kind, range(total), seed, size=size):
+            done += 1
+            listener(Progress(f"Rendering {kind}", done, total))
+        masked = len(shards_of(folder / SETS[kind]))
+        for _ in mask_shards(folder / kind, folder / SETS[kind]):
+            masked += 1
+            listener(Progress(f"Masking {kind}", masked, total))
+
+
+def open_records(data: Path) -> Records:
+    """Return the records of a folder, whatever its shards.
+
+    Raises:
+        BadOption: it has none, or one is damaged.
+    """
+    rendered = any(shards_of(data / masks) for masks in SETS.values())
+    return ClayRecords(data) if rendered and not any(data.glob("*.tar")) else Records(data)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a record is: a picture of a shard, which of its entities count, and what may be a reference of each."""
+
+    kind: str
+    shard: int
+    picture: int
+    scene: Scene
+    entities: tuple[int, ...]
+    references: tuple[tuple[tuple[int, int], ...], ...]
+    """For each entity, pictures of the same shard and the entity's number there."""
+
+
+class ClayRecords(Records):
+    """The records of a folder as :func:`render_records` fills it.
+
+    Attributes:
+        dropped: how many things the filters dropped, by the reason.
+    """
+
+    def _list(self) -> Iterator[_Place]:
+        self.dropped = Counter[str]()
+        places = [
+            place
+            for kind, masks in SETS.items()
+            for shard in shards_of(self.data / masks)
+            for place in self._listed(kind, shard)
+        ]
+        # Those of one and of two subjects mixed, so that the last ones, which are held back, are of both kinds.
+        yield from (places[one] for one in default_rng(0).permutation(len(places)))
+
+    def _listed(self, kind: str, shard: int) -> Iterator[_Place]:
+        scenes, masks = scenes_of(self.data / kind, shard), masks_of(self.data / SETS[kind], shard)
+        large = masks.mean((2, 3)) > LEAST_REFERENCE
+        for number, scene in enumerate(scenes):
+            chosen = self._chosen(scene, masks[number])
+            first = number // SET * SET
+            others = [one for one in range(first, min(first + SET, len(scenes))) if one != number]
+            references = [
+                tuple(
+                    (one, place)
+                    for one in others
+                    for place, entity in enumerate(scenes[one].entities)
+                    if entity.subject == scene.entities[wanted].subject and large[one, place]
+                )
+                for wanted in chosen
+            ]
+            if chosen and all(references):
+                yield _Place(kind, shard, number, scene, tuple(chosen), tuple(references))
+
+    def _chosen(self, scene: Scene, masks: NDArray[np.bool_]) -> list[int]:
+        """Return which entities of a scene pass the filters of real data."""
+        nouns = [entity.subject.class_noun for entity in scene.entities]
+        candidates = {
+            place: Candidate(noun, 1.0, box_of(mask), mask)
+            for place, (noun, mask) in enumerate(zip(nouns, masks, strict=False))
+            if mask.any()
+        }
+        chosen = choose(" ".join(nouns), list(candidates.values()), self.dropped)
+        return [place for place, candidate in candidates.items() if candidate in chosen]
+
+    def record(self, number: int) -> Record:
+        """See :class:`Records`."""
+        place: _Place = self._places[number]
+        random = default_rng((1, number))
+        marks: list[str | None] = [None, None]
+        for mark, entity in zip(MARKS, place.entities, strict=False):
+            marks[entity] = mark
+        looks = random.random() < LOOKS_SAID
+        captions = [caption(place.scene, random, (marks[0], marks[1]), looks=looks) for _ in range(WORDINGS)]
+        masks = [self._mask(place, place.picture, entity) for entity in place.entities]
+        nouns = [place.scene.entities[entity].subject.class_noun for entity in place.entities]
+        entities = [Entity(noun, box_of(mask)) for noun, mask in zip(nouns, masks, strict=True)]
+        references = []
+        for known in place.references:
+            picture, entity = known[random.integers(len(known))]
+            references.append(cut(self._picture(place, picture), self._mask(place, picture, entity)))
+        return Record(captions, entities, self._picture(place, place.picture), masks, references)
+
+    def _picture(self, place: _Place, picture: int) -> Image.Image:
+        return Image.fromarray(np.asarray(pixels_of(self.data / place.kind, place.shard)[picture]))
+
+    def _mask(self, place: _Place, picture: int, entity: int) -> Mask:
+        return mask_of(self.data / SETS[place.kind], place.shard, picture, entity)
