@@ -206,7 +206,7 @@ class PriorsConfig(Config):
 class SetsConfig(Config):
     """Settings of ``gen-sets``: make sets of pictures of one subject, for a base to learn JeDi from."""
 
-    base: Base
+    base: Annotated[str, Option("Base model that draws them: sdxl, say, a hub id, a folder or a file.")]
     out: Annotated[Path, Option("Folder of the sets; a stopped run goes on there.")] = Path("sets")
     n: Annotated[int, Option("Collages that are drawn; each gives a set or none.", min=1, flag=("-n",))] = 1000
     prompts: Annotated[
