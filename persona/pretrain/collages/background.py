@@ -57,8 +57,8 @@ def set_down(picture: Image.Image, mask: Mask, side: int, random: Random) -> tup
     left, top, right, bottom = box_of(mask)
     scale = side * random.uniform(*SHARE) / max(right - left, bottom - top)
     size = [max(1, round(length * scale)) for length in picture.size]
-    room = side - scale * (right - left), side - scale * (bottom - top)
-    corner = tuple(round(random.random() * free - scale * start) for free, start in zip(room, (left, top), strict=True))
+    across, down = (random.random() * (side - scale * length) for length in (right - left, bottom - top))
+    corner = round(across - scale * left), round(down - scale * top)
     around = np.asarray(picture.convert("RGB"))[~mask]
     canvas = Image.new("RGB", (side, side), tuple(around.mean(0).astype(int).tolist()) if len(around) else "grey")
     canvas.paste(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), corner)

@@ -88,7 +88,7 @@ def _seam(part: Pixels, least: int, gap: int) -> _Cut | None:
         return None
     at = least - gap + int(inside.argmax())
     near = range(max(0, at - gap), min(len(change), at + gap + 1))
-    place = round(np.mean([x for x in near if change[x] > 0.7 * strength]) + (gap + 1) / 2)
+    place = round(float(np.mean([x for x in near if change[x] > 0.7 * strength])) + (gap + 1) / 2)
     return _Cut(strength, place - gap // 2, place + gap // 2)  # what blends into each other at the seam is left out
 
 

@@ -7,7 +7,7 @@ cut apart, what does not show the same subject well is dropped, and each subject
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,9 @@ SHOWN = 8
 """Pictures of each kind that were dropped, on a contact sheet."""
 NO_PANELS, AGAIN = "no panels", "in its new place: "
 """Why a collage is dropped, and what is said before a reason for which a picture is after its place was changed."""
+
+Told = Callable[[int], Plan]
+"""Gives the plan of a collage by its number."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def _sieve(config: SetsConfig, device: torch.device) -> Sieve:
 class _Work:
     """Makes shards."""
 
-    def __init__(self, config: SetsConfig, base: Family, sieve: Sieve, told: Any, listener: Listener) -> None:
+    def __init__(self, config: SetsConfig, base: Family, sieve: Sieve, told: Told, listener: Listener) -> None:
         self.config, self.base, self.sieve, self.told, self.listener = config, base, sieve, told, listener
         self.size = size_of(base, config.resolution)
         self.how = {"steps": config.steps, "guidance": config.guidance}
