@@ -20,7 +20,8 @@ from persona.methods.attention_control import control
 from persona.methods.casting import Portrait, cast, inside
 from persona.methods.fusion import words_of
 from persona.methods.gated import fourier
-from persona.methods.subject_diffusion import STORE, Scenes, SubjectDiffusion
+from persona.methods.subject_diffusion import Scenes, SubjectDiffusion
+from persona.methods.telling import STORE
 
 U_NETS = ("sd-eps", "sd-v-zero", "sdxl")
 SHAPE = (4, 8, 8)
@@ -100,7 +101,7 @@ def test_before_it_has_learnt_it_is_the_base(base: Family) -> None:
     before = predict(base, latents)
     method = SubjectDiffusion(base)
     assert torch.equal(predict(base, latents), before)
-    with torch.no_grad(), method._told(cast([BOTH] * 2, TWO), torch.tensor([True, True]), SHAPE[1:]):
+    with torch.no_grad(), method.told(cast([BOTH] * 2, TWO), torch.tensor([True, True]), SHAPE[1:]):
         assert torch.equal(predict(base, latents), before)
     with torch.no_grad(), method.watch.keeping() as maps:
         torch.testing.assert_close(predict(base, latents), before, rtol=0, atol=1e-5)
@@ -130,7 +131,7 @@ def test_two_subjects_may_be_swapped_with_their_boxes(base: Family) -> None:
     turned = replace(who, features=who.features.flip(1), boxes=who.boxes.flip(1))
     said = []
     for one in (who, turned):
-        with torch.no_grad(), method._told(one, torch.tensor([True]), SHAPE[1:]):
+        with torch.no_grad(), method.told(one, torch.tensor([True]), SHAPE[1:]):
             said.append(predict(base, latents))
     torch.testing.assert_close(*said, rtol=0, atol=1e-4)  # the slots themselves make no difference
 
@@ -143,7 +144,7 @@ def test_each_part_is_seen(one: Family, part: str) -> None:
     with torch.no_grad():
         if part == "whole":
             features[:, :, 0, 1] += 1
-            plain, other = (method._read(["a [V] dog"], replace(who, features=f)) for f in (who.features, features))
+            plain, other = (method.read(["a [V] dog"], replace(who, features=f)) for f in (who.features, features))
             seen = other["encoder_hidden_states"] - plain["encoder_hidden_states"]
             assert seen[:, :2].abs().max() == 0, "what comes before it cannot know"
             assert seen[:, 2].abs().max() > 1e-3
@@ -156,9 +157,9 @@ def test_each_part_is_seen(one: Family, part: str) -> None:
             "empty slot": (replace(who, present=torch.tensor([[False, False]])), torch.tensor([False])),
         }[part]
         before = torch.tensor([part in ("details", "box in the channel")])
-        with method._told(who, before, SHAPE[1:]):
+        with method.told(who, before, SHAPE[1:]):
             said = predict(one, latents)
-        with method._told(changed, told, SHAPE[1:]):
+        with method.told(changed, told, SHAPE[1:]):
             assert (predict(one, latents) - said).abs().max() > 1e-3
 
 
@@ -166,7 +167,7 @@ def test_prompts_without_subjects_are_read_as_before(base: Family) -> None:
     wanted = base.conditioning(["a dog"])
     before = base.unwanted("red", wanted)
     method = learnt(base)
-    for key, value in method._unwanted("red", wanted).items():
+    for key, value in method.unwanted("red", wanted).items():
         assert torch.equal(value, before[key])
 
 
@@ -224,9 +225,9 @@ def test_strengths_and_negative_prompts_count(one: Family) -> None:
 def test_the_loss_is_that_of_the_denoiser_and_its_attention(one: Family) -> None:
     method, given = learnt(one), scenes()
     with torch.no_grad():
-        told = method._read(given.prompts, given.cast)
+        told = method.read(given.prompts, given.cast)
         noisy, target = one.noise.corrupt(given.latents, given.noise, given.times)
-        with method._told(given.cast, given.placed, SHAPE[1:]), method.watch.keeping() as maps:
+        with method.told(given.cast, given.placed, SHAPE[1:]), method.watch.keeping() as maps:
             said = one.predict(noisy, given.times, told)
         assert {seen.shape for seen in maps} == {(2, 8, 16, 16)}  # rows, heads, places of the coarser level, tokens
         attention = control(maps, method._words(given, 16), given.masks)

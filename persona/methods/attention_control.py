@@ -1,4 +1,4 @@
-"""Attention control: the words for a subject shall look where it is (FastComposer; Xiao et al., 2305.10431, eq. 4).
+"""Attention control: the words for a subject shall look where it is (FastComposer; Xiao et al., 2305.10431).
 
 The cross-attention of a U-Net's middle levels is written out where training asks for it; otherwise it is computed as
 before, by a kernel that never holds it.
@@ -62,7 +62,7 @@ class _Watched:
             return self.before(attn, hidden_states, encoder_hidden_states, *given, **named)
 
         def heads(states: Tensor) -> Tensor:
-            return states.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            return states.view(*states.shape[:-1], attn.heads, -1).transpose(1, 2)
 
         query, key = heads(attn.to_q(hidden_states)), heads(attn.to_k(encoder_hidden_states))
         value = heads(attn.to_v(encoder_hidden_states))

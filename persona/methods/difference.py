@@ -1,6 +1,6 @@
 """What a method changes in a network: a difference to some of its weights, learnt and kept apart from them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -63,11 +63,6 @@ class Difference:
         finally:
             for plus in self._added:
                 plus.counts = True
-
-    def fits(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Tell whether tensors are a difference to the same weights."""
-        mine = {name: parameter.shape for name, parameter in self.parameters.items()}
-        return mine == {name: tensor.shape for name, tensor in tensors.items()}
 
     def remove(self) -> None:
         """Leave the network's weights as they were, to the bit."""

@@ -57,7 +57,9 @@ class Fusion(nn.Module):
     def _put(self, name: str, ids: list[int], _: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
         if self._given is None:
             return out
-        said = self.says[name](self._given.to(out.device)).to(out.dtype)
+        says = self.says[name]
+        here = next(says.parameters()).device  # an idle text encoder may wait elsewhere
+        said = says(self._given.to(here)).to(out.device, out.dtype)
         for place, number in enumerate(ids):
             out = torch.where((given[0] == number)[..., None], said[:, place, None], out)
         return out

@@ -7,7 +7,7 @@ import torch
 from PIL.Image import Image
 from torch import Generator, Tensor
 
-from persona.families import Family
+from persona.families import Conditioning, Family
 
 Say = Callable[[Tensor, Tensor], Tensor]
 """Returns the guided prediction for noisy latents (B, C, h, w) at times (B,)."""
@@ -38,6 +38,12 @@ def guide(nothing: Tensor, shown: Tensor, asked: Tensor, *, image: float, text: 
             for difference, length in zip((seen, read), lengths, strict=True)
         )
     return shown + (image - 1) * seen + text * read
+
+
+def unless_empty(prompts: Sequence[str], read: Conditioning, nothing: Conditioning) -> Conditioning:
+    """Return how prompts were read, and for the empty ones nothing, as guidance will lead away from it."""
+    full = torch.tensor([bool(prompt) for prompt in prompts], device=next(iter(read.values())).device)
+    return {key: torch.where(full.view(-1, *[1] * (part.dim() - 1)), part, nothing[key]) for key, part in read.items()}
 
 
 def denoise(

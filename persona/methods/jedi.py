@@ -9,7 +9,6 @@ the picture that is being drawn: their keys and values are computed once, so tha
 but for a wider attention.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,6 @@ from typing import Any, Self
 
 import torch
 from PIL.Image import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -27,15 +24,14 @@ from persona.families import Conditioning, Family
 from persona.methods.channels import Channels
 from persona.methods.coupling import Coupling, Memory, masked
 from persona.methods.difference import Difference
-from persona.methods.guidance import Say, denoise, guide
+from persona.methods.guidance import Say, draw, guide, unless_empty
+from persona.methods.weights import Store, put
 
 TARGETS = ("attn1",)
 """Modules that differ from the base's: the self-attention, which is what couples."""
 IMAGE_GUIDANCE = 1.5
-FOLDER, WEIGHTS = "jedi", "jedi.safetensors"
-"""Where a base's folder holds the weights, and their file."""
-
-_MAKE = "jedi"  # key of the metadata that says how the weights were made
+STORE = Store("JeDi", "jedi", frozenset({"targets", "renoised"}))
+FOLDER, WEIGHTS = STORE.name, STORE.file
 
 
 @dataclass(frozen=True)
@@ -117,13 +113,15 @@ class JeDi:
         """What learns: the parameters of these that ask for a gradient."""
         return {"denoiser": self.base.denoiser, "channels": self.channels}
 
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """All that was learnt, by name."""
+        named = {f"denoiser.{name}": parameter for name, parameter in self.difference.parameters.items()}
+        return {**named, "channels": self.channels.weight}
+
     def save(self) -> bytes:
         """Return the difference to the base as the bytes of a safetensors file, in float16."""
-        tensors = {f"denoiser.{name}": parameter for name, parameter in self.difference.parameters.items()}
-        tensors["channels"] = self.channels.weight
-        made = {"base_hash": self.base.hash, "targets": self.targets, "renoised": self.renoised}
-        halves = {name: tensor.detach().half().cpu().contiguous() for name, tensor in tensors.items()}
-        return to_bytes(halves, {_MAKE: json.dumps(made)})
+        return STORE.write(self.base, {"targets": self.targets, "renoised": self.renoised}, self.parameters)
 
     @classmethod
     def load(cls, base: Family, folder: Path | None = None) -> Self:
@@ -136,20 +134,11 @@ class JeDi:
         Raises:
             BadBase: there are none, or they are damaged or another base's. The base stays as it was.
         """
-        path = (folder or base.folder / FOLDER) / WEIGHTS
-        made, tensors = _read(path, base.name)
-        if made["base_hash"] != base.hash:
-            raise BadBase(f"{path} was made for another base than {base.name}. {_other(base.name)}")
+        made, tensors = STORE.read(base, folder)
         jedi = cls(base, made["targets"], renoised=made["renoised"])
-        channels = tensors.pop("channels")
-        weights = {name.removeprefix("denoiser."): tensor for name, tensor in tensors.items()}
-        if channels.shape != jedi.channels.weight.shape or not jedi.difference.fits(weights):
+        if not put(tensors, jedi.parameters):
             jedi.remove()
-            raise BadBase(f"{path} does not fit {base.name}. {_other(base.name)}")
-        with torch.no_grad():
-            jedi.channels.weight.copy_(channels)
-            for name, parameter in jedi.difference.parameters.items():
-                parameter.copy_(weights[name])
+            raise STORE.misfit(base, folder)
         return jedi
 
     # Learning
@@ -175,12 +164,8 @@ class JeDi:
 
     def _told(self, prompts: Sequence[str]) -> Conditioning:
         """Return the conditioning of prompts, one row each; of none, what guidance will lead away from."""
-        told = self.base.conditioning(prompts)
-        if all(prompts):
-            return told
-        nothing = self.base.unwanted("", told)
-        empty = torch.tensor([not prompt for prompt in prompts], device=self.base.device)
-        return {key: torch.where(empty.view(-1, *[1] * (v.dim() - 1)), nothing[key], v) for key, v in told.items()}
+        read = self.base.conditioning(prompts)
+        return read if all(prompts) else unless_empty(prompts, read, self.base.unwanted("", read))
 
     def _refer(self, x: Tensor, noise: Tensor, times: Tensor, conditioning: Conditioning, *, size: int) -> Memory:
         """Return what there is to see of references (rows, C, h, w), ``size`` of a set one after the other."""
@@ -242,21 +227,13 @@ class JeDi:
             "image": image_guidance if references else 1.0,
             "balanced": balanced and references is not None,  # there is nothing else to balance the prompt with
         }
-        drawn: list[Image] = []
+
+        def told(part: slice) -> Say:
+            wanted = base.conditioning(prompts[part])
+            return self._guided([base.unwanted(negative, wanted), wanted], references, lead, together=together)
+
         with parametrize.cached():  # what the weights add up to is worked out once
-            for first in range(0, len(prompts), batch):
-                wanted = base.conditioning(prompts[first : first + batch])
-                told = [base.unwanted(negative, wanted), wanted]
-                generators = [Generator().manual_seed(seed) for seed in seeds[first : first + batch]]
-                latents = denoise(
-                    base,
-                    base.initial_noise(generators, size),
-                    generators,
-                    steps or base.recipe.sample_steps,
-                    self._guided(told, references, lead, together=together),
-                )
-                drawn += base.decode_latents(latents)
-        return drawn
+            return draw(base, seeds, size=size, steps=steps, batch=batch, told=told)
 
     def _guided(
         self, told: list[Conditioning], references: References | None, lead: dict[str, Any], *, together: bool
@@ -294,21 +271,3 @@ class JeDi:
             return refer
         memory = refer(torch.zeros(1, device=self.base.device))
         return lambda time: memory
-
-
-def _read(path: Path, base: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        raise BadBase(f"{base} has no JeDi weights. {_other(base)}")
-    try:
-        with safe_open(path, "pt") as file:
-            made: dict[str, Any] = json.loads((file.metadata() or {})[_MAKE])
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118  # it is no mapping
-        if not ({"base_hash", "targets", "renoised"} <= set(made) and "channels" in tensors):
-            raise KeyError
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise BadBase(f"{path} cannot be read: it is damaged, or not written by persona. {_other(base)}") from error
-    return made, tensors
-
-
-def _other(base: str) -> str:
-    return f"Name a folder that has some with --jedi, or train some: persona pretrain jedi --base {base} --data SHARDS"

@@ -9,39 +9,25 @@ The paper trains the text encoder too. Here it has the changed weights for promp
 for all others, such as the empty one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from PIL.Image import Image
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from persona import encoder
-from persona.errors import BadBase
-from persona.families import Conditioning, Family
-from persona.identity import rare
-from persona.methods.attention_control import Watch, control
-from persona.methods.casting import Cast, Portrait, cast, inside
-from persona.methods.channels import Channels
-from persona.methods.difference import Difference
-from persona.methods.fusion import Fusion, words_of
-from persona.methods.gated import Gates, Slots
-from persona.methods.guidance import Say, denoise, draw, guide
-from persona.methods.weights import Store, put
-from persona.placing import MOST, named, say
+from persona.families import Family
+from persona.methods.attention_control import control
+from persona.methods.casting import Cast, Portrait, cast
+from persona.methods.fusion import words_of
+from persona.methods.guidance import Say, denoise, draw, guide, unless_empty
+from persona.methods.telling import Telling
+from persona.placing import named
 
-TARGETS = ("attn2.to_k", "attn2.to_v")
-"""Modules of the denoiser that differ from the base's: how it reads prompts."""
-TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
-"""Modules of the text encoders that do: all of their layers."""
 IMAGE_GUIDANCE = 1.5
 CONTROL = 0.01
 """Weight of attention control in the loss."""
-STORE = Store("Subject-Diffusion", "subject-diffusion", frozenset({"targets", "encoder"}))
 
 
 @dataclass(frozen=True)
@@ -52,8 +38,8 @@ class Scenes:
         latents: clean, (rows, C, h, w), float32.
         noise: of the same shape.
         times: (rows,), as the denoiser expects them.
-        prompts: with ``[V]`` for the first subject and ``[W]`` for the second; empty where the text was dropped.
-        nouns: what the subjects of each are.
+        prompts: with the names of their subjects, in the order of the slots; empty where the text was dropped.
+        nouns: what the subjects of each are, in the same order.
         cast: who they are, by their references.
         masks: (rows, slots, h, w) in [0, 1], one where each subject is.
         placed: (rows,), false where nothing is said of where they are but by the references themselves.
@@ -69,140 +55,19 @@ class Scenes:
     placed: Tensor
 
 
-class SubjectDiffusion:
-    """A U-Net base that is told of subjects.
-
-    Attributes:
-        base: predicts as it did before wherever it is told of none.
-        encoder: sees references.
-    """
-
-    def __init__(self, base: Family, seen_by: str = "", targets: Sequence[str] = TARGETS) -> None:
-        """Join gates, slots, a new input channel and differences to the weights of a base.
-
-        Args:
-            base: stays so until :meth:`remove`.
-            seen_by: the image encoder, as :func:`persona.encoder.load` takes it; the base's own when empty.
-            targets: modules of the denoiser whose weights may differ from the base's, by the end of their names.
-
-        Raises:
-            BadBase: it is no U-Net, is packed, or its tokenizers have no rare words.
-            BadOption: it has no module of these names, or there is no such encoder.
-        """
-        first = getattr(base.denoiser, "conv_in", None)
-        if not isinstance(first, nn.Conv2d):
-            raise BadBase(f"{base.name} is no U-Net, and Subject-Diffusion needs one. Take clay, sd15 or sdxl.")
-        if base.bits:
-            raise BadBase(f"Subject-Diffusion cannot add to {base.name} in {base.bits}, and memory is short without.")
-        words = list(islice(rare(base.tokenizers), MOST))
-        if len(words) < MOST:
-            raise BadBase(f"{base.name} reads no words that could stand for subjects. Take clay, sd15 or sdxl.")
-        self.encoder = seer = encoder.load(seen_by or str(base.folder), base.device)
-        self.base, self.seen_by, self.targets = base, seen_by, tuple(targets)
-        width = base.denoiser.config.cross_attention_dim
-        self.reading = Difference(base.denoiser, targets)
-        self.writing = {name: Difference(one, TEXT_TARGETS) for name, one in base.text_encoders.items()}
-        self.channels = Channels(first, 1)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # what is new begins the same everywhere
-            self.gates = Gates(base.denoiser, width)
-            self.slots = Slots(seer.tokens, seer.width, width).to(base.device)
-            self.fusion = Fusion(base.text_encoders, base.tokenizers, words, seer.width)
-        self.watch = Watch(base.denoiser)
-
-    def remove(self) -> None:
-        """Leave the base as it was."""
-        for part in (self.watch, self.fusion, self.gates, self.channels, *self.writing.values(), self.reading):
-            part.remove()
-
-    # Weights
-
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        """What learns: the parameters of these that ask for a gradient."""
-        own = {"channels": self.channels, "slots": self.slots, "fusion": self.fusion}
-        return {"denoiser": self.base.denoiser, **self.base.text_encoders, **own}
-
-    @property
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """All that was learnt, by name."""
-        differences = {"denoiser": self.reading, **self.writing}
-        parts = {"channels": self.channels, "slots": self.slots, "fusion": self.fusion, "gates": self.gates.adapters}
-        return {
-            **{f"{part}.{name}": p for part, one in differences.items() for name, p in one.parameters.items()},
-            **{f"{part}.{name}": p for part, one in parts.items() for name, p in one.named_parameters()},
-        }
-
-    def save(self) -> bytes:
-        """Return what was learnt as the bytes of a safetensors file, in float16."""
-        seen_by = Path(self.seen_by).name if Path(self.seen_by).exists() else self.seen_by  # nothing of this machine
-        return STORE.write(self.base, {"targets": self.targets, "encoder": seen_by}, self.parameters)
-
-    @classmethod
-    def load(cls, base: Family, folder: Path | None = None) -> Self:
-        """Join what was learnt to the base that it was learnt on.
-
-        Args:
-            base: see the class.
-            folder: with the weights; beside the base's own when left out.
-
-        Raises:
-            BadBase: there are none, or they are damaged or another base's. The base stays as it was.
-            BadOption: their image encoder cannot be had.
-        """
-        made, tensors = STORE.read(base, folder)
-        method = cls(base, made["encoder"], made["targets"])
-        if not put(tensors, method.parameters):
-            method.remove()
-            raise STORE.misfit(base, folder)
-        return method
-
-    # Subjects
-
-    def spoken(self, prompt: str) -> str:
-        """Return a prompt as the text encoders read it: with the words that stand for its subjects."""
-        return say(prompt, dict(zip(named(prompt), self.fusion.words, strict=False)))
-
-    def _read(self, prompts: Sequence[str], who: Cast) -> Conditioning:
-        """Return the conditioning of prompts that speak of subjects, with a gradient."""
-        with self.fusion.given(who.features[:, :, 0]):
-            return self.base.encode_prompts([self.spoken(prompt) for prompt in prompts])
-
-    def _unwanted(self, negative: str, wanted: Conditioning) -> Conditioning:
-        """Return what guidance leads away from, as the base's own text encoders read it."""
-        with self.plainly():
-            return self.base.unwanted(negative, wanted)
-
-    @contextmanager
-    def plainly(self) -> Iterator[None]:
-        """Let the base be as it was, to the bit."""
-        with ExitStack() as stack:
-            for difference in (self.reading, *self.writing.values()):
-                stack.enter_context(difference.without())
-            yield
-
-    @contextmanager
-    def _told(self, who: Cast, placed: Tensor, grid: tuple[int, int]) -> Iterator[None]:
-        """Let the next forward passes see subjects, and in the rows that are placed (rows,) their boxes too."""
-        tokens = self.slots(who.features[:, :, 1:], who.boxes, who.present)
-        shown = who.present & placed[:, None]
-        with self.gates.given(tokens), self.channels.given(inside(who.boxes, shown, grid)):
-            yield
-
-    # Learning
+class SubjectDiffusion(Telling):
+    """Learns from pictures of subjects, and draws them."""
 
     def loss(self, scenes: Scenes) -> Tensor:
         """Return the mean squared error of each picture, (rows,), and of its attention, with a gradient."""
         base = self.base
         latents, noise, times = (part.to(base.device) for part in (scenes.latents, scenes.noise, scenes.times))
         who, placed = scenes.cast.to(base.device), scenes.placed.to(base.device)
-        read = self._read(scenes.prompts, who)
-        nothing = self._unwanted("", read)
-        told = torch.tensor([bool(prompt) for prompt in scenes.prompts], device=base.device)
-        conditioning = {key: torch.where(_along(told, part), part, nothing[key]) for key, part in read.items()}
+        read = self.read(scenes.prompts, who)
+        conditioning = unless_empty(scenes.prompts, read, self.unwanted("", read))
         noisy, target = base.noise.corrupt(latents, noise, times)
         grid = latents.shape[-2], latents.shape[-1]
-        with self._told(who, placed, grid), self.watch.keeping() as maps:
+        with self.told(who, placed, grid), self.watch.keeping() as maps:
             said = base.predict(noisy, times, conditioning)
         wrong = (said - target).square().flatten(1).mean(1)
         words = self._words(scenes, maps[0].shape[-1]).to(base.device)
@@ -332,9 +197,9 @@ class SubjectDiffusion:
         count.
         """
         known = cast(prompts, portraits).to(self.base.device)
-        wanted = self._read(prompts, known)
+        wanted = self.read(prompts, known)
         branches = 2 + (lead["image"] != 1)
-        told = [self._unwanted(negative, wanted)] * (branches - 1) + [wanted]
+        told = [self.unwanted(negative, wanted)] * (branches - 1) + [wanted]
         conditioning = {key: torch.cat([one[key] for one in told]) for key in wanted}
         seen = torch.tensor([False, True, True][-branches:], device=self.base.device).repeat_interleave(len(prompts))
         rows = Cast(
@@ -344,7 +209,7 @@ class SubjectDiffusion:
         )
 
         def tell(noisy: Tensor, times: Tensor) -> Tensor:
-            with self._told(rows, seen, (noisy.shape[-2], noisy.shape[-1])):
+            with self.told(rows, seen, (noisy.shape[-2], noisy.shape[-1])):
                 said = self.base.predict(noisy.repeat(branches, 1, 1, 1), times.repeat(branches), conditioning)
             parts = said.chunk(branches)
             return guide(parts[0], parts[-2], parts[-1], **lead)
@@ -355,7 +220,7 @@ class SubjectDiffusion:
         """Return what says where the base as it was would go."""
         with self.plainly():
             wanted = self.base.conditioning([prompt])
-        told = self._unwanted(negative, wanted)
+        told = self.unwanted(negative, wanted)
         conditioning = {key: torch.cat([told[key], wanted[key]]) for key in wanted}
 
         def tell(noisy: Tensor, times: Tensor) -> Tensor:
@@ -364,7 +229,3 @@ class SubjectDiffusion:
             return guide(nothing, nothing, asked, **lead)
 
         return tell
-
-
-def _along(rows: Tensor, part: Tensor) -> Tensor:
-    return rows.view(-1, *[1] * (part.dim() - 1))
