@@ -30,7 +30,7 @@ from persona.identity import bare, fill
 from persona.methods.jedi import JeDi
 from persona.photos import Photo, pictures
 from persona.references import prepare
-from persona.sample import wear
+from persona.sitters import wear
 
 HERE = Path(__file__).parent
 VIEWS = ("front", "side", "back", "top")

@@ -28,7 +28,7 @@ from persona.clay.judge import Judge, as_tensor
 from persona.clay.world import LIVE, Subject, from_dict, random_scene, render
 from persona.clay.world.captions import ACCESSORY_PHRASES, CONTEXT_PHRASES, STYLE_PHRASES
 from persona.identity import fill
-from persona.sample import wear
+from persona.sitters import wear
 
 HERE = Path(__file__).parent
 NEW_CONTEXTS = ("jungle", "beach", "snow", "cobblestone street", "wooden floor", "city", "purple rug", "water")

@@ -3,12 +3,14 @@
 ``None`` stands for what the base recommends.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from persona.errors import BadOption, BadPrompt, BadToken
 from persona.option import Config, Option
+from persona.placing import read_masks, read_subjects
 
 MAX_PROMPT = 2000
 """Characters of a prompt; no text encoder reads nearly as many."""
@@ -65,6 +67,20 @@ Guidance = Annotated[float | None, Option("How strongly the prompt is followed."
 Resolution = Annotated[int | None, Option("Side of the pictures, in pixels.", min=16, max=8192)]
 Batch = Annotated[int | None, Option("Pictures drawn at a time.", min=1, max=4096, expert=True)]
 Scale = Annotated[float | None, Option("Strength of the persona: 0 is the bare base.", min=0, max=4)]
+Subjects = Annotated[
+    tuple[str, ...],
+    Option("Subject of one picture, without a training: V=dog.png; at a place: V=dog.png@0.1,0.3,0.6,0.9. Up to two."),
+]
+Masks = Annotated[
+    tuple[str, ...],
+    Option("Where a subject is in its picture: V=mask.png, or a box as V=0.1,0.3,0.6,0.9.", expert=True),
+]
+ImageGuidance = Annotated[
+    float | None, Option("How strongly references are followed; 1 is plainly.", min=0, max=100, expert=True)
+]
+SubjectDiffusion = Annotated[
+    Path | None, Option("Folder of the weights that draw subjects, if not the base's own.", expert=True)
+]
 Negative = Annotated[str, Option("What the pictures should not show.")]
 
 TrainingSteps = Annotated[int | None, Option("Training steps.", min=1, max=1_000_000)]
@@ -227,6 +243,39 @@ class SetsConfig(Config):
     ] = None
 
 
+def _check_portraits(config: "SampleConfig | InterpolateConfig") -> bool:
+    """Tell whether there are subjects of one picture each, and check what is said of them."""
+    read_masks(config.mask, read_subjects(config.subject))
+    if not config.subject and config.subject_diffusion is not None:
+        raise BadOption("--subject-diffusion goes with --subject. Give one, or leave it out.")
+    return bool(config.subject)
+
+
+def _check_alone(config: "SampleConfig | InterpolateConfig", others: Mapping[str, object]) -> None:
+    """Make sure that nothing is said of other subjects beside those of one picture each."""
+    for flag, given in {"--persona": config.persona or None, "--scale": config.scale, **others}.items():
+        if given is not None and given is not False:
+            raise BadOption(f"{flag} does not go with --subject, which needs nothing but pictures. Leave one out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SddConfig(Config):
+    """Settings of ``gen-sdd``: make records of pictures, for a base to learn Subject-Diffusion from."""
+
+    pictures: Annotated[Path, Option("Folder of pictures, or of WebDataset shards (*.tar) of them.", positional=True)]
+    out: Annotated[Path, Option("Folder of the records; a stopped run goes on there.")] = Path("records")
+    resolution: Annotated[int, Option("Side of the records' pictures, in pixels.", min=16, max=8192)] = 512
+    batch: Annotated[int, Option("Pictures that are captioned at a time.", min=1, max=4096)] = 8
+    captioner: Annotated[str, Option("A BLIP-2 by its hub id or folder, as all networks below.", expert=True)] = (
+        "Salesforce/blip2-opt-2.7b"
+    )
+    tagger: Annotated[str, Option("Network that tells nouns from other words.", expert=True)] = (
+        "vblagoje/bert-english-uncased-finetuned-pos"
+    )
+    detector: Annotated[str, Option("A Grounding DINO.", expert=True)] = "IDEA-Research/grounding-dino-tiny"
+    segmenter: Annotated[str, Option("A SAM.", expert=True)] = "facebook/sam-vit-huge"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig(Config):
     """Settings of ``sample``: draw pictures of the subject."""
@@ -234,12 +283,13 @@ class SampleConfig(Config):
     prompts: Annotated[
         tuple[str, ...], Option("What to draw; [V] stands for the subject: 'a [V] dog swimming'.", positional=True)
     ] = ()
-    prompts_file: Annotated[Path | None, Option("File with a prompt a line.", flag=("--prompts",))] = None
+    prompts_file: Annotated[Path | None, Option("File with a prompt a line.", flag=("--prompts",), expert=True)] = None
     persona: Annotated[Path | None, Option("Folder of the persona; the newest under personas when left out.")] = None
     reference: Annotated[
         Path | None, Option("Folder with pictures of the subject: it is drawn from them, without a training.")
     ] = None
     class_noun: Annotated[str | None, Option("What the references show, in a word or two.", flag=("--class",))] = None
+    subject: Subjects = ()
     together: Annotated[bool, Option("All pictures show one subject: the references', or a new one.")] = False
     base: OwnBase = None
     n: Annotated[int, Option("Pictures of each prompt.", min=1, max=10_000, flag=("-n",))] = 4
@@ -254,16 +304,16 @@ class SampleConfig(Config):
         int | None, Option("Use the checkpoint of this step instead of the best.", min=1, expert=True)
     ] = None
     batch: Batch = None
-    image_guidance: Annotated[
-        float | None, Option("How strongly references are followed; 1 is plainly.", min=0, max=100, expert=True)
-    ] = None
+    image_guidance: ImageGuidance = None
     balanced: Annotated[bool, Option("Let neither references nor prompt outweigh the other.", expert=True)] = False
     jedi: Annotated[
         Path | None, Option("Folder of the weights that draw from references, if not the base's own.", expert=True)
     ] = None
+    mask: Masks = ()
+    subject_diffusion: SubjectDiffusion = None
 
     def __post_init__(self) -> None:
-        """Check the prompts too, and that there is one subject at most.
+        """Check the prompts too, and who is drawn.
 
         Raises:
             BadOption: a setting is out of bounds, or contradicts another.
@@ -279,6 +329,11 @@ class SampleConfig(Config):
     def _check_subject(self) -> None:
         if self.class_noun is not None:
             _check_class(self.class_noun)
+        if _check_portraits(self):
+            others = {"--reference": self.reference, "--together": self.together, "--class": self.class_noun}
+            jedis = {"--jedi": self.jedi, "--balanced": self.balanced}
+            _check_alone(self, {**others, **jedis, "--checkpoint": self.checkpoint})
+            return
         if self.reference is None and not self.together:
             theirs = {"--class": self.class_noun, "--image-guidance": self.image_guidance, "--jedi": self.jedi}
             hint = "goes with --reference, or with --together. Give one of them, or leave it out."
@@ -304,6 +359,7 @@ class InterpolateConfig(Config):
     persona: Annotated[
         tuple[Path, ...], Option("Folder of a persona, two to go between them; the newest when left out.")
     ] = ()
+    subject: Subjects = ()
     base: OwnBase = None
     seeds: Annotated[
         tuple[int, ...], Option("Random seed; give two to go between.", min=0, max=2**63 - 1, flag=("--seed",))
@@ -318,6 +374,9 @@ class InterpolateConfig(Config):
     negative: Negative = ""
     resolution: Annotated[int | None, Option("Side of the pictures, in pixels.", min=16, max=8192, expert=True)] = None
     batch: Batch = None
+    image_guidance: ImageGuidance = None
+    mask: Masks = ()
+    subject_diffusion: SubjectDiffusion = None
 
     def __post_init__(self) -> None:
         """Check that no more than two of each are given.
@@ -335,6 +394,13 @@ class InterpolateConfig(Config):
         ):
             if not least <= len(given) <= 2:
                 raise BadOption(f"{flag}: a series goes between two; {len(given)} were given.")
+        if not _check_portraits(self):
+            if self.image_guidance is not None:
+                raise BadOption("--image-guidance goes with --subject. Give one, or leave it out.")
+        elif len(self.seeds) == 2:
+            raise BadOption("--seed: a series with --subject goes between pictures of one seed. Give one.")
+        else:
+            _check_alone(self, {"--batch": self.batch})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,7 +457,7 @@ class CompareConfig(Config):
 
     names: Annotated[
         tuple[str, ...],
-        Option("Personas by folder or name, or methods: dreambooth, jedi, base.", positional=True),
+        Option("Personas by folder or name, or methods: dreambooth, jedi, subject-diffusion, base.", positional=True),
     ]
     photos: Annotated[
         tuple[Path, ...], Option("Folder with photos of the subject; repeat it where personas have several.")
@@ -435,7 +501,7 @@ class EvaluateConfig(CompareConfig):
 
     names: Annotated[
         tuple[str, ...],
-        Option("Personas by folder or name, or methods: dreambooth, jedi, base.", positional=True),
+        Option("Personas by folder or name, or methods: dreambooth, jedi, subject-diffusion, base.", positional=True),
     ] = ()
     out: Annotated[Path, Option("Folder of pictures, scores and report; a stopped run goes on there.")] = Path(
         "evaluation"
@@ -472,6 +538,8 @@ class PretrainConfig(Config):
     sets: Annotated[int, Option("Sets of four scenes of one subject, for the judge.", min=16, max=10_000_000)] = 20_000
     autoencoder_steps: Annotated[int, Option("Training steps of the autoencoder.", min=1, max=10_000_000)] = 3_900
     judge_steps: Annotated[int, Option("Training steps of the judge.", min=1, max=10_000_000)] = 4_000
+    segmenter_steps: Annotated[int, Option("Training steps of the segmenter.", min=1, max=10_000_000)] = 2_500
+    encoder_steps: Annotated[int, Option("Training steps of the encoder.", min=1, max=10_000_000)] = 4_000
     text_steps: Annotated[int, Option("Training steps of the text encoder.", min=1, max=10_000_000)] = 700
     denoiser_steps: Annotated[int, Option("Training steps of the U-Net.", min=1, max=10_000_000)] = 12_000
     seed: Seed = 0
@@ -514,3 +582,20 @@ class JediConfig(PretrainMethodConfig):
     renoised: Annotated[
         bool, Option("Noise the references anew at each step instead of feeding them clean.", expert=True)
     ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectDiffusionConfig(PretrainMethodConfig):
+    """Settings of ``pretrain subject-diffusion``: teach a base to draw subjects of one reference each."""
+
+    out: Annotated[Path, Option("Folder of the run: its states, its samples, and the weights in the end.")] = Path(
+        "pretraining/subject-diffusion"
+    )
+    batch: Annotated[int, Option("Pictures that a process takes a step on.", min=1, max=4096)] = 16
+    targets: Annotated[
+        tuple[str, ...],
+        Option("Modules that learn beside the new ones; repeat for more.", flag=("--target",), expert=True),
+    ] = ("attn2.to_k", "attn2.to_v")
+    encoder: Annotated[
+        str, Option("Image encoder: a CLIP by its hub id or folder; the base's own, if left out.", expert=True)
+    ] = ""

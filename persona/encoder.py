@@ -55,14 +55,21 @@ def load(name: str, device: str | torch.device = "cpu", listener: Listener = sil
         BadOption: there is no such encoder.
     """
     from persona.clay import weights_folder
-    from persona.clay.encoder import FOLDER, WEIGHTS, Encoder
+    from persona.clay.encoder import FOLDER, Encoder
 
-    folder = (weights_folder() if name == "clay" else Path(name)) / FOLDER
-    if (folder / WEIGHTS).is_file():
-        return Encoder.load(folder).to(device)
+    folder = weights_folder() if name == "clay" else Path(name)
+    if shipped(folder):
+        return Encoder.load(folder / FOLDER).to(device)
     if name == "clay":
         raise BadOption("These weights of clay have no image encoder. Name a CLIP, by its hub id or its folder.")
     return ClipEncoder(fetched([name], listener)[0], device)
+
+
+def shipped(folder: Path) -> bool:
+    """Tell whether a base's folder holds an encoder like clay's."""
+    from persona.clay.encoder import FOLDER, WEIGHTS
+
+    return (folder / FOLDER / WEIGHTS).is_file()
 
 
 class ClipEncoder:

@@ -14,7 +14,7 @@ from persona.errors import BadOption
 from persona.events import Listener, Note, silent
 from persona.exchange.metadata import describe
 from persona.folder import Persona
-from persona.sample import base_of, wear
+from persona.sitters import base_of, wear
 
 DROPPED: Mapping[str, str] = {
     "dora": "diffusers drops its magnitudes from kohya's files without a word",

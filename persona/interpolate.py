@@ -1,4 +1,4 @@
-"""Smooth series between two things: two prompts, two seeds, two personas, or the base and a persona.
+"""Smooth series between two things: two prompts, seeds or personas, base and persona, a subject and what text shows.
 
 What moves is what was given twice. Prompts move between their embeddings and seeds between their noises, on the
 sphere, where both keep the lengths that the network knows. Personas move in the space of the weights themselves, by
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 import torch
 from PIL import Image
@@ -24,11 +25,14 @@ from persona.drawing import Size, check_output, free_names, processes, save, siz
 from persona.errors import BadOption, BadPersona, BadPrompt
 from persona.events import Listener, Note, Progress, silent
 from persona.eye import distance
+from persona.fading import ends, fade
 from persona.families import Family
 from persona.folder import Persona, slug
 from persona.identity import fill
-from persona.sample import base_of, drawn_with, tell_cut, tell_unknown, wear
+from persona.placing import check_single
+from persona.sample import drawn_with, tell_cut, tell_unknown
 from persona.sheet import Row, sheet
+from persona.sitters import base_of, wear
 
 ROUNDS = 2
 """Times that frames are drawn anew where the eye wants them; the first puts most right."""
@@ -63,6 +67,25 @@ class Frames:
     animations: tuple[Path, ...]
 
 
+class _Series(Protocol):
+    """What frames are drawn from."""
+
+    @property
+    def base(self) -> Family:
+        """The base that draws."""
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the frames, in pixels."""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the frames are drawn from, for them to carry."""
+
+    def draw(self, places: Sequence[float]) -> list[Image.Image]:
+        """Draw the frames at these places."""
+
+
 @dataclass(frozen=True)
 class _Line:
     """All that a frame is drawn from, at both of its ends; what does not move is the same at both."""
@@ -73,6 +96,16 @@ class _Line:
     strengths: tuple[dict[str, float], dict[str, float]]
     config: InterpolateConfig
     size: Size
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """See :class:`_Series`."""
+        return {
+            "prompts": " | ".join(self.config.prompts),
+            "seeds": " ".join(map(str, self.config.seeds)),
+            **drawn_with(self.config, self.base, self.size),
+            "personas": " ".join(path.resolve().name for path in self.config.persona),
+        }
 
     @torch.no_grad()
     def draw(self, places: Sequence[float]) -> list[Image.Image]:
@@ -117,15 +150,13 @@ def interpolate(config: InterpolateConfig, listener: Listener = silent) -> Frame
     if processes().num_processes > 1:
         raise BadOption("The frames of a series depend on each other. Start interpolate without accelerate launch.")
     check_output(config.out)
-    personas = _personas(config)
-    what = _what(config, personas)
-    listener(Note(f"From {what[0]} to {what[1]}."))
-    line = _line(config, personas, listener)
+    what, line = _series(config, listener)
     config.out.mkdir(parents=True, exist_ok=True)
     (folder,) = free_names(config.out, [f"{slug(what[0])}-to-{slug(what[1])}"], suffix="")
     with TemporaryDirectory(prefix=".series-", dir=config.out) as part:
-        drawn = _drawn(line, Path(part, "drawn"), listener)
-        animations = _finish(" to ".join(what), drawn, line, Path(part, "series"), listener)
+        drawn = _drawn(line, config, Path(part, "drawn"), listener)
+        frames = _write(" to ".join(what), drawn, line.facts, Path(part, "series"))
+        animations = film.write(frames, Path(part, "series"), config.fps, listener)
         Path(part, "series").rename(folder)
     return Frames(
         what=" to ".join(what),
@@ -136,6 +167,19 @@ def interpolate(config: InterpolateConfig, listener: Listener = silent) -> Frame
         strip=folder / "strip.png",
         animations=tuple(folder / animation.name for animation in animations),
     )
+
+
+def _series(config: InterpolateConfig, listener: Listener) -> tuple[tuple[str, str], _Series]:
+    """Name the two ends, and get ready to draw between them."""
+    if config.subject:
+        what = ends(config)
+        listener(Note(f"From {what[0]} to {what[1]}."))
+        return what, fade(config, listener)
+    check_single(config.prompts)
+    personas = _personas(config)
+    what = _what(config, personas)
+    listener(Note(f"From {what[0]} to {what[1]}."))
+    return what, _line(config, personas, listener)
 
 
 def _personas(config: InterpolateConfig) -> list[Persona]:
@@ -207,15 +251,15 @@ def _strengths(config: InterpolateConfig, personas: list[Persona]) -> tuple[dict
     return (end if moves_otherwise else dict.fromkeys(end, 0.0)), end
 
 
-def _drawn(line: _Line, folder: Path, listener: Listener) -> list[tuple[float, Path]]:
+def _drawn(line: _Series, config: InterpolateConfig, folder: Path, listener: Listener) -> list[tuple[float, Path]]:
     """Draw the frames, evenly spaced, and return their places and files."""
-    number = line.config.frames
+    number = config.frames
     known: dict[float, Path] = {}
     folder.mkdir()
 
     def draw(places: Sequence[float], stage: str) -> None:
         wanted = [place for place in places if place not in known]
-        at_once = line.config.batch or line.base.batch_of(line.size)
+        at_once = config.batch or line.base.batch_of(line.size)
         for first in range(0, len(wanted), at_once):
             part = wanted[first : first + at_once]
             listener(Progress(stage, first, len(wanted)))
@@ -226,7 +270,7 @@ def _drawn(line: _Line, folder: Path, listener: Listener) -> list[tuple[float, P
 
     chosen = [one / (number - 1) for one in range(number)]
     draw(chosen, "Drawing the series")
-    for _ in range(0 if line.config.linear else ROUNDS):
+    for _ in range(0 if config.linear else ROUNDS):
         if _is_even(_distances([known[place] for place in chosen])):
             break
         path = sorted(known)
@@ -248,27 +292,17 @@ def _open(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def _finish(what: str, drawn: list[tuple[float, Path]], line: _Line, folder: Path, listener: Listener) -> list[Path]:
-    """Write the frames with what they were drawn from, the strip and the animations; return the latter."""
+def _write(what: str, drawn: list[tuple[float, Path]], facts: dict[str, str], folder: Path) -> list[Image.Image]:
+    """Write the frames with what they were drawn from, and the strip; return the frames."""
     folder.mkdir()
     frames = [_open(path) for _, path in drawn]
     for number, ((place, _), frame) in enumerate(zip(drawn, frames, strict=True)):
-        save(frame, folder / _name(number), {"series": what, "place": f"{place:.6f}", **_facts(line)})
+        save(frame, folder / _name(number), {"series": what, "place": f"{place:.6f}", **facts})
     shown = sorted({round(one * (len(frames) - 1) / (STRIP - 1)) for one in range(STRIP)})
     strip = Row(what, [(frames[number], f"{drawn[number][0]:.2f}") for number in shown])
     save(sheet([strip]), folder / "strip.png", {})
-    return film.write(frames, folder, line.config.fps, listener)
+    return frames
 
 
 def _name(number: int) -> str:
     return f"frame-{number:04}.png"
-
-
-def _facts(line: _Line) -> dict[str, str]:
-    config = line.config
-    return {
-        "prompts": " | ".join(config.prompts),
-        "seeds": " ".join(map(str, config.seeds)),
-        **drawn_with(config, line.base, line.size),
-        "personas": " ".join(path.resolve().name for path in config.persona),
-    }

@@ -157,9 +157,8 @@ def places(prompt: str, wanted: Sequence[tuple[Box | None, float]]) -> list[Box]
         prompt: with their names.
         wanted: of each subject, in the order of the prompt, its box if it was placed, and its width over its height.
     """
-    if len(wanted) == 1:
-        ((box, shape),) = wanted
-        return [box or _fitted((0.05, 0.9 - _HEIGHT, 0.95, 0.9), shape)]
+    if len(wanted) < MOST:
+        return [box or _fitted((0.05, 0.9 - _HEIGHT, 0.95, 0.9), shape) for box, shape in wanted]
     between = prompt.lower().partition("]")[2].partition("[")[0]
     first, beside = next((where for words, where in _RELATIONS.items() if words in between), (0, True))
     slots = (_BESIDE if beside else _ABOVE)[:: -1 if first else 1]

@@ -42,6 +42,7 @@ OPTIONS = {
         "--base --out -n --prompts --seed --steps --guidance --resolution --json --help",
         "--similarity --quality --networks",
     ),
+    "gen-sdd": ("--out --resolution --batch --json --help", "--captioner --tagger --detector --segmenter"),
     "train": (
         "--class --token --base --out --steps --prior --priors --rank --batch --resolution --text-encoder --seed "
         "--fresh --json --help",
@@ -50,22 +51,27 @@ OPTIONS = {
         "--checkpoint-every --score-every --from-jedi",
     ),
     "sample": (
-        "--prompts --persona --reference --class --together --base -n --seed --steps --guidance --scale --negative "
+        "--persona --reference --class --subject --together --base -n --seed --steps --guidance --scale --negative "
         "--out --json --help",
-        "--resolution --checkpoint --batch --image-guidance --balanced --jedi",
+        "--prompts --resolution --checkpoint --batch --image-guidance --balanced --jedi --mask --subject-diffusion",
     ),
     "interpolate": (
-        "--persona --base --seed --frames --fps --linear --out --steps --guidance --scale --negative --json --help",
-        "--resolution --batch",
+        "--persona --subject --base --seed --frames --fps --linear --out --steps --guidance --scale --negative --json "
+        "--help",
+        "--resolution --batch --image-guidance --mask --subject-diffusion",
     ),
     "pretrain clay": (
-        "--out --pictures --sets --autoencoder-steps --judge-steps --text-steps --denoiser-steps --seed --photos "
-        "--json --help",
+        "--out --pictures --sets --autoencoder-steps --judge-steps --segmenter-steps --encoder-steps --text-steps "
+        "--denoiser-steps --seed --photos --json --help",
         "",
     ),
     "pretrain jedi": (
         "--base --data --out --steps --batch --seed --json --help",
         "--accumulate --learning-rate --target --precision --save-every --renoised",
+    ),
+    "pretrain subject-diffusion": (
+        "--base --data --out --steps --batch --seed --json --help",
+        "--accumulate --learning-rate --target --precision --save-every --encoder",
     ),
     "export": ("--to --merge --base --out --json --help", "--checkpoint"),
     "import": ("--base --class --token --out --json --help", ""),

@@ -391,7 +391,7 @@ def test_what_cannot_be_is_refused_before_anything_is_drawn(
         (
             {"names": ("nobody",)},
             BadOption,
-            "nobody is no persona here, and no method. Methods are dreambooth, jedi, base",
+            "nobody is no persona here, and no method. Methods are dreambooth, jedi, subject-diffusion, base",
         ),
         ({"photos": (tmp_path / "nowhere",)}, BadPhotos, "There is no folder"),
         ({"photos": (tmp_path / "empty",)}, BadPhotos, "There are no photos"),

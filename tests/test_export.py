@@ -25,7 +25,8 @@ from persona.exchange.verifying import CLOSE, check, loaded
 from persona.export import DROPPED, export
 from persona.families import Family
 from persona.folder import Persona
-from persona.sample import sample, wear
+from persona.sample import sample
+from persona.sitters import wear
 
 Folder = Callable[[str], Path]
 FAMILIES = ("sd-eps", "sdxl", "sd3", "flux")

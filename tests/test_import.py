@@ -20,7 +20,8 @@ from persona.families import Family
 from persona.folder import Persona
 from persona.import_lora import import_lora
 from persona.interpolate import interpolate
-from persona.sample import sample, wear
+from persona.sample import sample
+from persona.sitters import wear
 
 Folder = Callable[[str], Path]
 KOHYA = ("lora_down", "lora_up")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from persona import __version__
-from persona.cli import measuring, planning
+from persona.cli import measuring, planning, pretraining
 from persona.cli.boundary import Commands
 from persona.cli.options import Command, Json, command
 from persona.config import (
@@ -21,18 +21,16 @@ from persona.config import (
     ExportConfig,
     ImportConfig,
     InterpolateConfig,
-    JediConfig,
     PlanConfig,
-    PretrainConfig,
     PriorsConfig,
     SampleConfig,
+    SddConfig,
     SetsConfig,
     TrainConfig,
 )
 
 app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False)
-pretraining = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
-app.add_typer(pretraining, name="pretrain")
+app.add_typer(pretraining.app, name="pretrain")
 
 
 def main() -> None:
@@ -124,6 +122,40 @@ def gen_sets(config: SetsConfig, json: bool) -> None:
                 **made.figures,
                 "dropped": dict(made.dropped),
                 "sheets": list(map(str, made.sheets)),
+            },
+        ),
+        as_json=json,
+    )
+
+
+@app.command("gen-sdd", cls=Command)
+@command(SddConfig)
+def gen_sdd(config: SddConfig, json: bool) -> None:
+    """Make records of pictures: captions, subjects, boxes and masks.
+
+    A base learns Subject-Diffusion from them. Stopped, the same command goes on where it was.
+    """
+    from persona.cli.display import Display, Outcome
+
+    with Display() as display:
+        from persona.pretrain.sdd import gen_sdd
+
+        made = gen_sdd(config, display)
+    display.close(
+        "gen-sdd",
+        Outcome(
+            f"{made.records} records of {made.pictures} pictures in {made.folder}",
+            [
+                *(f"{number} dropped: {reason}" for reason, number in made.dropped.items()),
+                *([f"Look at them: {made.sheet}"] if made.sheet else []),
+            ],
+            f"persona pretrain subject-diffusion --base sd15 --data {shlex.quote(str(made.folder))}",
+            {
+                "folder": str(made.folder),
+                "pictures": made.pictures,
+                "records": made.records,
+                "dropped": dict(made.dropped),
+                "sheet": str(made.sheet) if made.sheet else None,
             },
         ),
         as_json=json,
@@ -274,66 +306,6 @@ app.command(cls=Command)(command(EvaluateConfig)(measuring.evaluate))
 app.command(cls=Command)(command(CompareConfig)(measuring.compare))
 
 
-@pretraining.callback()
-def pretrain() -> None:
-    """Make clay, or teach a base more methods."""
-
-
-@pretraining.command(cls=Command)
-@command(PretrainConfig)
-def clay(config: PretrainConfig, json: bool) -> None:
-    """Render a world, and teach it to a small base and its judge.
-
-    It takes hours. Stop it whenever you like: the same command goes on where it was.
-    """
-    from persona.cli.display import Display, Outcome
-
-    with Display() as display:
-        from persona.pretrain.clay.run import pretrain_clay
-
-        made = pretrain_clay(config, display)
-    display.close(
-        "pretrain clay",
-        Outcome(
-            str(made.weights),
-            [f"What it can do: {made.card}", f"Look at it: {made.report}"],
-            f'persona sample "a dog on the beach" --base {shlex.quote(str(made.weights))}',
-            {
-                "weights": str(made.weights),
-                "card": str(made.card),
-                "report": str(made.report),
-                "figures": dict(made.figures),
-            },
-        ),
-        as_json=json,
-    )
-
-
-@pretraining.command(cls=Command)
-@command(JediConfig)
-def jedi(config: JediConfig, json: bool) -> None:
-    """Teach a base to draw a subject from pictures of it, without training on them.
-
-    It takes hours. Stop it whenever you like: the same command goes on where it was.
-    """
-    from persona.cli.display import Display, Outcome
-
-    with Display() as display:
-        from persona.pretrain.jedi import pretrain_jedi
-
-        made = pretrain_jedi(config, display)
-    display.close(
-        "pretrain jedi",
-        Outcome(
-            str(made.weights),
-            [f"Look at it: {made.report}"],
-            "",
-            {"weights": str(made.weights), "report": str(made.report)},
-        ),
-        as_json=json,
-    )
-
-
 @app.command(cls=Command)
 def info(
     what: Annotated[
@@ -353,6 +325,8 @@ def _after(config: SampleConfig, prompt: str) -> str:
         words: list[object] = ["train", config.reference, "--class", config.class_noun]
     elif config.together:
         return ""
+    elif config.subject:
+        words = ["interpolate", prompt, *(word for one in config.subject for word in ("--subject", one))]
     else:
         words = ["interpolate", prompt, "--seed", config.seed, "--seed", config.seed + 1]
         words += ["--persona", config.persona] if config.persona else []

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from persona.config import EvaluateConfig, check_prompts
 from persona.errors import BadOption, BadPrompt
-from persona.evaluate.entrants import METHODS, Entrant, Studio, of_persona, open_persona
+from persona.evaluate.entrants import Entrant, Studio, of_persona
+from persona.evaluate.methods import METHODS, open_persona
 from persona.evaluate.subjects import BARE, OTHERS, Prompt, Subject, chosen, masks_of, papers_prompts, read_dreambench
 from persona.events import Listener, Note
 from persona.families import Family

@@ -1,32 +1,24 @@
 """Who draws: trained personas at their checkpoints and strengths, methods that learn or look at the photos, the base.
 
-A way to draw a subject is an :class:`Entrant`; that of a method is made by one function in :data:`METHODS`, and all
-else here knows nothing of methods.
+A way to draw a subject is an :class:`Entrant`; that of a method is made by one function in
+:data:`persona.evaluate.methods.METHODS`, and all else here knows nothing of methods.
 """
 
-import hashlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL.Image import Image
-
-from persona import adapter, references
-from persona.config import TrainConfig
+from persona import adapter
 from persona.drawing import Artist, Size, open_base
-from persona.errors import BadOption
 from persona.evaluate.subjects import Prompt, Subject
-from persona.events import Listener, Note
+from persona.events import Listener
 from persona.families import Family
-from persona.folder import ADAPTER, RECORD, Persona, slug
+from persona.folder import ADAPTER, Persona
 from persona.identity import fill
-from persona.methods.jedi import JeDi, References
-from persona.sample import base_of, wear
-from persona.train import train
+from persona.sitters import base_of, wear
 
 SCALES = (0.4, 0.6, 0.8, 1.0, 1.2)
 """Strengths that are tried for where fidelity and prompt are best together."""
@@ -102,19 +94,6 @@ class Studio:
         return self._bases[name]
 
 
-def open_persona(name: str) -> Persona:
-    """Open a persona by its folder, or by its name under ``personas``.
-
-    Raises:
-        BadOption: there is none of that name, and no method.
-        BadPersona: it is damaged.
-    """
-    for folder in (Path(name), Path("personas") / name):
-        if folder.is_dir():
-            return Persona.open(folder)
-    raise BadOption(f"{name} is no persona here, and no method. Methods are {', '.join(METHODS)}.")
-
-
 def of_persona(
     persona: Persona, subject: Subject, studio: Studio, *, label: str | None = None, learning: float | None = None
 ) -> list[Entrant]:
@@ -169,106 +148,3 @@ def _worn(base: Family, persona: Persona, step: int | None, scale: float, size: 
 
 def _filled(persona: Persona, prompt: Prompt) -> str:
     return fill(prompt.text(persona.class_noun), persona.token, persona.class_noun)
-
-
-# Methods
-
-
-def bare(subject: Subject, studio: Studio) -> list[Entrant]:
-    """Return the base itself, which knows the class but not the subject."""
-    return [bare_of(studio.base_of(None), subject)]
-
-
-def bare_of(base: Family, subject: Subject) -> Entrant:
-    """Return a base that is loaded as an entrant."""
-
-    @contextmanager
-    def as_it_is(size: Size) -> Iterator[Artist]:
-        yield base
-
-    return Entrant(
-        label="base",
-        line="base",
-        subject=subject,
-        base=base,
-        decides={},
-        open=as_it_is,
-        text=lambda prompt: prompt.bare(subject.class_noun),
-        leaves=True,
-    )
-
-
-def dreambooth(subject: Subject, studio: Studio) -> list[Entrant]:
-    """Train a persona with nothing but the photos and the class, unless that was done before."""
-    if subject.folder is None:
-        raise BadOption("dreambooth learns from photos. Say where they are with --photos.")
-    folder = studio.out / "personas" / slug(subject.name)
-    fresh, started = not folder.exists(), time.perf_counter()
-    persona = Persona.open(folder) if (folder / RECORD).exists() else None
-    if persona is None or persona.photos != tuple(photo.sha256 for photo in subject.photos):
-        studio.listener(Note(f"Learning {subject.name}."))
-        config = TrainConfig(
-            photos=subject.folder,
-            class_noun=subject.class_noun,
-            base=studio.methods_base,
-            out=folder,
-            seed=studio.seed,
-        )
-        persona = train(config, studio.listener)
-    learning = time.perf_counter() - started if fresh else None  # of one that was stopped nobody knows
-    return of_persona(persona, subject, studio, label="dreambooth", learning=learning)
-
-
-def jedi(subject: Subject, studio: Studio) -> list[Entrant]:
-    """Draw from the photos, without training on them (2407.06187)."""
-    if not subject.photos:
-        raise BadOption("jedi draws from photos. Say where they are with --photos.")
-    base = studio.base_of(None)
-    model = JeDi.load(base)  # are there weights for this base at all
-    weights = hashlib.sha256(model.save()).hexdigest()
-    model.remove()
-    return [
-        Entrant(
-            label="jedi",
-            line="jedi",
-            subject=subject,
-            base=base,
-            decides={"jedi": weights, "references": [photo.sha256 for photo in subject.photos]},
-            open=partial(_looking, base, subject),
-            text=lambda prompt: prompt.bare(subject.class_noun),
-            learning=0.0,
-            leaves=True,
-        )
-    ]
-
-
-@dataclass(frozen=True)
-class _Looking:
-    """JeDi with its references."""
-
-    model: JeDi
-    known: References
-
-    def batch_of(self, size: Size) -> int:
-        return self.model.batch_of(size)
-
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], **how: Any) -> list[Image]:
-        return self.model.draw(prompts, seeds, references=self.known, **how)
-
-
-@contextmanager
-def _looking(base: Family, subject: Subject, size: Size) -> Iterator[Artist]:
-    model = JeDi.load(base)
-    try:
-        known = references.prepare(base, subject.photos, subject.class_noun, size)
-        yield _Looking(model, references.fitting(model, known, 1, size))
-    finally:
-        model.remove()
-
-
-METHODS: dict[str, Callable[[Subject, Studio], list[Entrant]]] = {
-    "dreambooth": dreambooth,
-    "jedi": jedi,
-    "base": bare,
-}
-"""Ways to draw a subject, by the names that they are asked for."""

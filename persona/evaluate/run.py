@@ -11,9 +11,10 @@ from persona.config import EvaluateConfig
 from persona.drawing import check_output, processes, size_of
 from persona.evaluate import tables
 from persona.evaluate.contest import CLAY, contest, has_judge
-from persona.evaluate.entrants import Entrant, Studio, bare_of
+from persona.evaluate.entrants import Entrant, Studio
 from persona.evaluate.evaluator import Evaluator
 from persona.evaluate.judging import JudgeEvaluator
+from persona.evaluate.methods import bare_of
 from persona.evaluate.networks import NetworkEvaluator
 from persona.evaluate.pictures import How, Series, draw_all
 from persona.evaluate.published import TABLE, WARNING

@@ -2,6 +2,6 @@
 
 from persona.photos.advice import advise
 from persona.photos.buckets import Size, buckets, crops, middle
-from persona.photos.reading import Photo, pictures, read
+from persona.photos.reading import Photo, picture, pictures, read
 
-__all__ = ["Photo", "Size", "advise", "buckets", "crops", "middle", "pictures", "read"]
+__all__ = ["Photo", "Size", "advise", "buckets", "crops", "middle", "picture", "pictures", "read"]

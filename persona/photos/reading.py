@@ -95,7 +95,7 @@ def pictures(folder: Path, listener: Listener = silent) -> list[Photo]:
         try:
             photos[path] = _photo(path, formats)
         except Image.DecompressionBombError:
-            raise BadPhotos(f"{path} would unfold to a giant picture. Save it smaller, or take it out.") from None
+            raise _giant(path) from None
         except UnidentifiedImageError:  # one of the next ones too, so it comes first
             (broken if path.suffix.lower() in _SUFFIXES else strays).append(path)
         except _DAMAGE:
@@ -106,6 +106,26 @@ def pictures(folder: Path, listener: Listener = silent) -> list[Photo]:
     if not photos:
         raise BadPhotos(_none_in(folder, broken))
     return list(photos.values())
+
+
+def picture(path: Path) -> Photo:
+    """Read one photo.
+
+    Raises:
+        BadPhotos: it is not there, is none or damaged, or is a decompression bomb.
+    """
+    if not path.is_file():
+        raise BadPhotos(f"There is no picture {path}. Name one that shows the subject.")
+    try:
+        return _photo(path, _formats())
+    except Image.DecompressionBombError:
+        raise _giant(path) from None
+    except _DAMAGE:
+        raise BadPhotos(f"{path} cannot be read as a picture. Save it again as {_KINDS}.") from None
+
+
+def _giant(path: Path) -> BadPhotos:
+    return BadPhotos(f"{path} would unfold to a giant picture. Save it smaller, or take it out.")
 
 
 def _files(folder: Path) -> list[Path]:

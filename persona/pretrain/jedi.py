@@ -1,8 +1,7 @@
 """JeDi's own pretraining: sets of pictures of one subject, of which some are known and the others are to be drawn."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Generator, Tensor, nn
 
-from persona import checkpoints, drawing, families
 from persona.config import JediConfig
 from persona.errors import BadOption
 from persona.events import Listener, Progress, silent
@@ -22,11 +20,10 @@ from persona.methods.jedi import WEIGHTS, JeDi, References
 from persona.methods.jedi import Sets as Drawn
 from persona.pretrain.clay.data import SET, SHARD, set_shards, shards_of
 from persona.pretrain.clay.sets import ClaySets
-from persona.pretrain.learning import Learnt, learn
+from persona.pretrain.learning import Learnt, Objective, pretrain
 from persona.pretrain.sets import Sets, WebSets
-from persona.pretrain.state import settle
 from persona.sheet import Row, sheet
-from persona.train.processes import agree, launched
+from persona.train.processes import agree
 
 CLAY_SETS = 20_000
 """Sets that are rendered where clay learns and no data are named."""
@@ -59,37 +56,18 @@ def pretrain_jedi(config: JediConfig, listener: Listener = silent) -> Learnt:
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """
-    accelerator = launched()
-    if not accelerator.is_main_process:
-        listener = silent
     if config.data is None and config.base != "clay":
         raise BadOption(f"Say what {config.base} shall learn from: --data SHARDS, as persona gen-sets makes them.")
-    device = accelerator.device
-    base = families.load(config.base, dtype=drawing.training_dtype(config.precision, device), device=device)
-    with ExitStack() as stack:
-        agree(accelerator, lambda: stack.enter_context(checkpoints.held(config.out)))
-        return _pretrain(config, base, accelerator, listener)
+    return pretrain(config, {"renoised": config.renoised}, WEIGHTS, partial(_prepare, config), listener)
 
 
-def _pretrain(config: JediConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Learnt:
-    out, rate = config.out, config.learning_rate or base.recipe.pretraining_rate
-    settings = {
-        "base": f"{base.name} ({base.hash[:12]})",
-        "batch": config.batch * config.accumulate * accelerator.num_processes,
-        "learning_rate": rate,
-        "targets": config.targets,
-        "renoised": config.renoised,
-        "seed": config.seed,
-    }
-    agree(accelerator, lambda: settle(out, settings))
+def _prepare(config: JediConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Objective:
+    jedi = JeDi(base, config.targets, renoised=config.renoised)
     if config.data is None:
-        agree(accelerator, lambda: _render(out / "sets", config.seed, listener))
-    sets = _open(config.data or out / "sets", out / "latents")
+        agree(accelerator, lambda: _render(config.out / "sets", config.seed, listener))
+    sets = _open(config.data or config.out / "sets", config.out / "latents")
     sets.encode(base, accelerator, listener)
-    base.free_image_encoder()
-    base.denoiser.to(memory_format=torch.channels_last)  # convolutions of a CPU would turn their input, each time
-    objective = Completion(JeDi(base, config.targets, renoised=config.renoised), sets, config.seed)
-    return learn(objective, config, rate, WEIGHTS, accelerator, listener)
+    return Completion(jedi, sets, config.seed)
 
 
 def _render(folder: Path, seed: int, listener: Listener) -> None:

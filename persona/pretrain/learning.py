@@ -6,10 +6,12 @@ one process with a batch of eight, two with four, or one that accumulates two of
 
 import math
 import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -17,14 +19,15 @@ from PIL import Image
 from torch import nn
 from torch.optim import Optimizer
 
-from persona import report
+from persona import checkpoints, drawing, families, report
 from persona.atomic import beside
 from persona.config import PretrainMethodConfig
-from persona.events import Listener, Progress
+from persona.events import Listener, Progress, silent
+from persona.families import Family
 from persona.methods import Method
-from persona.pretrain.state import Run
+from persona.pretrain.state import Run, settle
 from persona.train.loop import make_optimizer, steps
-from persona.train.processes import agree
+from persona.train.processes import agree, launched
 
 DECAY = 0.999
 """Of the averaged weights, which are those that are kept."""
@@ -59,6 +62,53 @@ class Learnt:
 
     weights: Path
     report: Path
+
+
+def pretrain(
+    config: PretrainMethodConfig,
+    settings: Mapping[str, Any],
+    name: str,
+    prepare: Callable[[Family, Accelerator, Listener], Objective],
+    listener: Listener = silent,
+) -> Learnt:
+    """Teach a base a method, or go on where an earlier call was stopped.
+
+    Under ``accelerate launch`` the processes share each step.
+
+    Args:
+        config: what to learn from, and how long.
+        settings: what else makes the weights what they are: JSON values by the options that they come from.
+        name: of the file that the weights are kept in.
+        prepare: gives the objective, once the base is there and the folder is held; its latents are encoded then.
+        listener: told how far each stage is.
+
+    Raises:
+        BadOption: the folder holds a run with other settings, or the processes are to share out weights.
+        BadBase: the base cannot be found.
+        Busy: another run holds the folder.
+        Diverged: a loss is no longer a number.
+        OSError: the disk is full.
+    """
+    accelerator = launched()
+    if not accelerator.is_main_process:
+        listener = silent
+    device = accelerator.device
+    base = families.load(config.base, dtype=drawing.training_dtype(config.precision, device), device=device)
+    with ExitStack() as stack:
+        agree(accelerator, lambda: stack.enter_context(checkpoints.held(config.out)))
+        rate = config.learning_rate or base.recipe.pretraining_rate
+        common = {
+            "base": f"{base.name} ({base.hash[:12]})",
+            "batch": config.batch * config.accumulate * accelerator.num_processes,
+            "learning_rate": rate,
+            "targets": config.targets,
+            "seed": config.seed,
+        }
+        agree(accelerator, lambda: settle(config.out, {**common, **settings}))
+        objective = prepare(base, accelerator, listener)
+        base.free_image_encoder()
+        base.denoiser.to(memory_format=torch.channels_last)  # convolutions of a CPU would turn their input, each time
+        return learn(objective, config, rate, name, accelerator, listener)
 
 
 def learn(

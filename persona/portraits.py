@@ -1,0 +1,124 @@
+"""References of one picture each: read, cut out, and seen by Subject-Diffusion."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from persona import photos, segment
+from persona.config import InterpolateConfig, SampleConfig
+from persona.drawing import open_base
+from persona.errors import BadOption
+from persona.events import Listener, silent
+from persona.families import Family
+from persona.methods.casting import Portrait
+from persona.methods.subject_diffusion import IMAGE_GUIDANCE, SubjectDiffusion
+from persona.photos import Photo
+from persona.placing import Box, Subject, check, read_masks, read_subjects
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The picture that shows a subject.
+
+    Attributes:
+        photo: the picture; one that was cut out shows nothing but the subject.
+        mask: grey, of the photo's size, white where the subject is; instead of what the photo says itself.
+        within: box in the photo that the subject is in.
+        box: where it shall stand in the pictures that are drawn; ``None`` where that is left to us.
+    """
+
+    photo: Photo
+    mask: Image.Image | None = None
+    within: Box | None = None
+    box: Box | None = None
+
+
+def read(subjects: Mapping[str, Subject], masks: Mapping[str, Path | Box]) -> dict[str, Reference]:
+    """Read the references of subjects, and where these are in them, from what was typed.
+
+    Raises:
+        BadPhotos: a picture cannot be read.
+        BadOption: a mask is of another size than its picture.
+    """
+    references = {}
+    for name, subject in subjects.items():
+        photo, where = photos.picture(subject.reference), masks.get(name)
+        mask = photos.picture(where).image.convert("L") if isinstance(where, Path) else None
+        if mask and mask.size != photo.image.size:
+            sizes = [f"{one.width}x{one.height}" for one in (mask, photo.image)]
+            raise BadOption(f"{where} has {sizes[0]} pixels, {subject.reference} {sizes[1]}. Make them of one size.")
+        within = None if isinstance(where, Path) else where
+        references[name] = Reference(photo, mask, within, subject.box)
+    return references
+
+
+def cut_out(references: Mapping[str, Reference], base: Family, listener: Listener = silent) -> dict[str, Image.Image]:
+    """Cut the subjects out of their references, as :func:`persona.segment.cut_out` does.
+
+    Raises:
+        BadOption: a mask is empty, or there is nothing of the subject in its box.
+    """
+    return {
+        name: segment.cut_out(
+            one.photo.image, base=base, mask=one.mask or one.photo.mask, box=one.within, listener=listener
+        )
+        for name, one in references.items()
+    }
+
+
+def paint(
+    method: SubjectDiffusion, references: Mapping[str, Reference], cutouts: Mapping[str, Image.Image]
+) -> dict[str, Portrait]:
+    """Let the image encoder look at subjects that are cut out."""
+    features = method.encoder.encode(list(cutouts.values()))
+    return {
+        name: Portrait(seen, references[name].box, cutout.width / cutout.height)
+        for seen, (name, cutout) in zip(features, cutouts.items(), strict=True)
+    }
+
+
+@dataclass(frozen=True)
+class Portrayed:
+    """Subjects, and what draws them.
+
+    Attributes:
+        method: draws.
+        portraits: of the subjects, by their names.
+        guidance: how strongly they are followed.
+        facts: who they are, for pictures to carry.
+    """
+
+    method: SubjectDiffusion
+    portraits: Mapping[str, Portrait]
+    guidance: float
+    facts: Mapping[str, str]
+
+
+def portray(config: SampleConfig | InterpolateConfig, prompts: Sequence[str], listener: Listener = silent) -> Portrayed:
+    """Look at the subjects of a command.
+
+    Args:
+        config: names them.
+        prompts: that are about them, each about one at least.
+        listener: told how they are cut out.
+
+    Raises:
+        BadPrompt: a prompt is about nobody, or somebody else.
+        BadOption: a subject is in no prompt, or cannot be cut out as was said.
+        BadPhotos: a picture cannot be read.
+        BadBase: the base cannot be found, is damaged, or has no weights that draw subjects.
+    """
+    subjects = read_subjects(config.subject)
+    check(prompts, subjects)
+    references = read(subjects, read_masks(config.mask, subjects))
+    base = open_base(config.base or "clay", listener=listener)
+    cutouts = cut_out(references, base, listener)
+    method = SubjectDiffusion.load(base, config.subject_diffusion)
+    guidance = IMAGE_GUIDANCE if config.image_guidance is None else config.image_guidance
+    facts = {"method": "subject-diffusion", "image guidance": str(guidance)}
+    for name, one in references.items():
+        where = f" at {','.join(f'{side:g}' for side in one.box)}" if one.box else ""
+        facts[f"subject {name}"] = one.photo.sha256[:12] + where
+    return Portrayed(method, paint(method, references, cutouts), guidance, facts)

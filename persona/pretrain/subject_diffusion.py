@@ -1,0 +1,188 @@
+"""Subject-Diffusion's own pretraining: pictures of one or two subjects, each known by one reference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.random import Generator as Random
+from numpy.random import default_rng
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Generator, Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from persona import encoder
+from persona.config import SubjectDiffusionConfig
+from persona.errors import BadOption
+from persona.events import Listener, silent
+from persona.families import Family
+from persona.methods.casting import Cast, Portrait
+from persona.methods.subject_diffusion import Scenes, SubjectDiffusion
+from persona.methods.telling import STORE
+from persona.placing import MOST, named
+from persona.pretrain.clay.records import open_records, render_records
+from persona.pretrain.latents import Latents
+from persona.pretrain.learning import Learnt, Objective, pretrain
+from persona.pretrain.records import MARKS, Record, Records
+from persona.sheet import Row, sheet
+from persona.train.processes import agree
+
+CLAY_SETS, CLAY_PAIRS = 20_000, 20_000
+"""Sets of one subject and of two that are rendered where clay learns and no data are named."""
+TURNED = 10.0
+"""Degrees that references are turned by at most."""
+DROPPED = 0.05
+"""Share of the pictures that are told no prompt; of those told nothing at all; of those not told where subjects are."""
+SHOWN = 6
+"""Records at the end that are never learnt from, for the sample sheets."""
+
+
+def pretrain_subject_diffusion(config: SubjectDiffusionConfig, listener: Listener = silent) -> Learnt:
+    """Teach a base to draw subjects of one reference each, or go on where an earlier call was stopped.
+
+    Under ``accelerate launch`` the processes share each step.
+
+    Args:
+        config: what to learn from, and how long.
+        listener: told how far each stage is.
+
+    Raises:
+        BadOption: there are no data or no image encoder, or the folder holds a run with other settings.
+        BadBase: the base cannot be found, or is no U-Net.
+        Busy: another run holds the folder.
+        Diverged: a loss is no longer a number.
+        OSError: the disk is full.
+    """
+    if config.data is None and config.base != "clay":
+        raise BadOption(f"Say what {config.base} shall learn from: --data SHARDS, as persona gen-sdd makes them.")
+    return pretrain(config, {"encoder": config.encoder}, STORE.file, partial(_prepare, config), listener)
+
+
+def _prepare(config: SubjectDiffusionConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Objective:
+    seen_by = config.encoder or ("" if encoder.shipped(base.folder) else encoder.CLIP)
+    method = SubjectDiffusion(base, seen_by, config.targets)
+    data = config.data or config.out / "data"
+    if config.data is None:
+        agree(accelerator, lambda: render_records(data, CLAY_SETS, CLAY_PAIRS, config.seed, listener))
+    records = open_records(data)
+    latents = Latents(config.out / "latents", len(records), lambda number: records.record(number).picture)
+    latents.encode(base, accelerator, listener)
+    return Depiction(method, records, latents, config.seed)
+
+
+@dataclass(frozen=True)
+class _Example:
+    """What one slot of a step learns from."""
+
+    latents: Tensor
+    noise: Tensor
+    time: Tensor
+    prompt: str
+    nouns: list[str]
+    boxes: Tensor
+    present: Tensor
+    placed: bool
+    masks: Tensor
+    references: list[Image.Image]
+
+
+class Depiction:
+    """The objective: a picture out of its caption, of references of its subjects, and of where they are."""
+
+    def __init__(self, method: SubjectDiffusion, records: Records, latents: Latents, seed: int) -> None:
+        """Take what learns, and what it learns from."""
+        self.method, self.records, self.latents, self.seed = method, records, latents, seed
+        self._learning = len(records) - min(SHOWN, len(records) // 2)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """See :class:`persona.pretrain.learning.Objective`."""
+        return self.method.modules
+
+    def save(self) -> bytes:
+        """See :class:`persona.pretrain.learning.Objective`."""
+        return self.method.save()
+
+    def loss(self, slots: Sequence[int], total: int) -> Tensor:
+        """See :class:`persona.methods.Method`."""
+        drawn = [self._draw(slot) for slot in slots]
+        seen = self.method.encoder.encode([reference for one in drawn for reference in one.references])
+        features = torch.zeros(len(drawn), MOST, *seen.shape[1:], device=seen.device)
+        full = torch.tensor([[place < len(one.references) for place in range(MOST)] for one in drawn])
+        features[full.to(seen.device)] = seen
+        scenes = Scenes(
+            latents=torch.stack([one.latents for one in drawn]),
+            noise=torch.stack([one.noise for one in drawn]),
+            times=torch.cat([one.time for one in drawn]),
+            prompts=[one.prompt for one in drawn],
+            nouns=[one.nouns for one in drawn],
+            cast=Cast(
+                features, torch.stack([one.boxes for one in drawn]), torch.stack([one.present for one in drawn])
+            ).to(self.method.base.device),
+            masks=torch.stack([one.masks for one in drawn]),
+            placed=torch.tensor([one.placed for one in drawn]),
+        )
+        return self.method.loss(scenes).sum() / total
+
+    def _draw(self, slot: int) -> _Example:
+        rounds, place = divmod(slot, self._learning)
+        number = int(_shuffled(self._learning, self.seed, rounds)[place])
+        random = default_rng((self.seed, 3, slot))
+        generator = Generator().manual_seed(int(random.integers(2**62)))
+        record, latents = self.records.record(number), self.latents[number]
+        prompt = record.captions[random.integers(len(record.captions))]
+        order = _order(prompt, record)
+        boxes, masks = torch.zeros(MOST, 4), torch.zeros(MOST, *latents.shape[-2:])
+        for number, one in enumerate(order):
+            boxes[number] = torch.tensor(record.entities[one].box)
+            mask = torch.from_numpy(record.masks[one].astype(np.float32))
+            masks[number] = adaptive_avg_pool2d(mask[None], list(latents.shape[-2:]))[0]
+        dropped = int(random.random() / DROPPED)  # 0: the prompt, 1: everything, 2: where the subjects are
+        return _Example(
+            latents,
+            torch.randn(latents.shape, generator=generator),
+            self.method.base.noise.times(1, generator),
+            "" if dropped in (0, 1) else prompt,
+            [record.entities[one].noun for one in order],
+            boxes,
+            torch.tensor([place < len(order) and dropped != 1 for place in range(MOST)]),
+            dropped not in (1, 2),
+            masks,
+            [_varied(record.references[one], random) for one in order],
+        )
+
+    def show(self) -> Image.Image:
+        """Draw some pictures again from their captions, references and boxes."""
+        method, rows = self.method, []
+        for number in range(self._learning, len(self.records)):
+            record = self.records.record(number)
+            prompt = next((caption for caption in record.captions if named(caption)), None)
+            shown = [(reference.convert("RGB"), "reference") for reference in record.references]
+            shown.append((method.base.decode_latents(self.latents[number][None])[0], "asked for"))
+            if prompt:
+                seen = zip(MARKS, method.encoder.encode(record.references), record.entities, strict=False)
+                portraits = {mark.strip("[]"): Portrait(features, entity.box) for mark, features, entity in seen}
+                shown.append((method.draw([prompt], [number], portraits=portraits)[0], "drawn"))
+            rows.append(Row(prompt or record.captions[0], shown))
+        return sheet(rows)
+
+
+def _order(prompt: str, record: Record) -> list[int]:
+    """Return the entities of a record as its prompt names them, and then the others."""
+    said = [MARKS.index(f"[{name}]") for name in named(prompt)]
+    return said + [one for one in range(len(record.entities)) if one not in said]
+
+
+def _varied(reference: Image.Image, random: Random) -> Image.Image:
+    """Mirror and turn a reference at random, so that it is not learnt to be pasted."""
+    if random.random() < 0.5:
+        reference = reference.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return reference.rotate(random.uniform(-TURNED, TURNED), Image.Resampling.BICUBIC, expand=True)
+
+
+@lru_cache(maxsize=2)
+def _shuffled(n: int, seed: int, rounds: int) -> NDArray[np.int64]:
+    return default_rng((seed, 2, rounds)).permutation(n)

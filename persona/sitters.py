@@ -1,0 +1,186 @@
+"""Who is drawn: a persona, the subject of references, those of portraits, a new one, or nobody but the base."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from persona import adapter, photos, portraits, references
+from persona.config import SampleConfig
+from persona.drawing import Artist, open_base, size_of
+from persona.errors import BadBase, BadPersona, BadPrompt
+from persona.events import Listener, Note, silent
+from persona.families import Family
+from persona.folder import Persona
+from persona.identity import bare, fill, mentions
+from persona.methods.jedi import IMAGE_GUIDANCE, JeDi
+from persona.placing import check_single
+
+
+@dataclass(frozen=True)
+class Sitter:
+    """Who is drawn.
+
+    Attributes:
+        base: what reads the prompts.
+        artist: the base itself with what it wears, or a method on it.
+        prompts: as the artist takes them.
+        facts: who it is, for the pictures to carry.
+        own: words that stand for it.
+        how: settings that are the artist's alone.
+        read: the prompts as the text encoders read them, where that is not what the artist takes.
+    """
+
+    base: Family
+    artist: Artist
+    prompts: list[str]
+    facts: Mapping[str, str]
+    own: Collection[str] = ()
+    how: Mapping[str, Any] = field(default_factory=dict)
+    read: Sequence[str] = ()
+
+
+def sitter(config: SampleConfig, listener: Listener) -> Sitter:
+    """Find out who is drawn, and load the base and whatever draws on it.
+
+    Raises:
+        PersonaError: as by :func:`persona.sample.sample`.
+    """
+    if config.subject:
+        return _portrayed(config, listener)
+    check_single(config.prompts)
+    if config.reference or config.together:
+        return _shown(config, listener)
+    return _learnt(config, listener)
+
+
+def _learnt(config: SampleConfig, listener: Listener) -> Sitter:
+    """Let the base wear a persona, where one is drawn."""
+    persona = _persona(config, listener)
+    filled = [_fill(prompt, persona, listener) for prompt in config.prompts]
+    base = base_of(persona, config.base, listener)
+    if persona is None:
+        return Sitter(base, base, filled, {})
+    wear(base, persona, step=config.checkpoint)
+    adapter.scale(base, persona.recommended_scale if config.scale is None else config.scale)
+    return Sitter(base, base, filled, _of(persona, config), [persona.token])
+
+
+def _persona(config: SampleConfig, listener: Listener) -> Persona | None:
+    if config.persona is None and config.base is not None:
+        return None
+    persona = Persona.open(config.persona) if config.persona else Persona.newest()
+    persona.weights(config.checkpoint)  # is it there at all, before the base is loaded
+    listener(Note(f"Drawing {persona.path}: [V] {persona.class_noun} is {persona.token} {persona.class_noun}."))
+    return persona
+
+
+def _fill(prompt: str, persona: Persona | None, listener: Listener) -> str:
+    if persona is None:
+        if "[v]" in prompt.lower():
+            raise BadPrompt("[V] stands for a persona's subject. Name one with --persona, or leave [V] out.")
+        return prompt
+    filled = fill(prompt, persona.token, persona.class_noun, listener)
+    if not mentions(filled, persona.token):
+        hint = f'Your subject is "[V] {persona.class_noun}".'
+        listener(Note(f"{prompt[:60]!r} has no [V], so it shows what the base makes of it. {hint}", warning=True))
+    return filled
+
+
+def _of(persona: Persona, config: SampleConfig) -> dict[str, str]:
+    return {
+        "persona": persona.path.resolve().name,
+        "token": persona.token,
+        "class": persona.class_noun,
+        "step": str(config.checkpoint or persona.step),
+        "scale": str(persona.recommended_scale if config.scale is None else config.scale),
+    }
+
+
+def _shown(config: SampleConfig, listener: Listener) -> Sitter:
+    """Let JeDi look at references, where there are any; without, it makes a subject up."""
+    noun, facts, how = config.class_noun, {"method": "jedi"}, dict[str, Any]()
+    prompts = [_bare(prompt, noun, listener) for prompt in config.prompts]
+    found = photos.pictures(config.reference, listener) if config.reference else []
+    base = base_of(None, config.base, listener)
+    jedi = JeDi.load(base, config.jedi)
+    number = len(prompts) * config.n if config.together else 1
+    if config.together:
+        facts["together"] = str(number)
+    if found and noun:
+        references.tell_odd(base, found, noun, listener)
+        size = size_of(base, config.resolution)
+        known = references.fitting(jedi, references.prepare(base, found, noun, size), number, size, listener)
+        strength = IMAGE_GUIDANCE if config.image_guidance is None else config.image_guidance
+        how = {"references": known, "image_guidance": strength, "balanced": config.balanced}
+        used = [photo.sha256[:12] for photo in found[: len(known.latents)]]
+        facts |= {"class": noun, "references": " ".join(used), "image guidance": str(strength)}
+        facts |= {"balanced": "yes"} if config.balanced else {}
+    return Sitter(base, jedi, prompts, facts, how=how)
+
+
+def _bare(prompt: str, noun: str | None, listener: Listener) -> str:
+    """Say what a picture shows to who knows from elsewhere which subject it is."""
+    if noun is None:
+        if "[v]" in prompt.lower():
+            raise BadPrompt("[V] stands for no more than the class noun here. Name it with --class, or leave [V] out.")
+        return prompt
+    said = bare(prompt, noun)
+    if not mentions(said, noun):
+        hint = f"Write [V] {noun}, or the subject may be missing."
+        listener(Note(f"{prompt[:60]!r} does not say {noun}. {hint}", warning=True))
+    return said
+
+
+def _portrayed(config: SampleConfig, listener: Listener) -> Sitter:
+    """Let Subject-Diffusion look at one picture of each subject."""
+    seen = portraits.portray(config, config.prompts, listener)
+    how = {"portraits": seen.portraits, "image_guidance": seen.guidance}
+    read = [seen.method.spoken(prompt) for prompt in config.prompts]
+    return Sitter(seen.method.base, seen.method, list(config.prompts), seen.facts, seen.method.fusion.words, how, read)
+
+
+def base_of(
+    persona: Persona | None,
+    name: str | None,
+    listener: Listener = silent,
+    opener: Callable[..., Family] = open_base,
+) -> Family:
+    """Load the base of a persona, and make sure that it is that one.
+
+    Args:
+        persona: what is to be drawn; ``None`` for a bare base.
+        name: where the base is on this machine; ``None`` for where the persona says.
+        listener: told what is fetched.
+        opener: loads it; to draw with when left out.
+
+    Raises:
+        BadPersona: it is another than the persona was made for.
+        BadBase: it is not here, or is damaged.
+    """
+    if persona is None:
+        return opener(name or "clay", listener=listener)
+    try:
+        base = opener(name or persona.base, listener=listener)
+    except BadBase as error:
+        raise BadBase(f"{persona.path} needs the base {persona.base}: say where it is with --base. {error}") from error
+    if base.hash != persona.base_hash:
+        raise BadPersona(
+            f"{persona.path} was made for another base: {persona.base} with the hash {persona.base_hash[:12]}, "
+            f"while {base.name} has {base.hash[:12]}. Give that one, or train on this."
+        )
+    return base
+
+
+def wear(base: Family, persona: Persona, *, step: int | None = None, name: str = adapter.NAME) -> None:
+    """Attach what a persona has learnt to the base that it was made for.
+
+    Args:
+        base: as :func:`base_of` returns it.
+        persona: whose weights they are.
+        step: checkpoint that they are taken from; ``None`` for the chosen one.
+        name: what to call the adapter.
+
+    Raises:
+        BadPersona: the weights are missing, damaged or do not fit.
+    """
+    adapter.load(base, persona.weights(step), name=name)

@@ -1,0 +1,222 @@
+"""Pretraining Subject-Diffusion on tiny bases: what is drawn for a step, and what a run leaves."""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.random import default_rng
+from PIL import Image
+from safetensors.torch import load_file
+from tiny_encoder import Eye
+from typer.testing import CliRunner
+
+from persona import encoder, families
+from persona.cli import app
+from persona.config import SubjectDiffusionConfig
+from persona.errors import BadBase, BadOption
+from persona.events import Event, Progress
+from persona.methods.casting import Portrait
+from persona.methods.subject_diffusion import SubjectDiffusion
+from persona.pretrain.latents import Latents
+from persona.pretrain.learning import Learnt
+from persona.pretrain.records import Entity, Record, Records, write
+from persona.pretrain.subject_diffusion import Depiction, _varied, pretrain_subject_diffusion
+
+forked = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
+
+LEFT, RIGHT = (0.0, 0.25, 0.5, 1.0), (0.5, 0.25, 1.0, 1.0)
+
+
+def record(number: int) -> Record:
+    """Return a record of one subject or two; its caption names the second one first."""
+    random, boxes = default_rng(number), (LEFT, RIGHT)[: 1 + number % 2]
+    picture, masks, references = Image.new("RGB", (32, 32)), [], []
+    for left, top, right, bottom in boxes:
+        colour = tuple(int(one) for one in random.integers(0, 255, 3))
+        mask = np.zeros((32, 32), bool)
+        mask[int(32 * top) : int(32 * bottom), int(32 * left) : int(32 * right)] = True
+        picture.paste(colour, (int(32 * left), int(32 * top), int(32 * right), int(32 * bottom)))
+        masks.append(mask)
+        references.append(Image.new("RGBA", (16, 24), (*colour, 255)))
+    captions = ["a [V] dog", "a red [V] dog"] if len(boxes) == 1 else ["a [W] cat on the [V] dog"]
+    entities = [Entity(noun, box) for noun, box in zip(("dog", "cat"), boxes, strict=False)]
+    return Record(captions, entities, picture, masks, references)
+
+
+@pytest.fixture(autouse=True)
+def eye(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "load", lambda name, device: Eye())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for shard in range(2):
+        numbers = range(shard * 6, shard * 6 + 6)
+        write(folder / f"{shard:05}.tar", ((f"{number:06}", record(number)) for number in numbers))
+    return folder
+
+
+def settings(base_folder: Callable[[str], Path], data: Path, out: Path) -> SubjectDiffusionConfig:
+    return SubjectDiffusionConfig(
+        base=str(base_folder("sd-v-zero")), data=data, out=out, steps=6, batch=2, save_every=2, learning_rate=1e-3,
+        precision="fp32", encoder="eye",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def config(base_folder: Callable[[str], Path], data: Path, tmp_path: Path) -> SubjectDiffusionConfig:
+    return settings(base_folder, data, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def whole(base_folder: Callable[[str], Path], data: Path, tmp_path_factory: pytest.TempPathFactory) -> Learnt:
+    """What an uninterrupted run of the settings above leaves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder, "load", lambda name, device: Eye())
+        return pretrain_subject_diffusion(settings(base_folder, data, tmp_path_factory.mktemp("whole") / "run"))
+
+
+@pytest.fixture
+def depiction(whole: Learnt, config: SubjectDiffusionConfig, data: Path) -> Depiction:
+    records = Records(data)
+    latents = Latents(whole.weights.parent.parent / "latents", len(records), lambda n: records.record(n).picture)
+    return Depiction(SubjectDiffusion(families.load(config.base, device="cpu"), "eye"), records, latents, seed=0)
+
+
+# What a run leaves
+
+
+def test_a_run_leaves_weights_that_draw(whole: Learnt, config: SubjectDiffusionConfig) -> None:
+    method = SubjectDiffusion.load(families.load(config.base, device="cpu"), whole.weights.parent)
+    gates = [p for name, p in method.parameters.items() if "alpha" in name]
+    assert gates
+    assert all(gate.abs() > 0 for gate in gates)
+    assert method.channels.weight.abs().max() > 0
+    portrait = Portrait(Eye().encode([Image.new("RGB", (8, 8), "red")])[0], LEFT)
+    assert method.draw(["a [V] dog"], [0], portraits={"V": portrait}, size=(32, 32))[0].size == (32, 32)
+    assert "step-000006" in whole.report.read_text()
+    assert str(whole.weights.parent.parent).encode() not in whole.weights.read_bytes()
+
+
+def test_the_command_says_what_was_made(whole: Learnt, config: SubjectDiffusionConfig, data: Path) -> None:
+    out = whole.weights.parent.parent
+    told = ["--steps=6", "--batch=2", "--save-every=2", "--learning-rate=0.001", "--precision=fp32", "--encoder=eye"]
+    result = CliRunner().invoke(
+        app,
+        [
+            "pretrain",
+            "subject-diffusion",
+            "--base",
+            config.base,
+            "--data",
+            str(data),
+            "--out",
+            str(out),
+            *told,
+            "--json",
+        ],
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["weights"] == str(whole.weights)
+
+
+@forked
+def test_a_killed_run_ends_with_the_same_bytes(whole: Learnt, config: SubjectDiffusionConfig) -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.stage == "Learning" and event.done == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = multiprocessing.get_context("fork").Process(target=pretrain_subject_diffusion, args=(config, listen))
+    child.start()
+    child.join(600)
+    assert child.exitcode == -signal.SIGKILL
+    events: list[Event] = []
+    again = pretrain_subject_diffusion(config, events.append)
+    assert sum(isinstance(event, Progress) and event.stage == "Learning" for event in events) == 2
+    assert again.weights.read_bytes() == whole.weights.read_bytes()
+
+
+def test_accumulated_batches_are_one_large_one(whole: Learnt, config: SubjectDiffusionConfig) -> None:
+    made = pretrain_subject_diffusion(replace(config, batch=1, accumulate=2))
+    one, other = load_file(whole.weights), load_file(made.weights)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-2, atol=5e-4)
+
+
+# What is drawn for a step
+
+
+def test_what_a_slot_draws_depends_on_it_alone(depiction: Depiction) -> None:
+    one, other, next_one = (depiction._draw(slot) for slot in (7, 7, 8))
+    assert torch.equal(one.noise, other.noise)
+    assert one.prompt == other.prompt
+    assert [a.tobytes() for a in one.references] == [b.tobytes() for b in other.references]
+    assert not torch.equal(one.noise, next_one.noise)
+
+
+def test_subjects_are_in_the_order_of_their_prompt(depiction: Depiction) -> None:
+    drawn = [depiction._draw(slot) for slot in range(60)]
+    for one in drawn:
+        two = len(one.references) == 2
+        assert one.nouns == (["cat", "dog"] if two else ["dog"])
+        assert torch.equal(one.boxes[0], torch.tensor(RIGHT if two else LEFT))
+        assert one.masks[0, 2:, 4:].all() == two
+        assert one.masks[int(two), 2:, :4].all()
+    assert {len(one.references) for one in drawn} == {1, 2}
+
+
+def test_conditions_are_dropped(depiction: Depiction) -> None:
+    drawn = [depiction._draw(slot) for slot in range(400)]
+    kinds = [(bool(one.prompt), bool(one.present.any()), one.placed) for one in drawn]
+    shares = {kind: kinds.count(kind) / len(kinds) for kind in set(kinds)}
+    assert shares.keys() == {(True, True, True), (False, True, True), (False, False, False), (True, True, False)}
+    assert 0.8 < shares[True, True, True] < 0.9
+    assert all(share > 0.02 for share in shares.values())
+
+
+def test_references_vary_but_stay_cut_out() -> None:
+    reference = Image.new("RGBA", (16, 24), (200, 0, 0, 255))
+    seen = [_varied(reference, default_rng(number)) for number in range(8)]
+    assert len({one.size for one in seen}) > 1
+    assert all(one.mode == "RGBA" for one in seen)
+    assert any(one.getpixel((0, 0))[3] == 0 for one in seen)  # type: ignore[index]  # what turning has uncovered
+
+
+def test_the_encoder_sees_each_subject_in_its_slot(depiction: Depiction, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def loss(scenes: Any) -> torch.Tensor:
+        given.append(scenes)
+        return torch.zeros(4)
+
+    monkeypatch.setattr(depiction.method, "loss", loss)
+    depiction.loss(range(4), 4)
+    for row, slot in enumerate(range(4)):
+        one = depiction._draw(slot)
+        seen = Eye().encode(one.references)
+        torch.testing.assert_close(given[0].cast.features[row, : len(seen)], seen)
+        assert not given[0].cast.features[row, len(seen) :].any()
+
+
+# What is refused
+
+
+def test_bad_input_is_refused(config: SubjectDiffusionConfig, base_folder: Callable[[str], Path], data: Path) -> None:
+    with pytest.raises(BadOption, match="--data SHARDS"):
+        pretrain_subject_diffusion(replace(config, data=None))
+    with pytest.raises(BadBase, match="no U-Net"):
+        pretrain_subject_diffusion(replace(config, base=str(base_folder("sd3")), out=config.out / "sd3"))
+    (config.out / "nothing").mkdir(parents=True)
+    with pytest.raises(BadOption, match="holds no records"):
+        pretrain_subject_diffusion(replace(config, data=config.out / "nothing"))
