@@ -326,7 +326,11 @@ def _after(config: SampleConfig, prompt: str) -> str:
     elif config.together:
         return ""
     elif config.subject:
-        words = ["interpolate", prompt, *(word for one in config.subject for word in ("--subject", one))]
+        words = ["interpolate", prompt]
+        for flag, given in (("--subject", config.subject), ("--mask", config.mask)):
+            there = [one for one in given if f"[{one.partition('=')[0]}]".lower() in prompt.lower()]
+            words += [word for one in there for word in (flag, one)]
+        words += ["--subject-diffusion", config.subject_diffusion] if config.subject_diffusion else []
     else:
         words = ["interpolate", prompt, "--seed", config.seed, "--seed", config.seed + 1]
         words += ["--persona", config.persona] if config.persona else []
