@@ -52,7 +52,7 @@ class Captioner:
     @torch.no_grad()
     def captions(self, pictures: Sequence[Image.Image]) -> list[str]:
         """Return a caption for each picture, in lower case, without its full stop."""
-        given = self._processor(images=list(pictures), text=[""] * len(pictures), return_tensors="pt")
+        given = self._processor(images=list(pictures), return_tensors="pt")
         tokens = self._net.generate(**given.to(self._net.device, self._net.dtype), max_new_tokens=WORDS)
         texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
         return [" ".join(text.lower().split()).rstrip(" .") for text in texts]

@@ -57,20 +57,23 @@ def on_white(picture: Image.Image) -> bool:
     return bool((pixels > 255 * WHITE).all(2).mean() > MUCH)
 
 
-def choose(caption: str, candidates: Sequence[Candidate], dropped: Counter[str]) -> list[Candidate]:
+def choose(
+    caption: str, candidates: Sequence[Candidate], dropped: Counter[str], beside: Sequence[Candidate] = ()
+) -> list[Candidate]:
     """Choose the subjects of a picture.
 
     Args:
         caption: of the picture.
-        candidates: all that was found in it, with masks of its size.
+        candidates: what was found in it that may be a subject, with masks of its size.
         dropped: counts of what did not pass, by the reason; added to.
+        beside: what else was found.
 
     Returns:
         At most two, the surest first; none where the picture is not one to learn from.
     """
     chosen: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda one: -one.score):
-        flaw = _flaw(candidate, caption, candidates)
+        flaw = _flaw(candidate, caption, [*candidates, *beside])
         if not flaw and any(overlap(candidate.box, other.box)[1] > COVERED for other in chosen):
             flaw = "over another"
         if not flaw and len(chosen) == SUBJECTS:

@@ -1,0 +1,122 @@
+"""The networks that say what pictures show, as tiny ones of the real classes, and where they are found."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pytest
+import tiny_networks
+import torch
+from numpy.random import default_rng
+from PIL import Image
+
+from persona import encoder, hub, labelling
+from persona.errors import BadOption
+from persona.events import Event, Note
+from persona.labelling import Captioner, Detector, Sam, Tagger
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_networks.save(
+        tmp_path_factory.mktemp("networks"), "blip2", "tagger", "detector", "sam", "clip-vit-base-patch32"
+    )
+
+
+def pictures(number: int = 2) -> list[Image.Image]:
+    random = default_rng(0)
+    return [Image.fromarray(random.integers(0, 255, (48, 64, 3), dtype=np.uint8)) for _ in range(number)]
+
+
+def test_pictures_are_captioned(networks: Path) -> None:
+    captioner = Captioner(networks / "blip2")
+    captions = captioner.captions(pictures())
+    assert len(captions) == 2
+    assert captions[0] == captioner.captions(pictures(1))[0]
+    assert all(caption == caption.lower().strip() and "<" not in caption for caption in captions)
+
+
+def test_nouns_are_told_by_their_words(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tagger = Tagger(networks / "tagger")
+    assert tagger.nouns(["dog cat dog.", "a"]) == [["dog", "cat"], ["a"]]
+    monkeypatch.setattr(tagger, "_noun", 0)
+    assert tagger.nouns(["dog cat dog.", "a"]) == [[], []]
+
+
+def test_things_are_found_with_their_boxes(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = Detector(networks / "detector")
+    monkeypatch.setattr(labelling, "BOX_THRESHOLD", 0.0)
+    monkeypatch.setattr(labelling, "TEXT_THRESHOLD", 0.0)
+    found = detector.find(pictures(1)[0], ["dog", "cat"])
+    assert found
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    for one in found:
+        left, top, right, bottom = one.box
+        assert 0 <= left < right <= 1
+        assert 0 <= top < bottom <= 1
+
+
+def test_boxes_and_the_middle_have_masks(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sam, (picture,) = Sam(networks / "sam"), pictures(1)
+    masks = sam.masks(picture, [(0.1, 0.1, 0.5, 0.9), (0.4, 0.2, 0.9, 0.8)])
+    assert [(mask.shape, mask.dtype) for mask in masks] == [((48, 64), np.bool_)] * 2
+    answers = np.zeros((1, 3, 48, 64), bool)
+    answers[0, 0, :10, :10] = answers[0, 1, 18:30, 26:38] = answers[0, 2, 24, 32] = True
+    monkeypatch.setattr(sam, "_seen", lambda *_, **__: torch.from_numpy(answers))
+    assert np.array_equal(sam.subject(picture), answers[0, 1])  # the last is in the middle, but next to nothing
+
+
+@pytest.mark.parametrize("kind", [Captioner, Tagger, Detector, Sam])
+def test_other_folders_are_refused(kind: Callable[[Path], Any], tmp_path: Path) -> None:
+    with pytest.raises(BadOption) as error:
+        kind(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_clip_looks_at_the_subject_alone(networks: Path) -> None:
+    clip = encoder.load(str(networks / "clip-vit-base-patch32"))
+    one, other = pictures()
+    alpha = Image.new("L", one.size)
+    alpha.paste(255, (10, 10, 40, 40))
+    other.paste(one, mask=alpha)
+    for picture in (one, other):
+        picture.putalpha(alpha)
+    tokens = clip.encode([one, other])
+    assert tokens.shape == (2, 1 + clip.tokens, clip.width) == (2, 1 + 16, 16)
+    assert np.allclose(tokens[0], tokens[1], atol=1e-5)
+    one.putalpha(255)
+    assert not np.allclose(clip.encode([one])[0], tokens[0], atol=1e-3)
+
+
+# Where networks are
+
+
+def test_what_is_fetched_is_told_with_its_size(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetches: list[str] = []
+
+    def snapshot_download(name: str, *, local_files_only: bool = False, **_: Any) -> str:
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not here")
+        fetches.append(name)
+        return str(networks / "sam")
+
+    files = [("model.safetensors", 2_000_000_000), ("pytorch_model.bin", 9_000_000_000), ("config.json", 1000)]
+    info = SimpleNamespace(siblings=[SimpleNamespace(rfilename=name, size=size) for name, size in files])
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: info)
+    told: list[Event] = []
+    folders = hub.fetched(["someone/blip", str(networks / "tagger"), "someone/sam"], told.append)
+    assert folders == [networks / "sam", networks / "tagger", networks / "sam"]
+    assert fetches == ["someone/blip", "someone/sam"]
+    assert told == [Note("Fetching 4.0 GB: someone/blip (2.0 GB), someone/sam (2.0 GB).")]
+
+
+def test_what_cannot_be_had_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(BadOption, match=r"nobody/nothing is not on this disk and cannot be fetched: .*\. Try again"):
+        hub.fetched(["nobody/nothing"])
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(BadOption, match=r"holds no model\.safetensors"):
+        hub.fetched([str(tmp_path)])
