@@ -212,7 +212,8 @@ def test_what_is_kept_of_a_picture_is_put_back(base_folder: Callable[[str], Path
 
     def changed(colour: str) -> np.ndarray[Any, Any]:
         hole = Image.new("L", picture.size, colour)
-        return np.abs(np.asarray(inpaint(base, ["a dog"], [1], [picture], [hole], steps=2)[0], np.int64) - before)
+        after: np.ndarray[Any, Any] = np.asarray(inpaint(base, ["a dog"], [1], [picture], [hole], steps=2)[0], np.int64)
+        return np.abs(after - before)
 
     assert changed("black").max() <= 1
     assert changed("white").mean() > 10

@@ -131,7 +131,7 @@ def _weights(masks: NDArray[np.bool_]) -> NDArray[np.float16]:
 
 
 def rate(step: int, steps: int) -> float:
-    """Warm up, stay for a half, and fall over the other: what is fine is learnt at low rates, by many steps averaged."""
+    """Warm up, stay for a half, and fall over the other: what is fine is learnt at low rates."""
     left = (1 - step / steps) / 0.5
     fall = 1.0 if left > 1 else 0.03 + 0.97 * 0.5 * (1 - math.cos(math.pi * left))
     return RATE * min(1.0, (step + 1) / 200) * fall

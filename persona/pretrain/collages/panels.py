@@ -31,7 +31,7 @@ class _Cut:
 
 def panels(collage: Image.Image) -> list[Image.Image]:
     """Return the panels of a collage, from the left to the right or from above to below; itself where it has none."""
-    pixels = np.asarray(collage.convert("RGB"), np.float32) / 255
+    pixels: Pixels = np.asarray(collage.convert("RGB"), np.float32) / np.float32(255)
     boxes = _parts(pixels, (0, 0, *collage.size), min(collage.size))
     return [collage.crop(box) for box in boxes if _is_panel(box, min(collage.size))]
 

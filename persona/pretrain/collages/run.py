@@ -133,7 +133,7 @@ class _Work:
     def __init__(self, config: SetsConfig, base: Family, sieve: Sieve, told: Told, listener: Listener) -> None:
         self.config, self.base, self.sieve, self.told, self.listener = config, base, sieve, told, listener
         self.size = size_of(base, config.resolution)
-        self.how = {"steps": config.steps, "guidance": config.guidance}
+        self.how: dict[str, Any] = {"steps": config.steps, "guidance": config.guidance}
 
     def do(self, block: int) -> None:
         """Make a shard, unless it is there; its figures come last, and say that it is."""
