@@ -14,7 +14,8 @@ from persona.clay import world
 from persona.clay.judge import Judge, as_tensor
 from persona.clay.world import Entity, Scene
 from persona.pretrain.clay.data import render_shards, set_shards
-from persona.pretrain.clay.judging import HEADS, RIVALRIES, SUBJECTS, Sets, accuracy, contrastive, labels, truth
+from persona.pretrain.clay.judging import HEADS, RIVALRIES, SUBJECTS, Sets, accuracy, labels, truth
+from persona.pretrain.clay.looking import contrastive
 
 WHO = replace(world.random_subject(default_rng(0), "dog"), pattern="spotted")
 SCENE = Scene((Entity(WHO, accessory="red hat"),), "beach", "side")

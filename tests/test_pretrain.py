@@ -17,8 +17,9 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from persona import clay, families
+from persona import clay, encoder, families
 from persona.clay.judge import Judge
+from persona.clay.segmenter import Segmenter
 from persona.cli import app
 from persona.config import PretrainConfig
 from persona.errors import BadBase, BadOption, Diverged
@@ -66,7 +67,10 @@ def test_a_run_leaves_what_is_shipped(made: Made) -> None:
     judge = Judge.load(made.weights / "judge")
     assert -1 <= judge.ceiling <= 1
     assert all(embeddings.shape[1] == 128 for embeddings in judge.others.values())
+    assert encoder.load(str(made.weights)).encode([picture.convert("RGBA")]).shape == (1, 65, 8)
+    assert Segmenter.load(made.weights / "segmenter").masks([picture])[0].shape == (128, 128)
     assert {"prompts: class", "judge: identity", "autoencoder: renders, dB"} <= set(made.figures)
+    assert {"segmenter: overlap", "encoder: identity"} <= set(made.figures)
     assert "| judge: identity |" in made.card.read_text()
     assert "step-000006" in made.report.read_text()
     assert list((made.weights.parent / "samples").glob("step-*.png"))

@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
+from persona.clay.encoder import Encoder
 from persona.clay.judge import Judge
+from persona.clay.segmenter import Segmenter
 from persona.config import PretrainConfig
-from persona.pretrain.clay import autoencoder, denoiser, evaluation, judging, reading, run
+from persona.pretrain.clay import autoencoder, denoiser, encoding, evaluation, judging, reading, run, segmenting
 
 CONFIG: dict[str, Any] = {
-    "pictures": 24, "sets": 16, "autoencoder_steps": 6, "judge_steps": 6, "text_steps": 6, "denoiser_steps": 6,
+    "pictures": 24, "sets": 16, "autoencoder_steps": 6, "judge_steps": 6, "segmenter_steps": 6,
+    "encoder_steps": 6, "text_steps": 6, "denoiser_steps": 6,
 }  # fmt: skip
 
 
@@ -31,11 +34,16 @@ def shrink(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(judging, "Judge", partial(Judge, widths=(4, 8, 8), depths=(1, 1, 1)))
     put(judging, "SUBJECTS", 3)
     put(judging, "OTHERS", 2)
+    put(segmenting, "Segmenter", partial(Segmenter, widths=(4, 8)))
+    put(segmenting, "BATCH", 2)
+    put(encoding, "Encoder", partial(Encoder, widths=(4, 8, 8), depth=1))
+    put(encoding, "SUBJECTS", 2)
     for name in ("PROMPTS", "RENDERS", "RIVALS", "PIXELS"):
         put(evaluation, name, 2)
     put(reading, "BATCH", 4)
     stages = (
-        autoencoder.train_autoencoder, judging.train_judge, reading.train_text_encoder, denoiser.train_denoiser,
+        autoencoder.train_autoencoder, judging.train_judge, segmenting.train_segmenter, encoding.train_encoder,
+        reading.train_text_encoder, denoiser.train_denoiser,
     )  # fmt: skip
     for stage in stages:
         put(run, stage.__name__, partial(stage, save_every=2))  # so that a kill has much to spoil

@@ -13,7 +13,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from persona.atomic import beside
+from persona.clay.encoder import Encoder
 from persona.clay.judge import Judge, as_tensor
+from persona.clay.segmenter import Segmenter
 from persona.clay.world import (
     CLASSES,
     COLOURLESS,
@@ -33,6 +35,7 @@ from persona.clay.world import (
 from persona.clay.world.captions import ACCESSORY_PHRASES, CONTEXT_PHRASES, STYLE_PHRASES, VIEW_PHRASES
 from persona.events import Listener, Progress, silent
 from persona.families import Family
+from persona.pretrain.clay import encoding, segmenting
 from persona.pretrain.clay.judging import accuracy
 
 HELD_OUT_SEED = 1_000_003
@@ -42,10 +45,10 @@ PROMPTS, RENDERS, RIVALS, PIXELS = 500, 1500, 100, 200
 
 
 def figures(base: Family, folder: Path, photos: Path | None, listener: Listener = silent) -> dict[str, float]:
-    """Measure clay and its judge.
+    """Measure clay, its judge, its segmenter and its encoder.
 
     Args:
-        base: clay, with its judge in its folder.
+        base: clay, with these networks in its folder.
         folder: where the pictures are kept, so that a stopped evaluation goes on where it was.
         photos: folder with real photographs for the autoencoder; ``None`` to leave that out.
         listener: told how many pictures are drawn.
@@ -58,6 +61,9 @@ def figures(base: Family, folder: Path, photos: Path | None, listener: Listener 
     pictures = _drawn(base, [request.prompt for request in asked], folder / base.hash[:12], listener)
     measured = {f"prompts: {head}": share for head, share in right(judge, pictures, asked).items()}
     measured |= {f"judge: {head}": share for head, share in judge_figures(judge).items()}
+    segmenter, encoder = Segmenter.load(base.folder / "segmenter"), Encoder.load(base.folder / "encoder")
+    measured["segmenter: overlap"] = segmenting.agreement(segmenter, list(held_out_scenes(PIXELS)))
+    measured["encoder: identity"] = encoding.recognised(encoder, RIVALS, HELD_OUT_SEED)
     measured["autoencoder: renders, dB"] = psnr(vae, [render(scene).image for scene in held_out_scenes(PIXELS)])
     if photos is not None:
         measured["autoencoder: photos, dB"] = psnr(vae, photographs(photos))

@@ -1,7 +1,5 @@
 """Stage 3: the judge, trained on sets of renders: four scenes of one subject, some subjects of a class in a batch."""
 
-import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,18 +8,15 @@ import torch
 from numpy.random import default_rng
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, cross_entropy, log_softmax, pad
+from torch.nn.functional import cross_entropy
 
 from persona.clay.judge import Judge, as_tensor
 from persona.clay.world import ACCESSORIES, CLASSES, COLOURLESS, COLOURS, CONTEXTS, PATTERNS, STYLES, VIEWS, Scene
 from persona.pretrain.clay.data import SET, pixels_of, scenes_of, shards_of
-from persona.pretrain.state import Run
+from persona.pretrain.clay.looking import contrastive, roughened, settle_norms, train
 
 SUBJECTS = 24  # in a batch, each in two of its scenes
 RIVALRIES = 6  # classes that they are of: fewer rivals each than of two, but the head of classes is not dragged about
-TEMPERATURE = 0.07
-RATE = 2e-3
-SETTLING = 24  # batches that the norms are measured on
 OTHERS = 32
 """Subjects of each class that tell what any of the class looks like."""
 HEADS: dict[str, list[str]] = {
@@ -50,19 +45,6 @@ def labels(scenes: list[Scene]) -> dict[str, Tensor]:
         name: torch.tensor([-100 if t[name] is None else known.index(str(t[name])) for t in truths])
         for name, known in HEADS.items()
     }
-
-
-def contrastive(embeddings: Tensor, groups: Tensor) -> Tensor:
-    """Return the supervised contrastive loss (Khosla et al. 2020, eq. 2) of unit embeddings (B, D).
-
-    Args:
-        embeddings: each beside at least one other of its group.
-        groups: subject numbers (B,).
-    """
-    likeness = embeddings @ embeddings.T / TEMPERATURE
-    likeness.fill_diagonal_(-1e4)
-    same = (groups[:, None] == groups[None]).float().fill_diagonal_(0)
-    return -((log_softmax(likeness, 1) * same).sum(1) / same.sum(1)).mean()
 
 
 class Sets:
@@ -99,22 +81,11 @@ class Sets:
                 scenes.append(self.scenes[s][i])
                 groups.append(-1)
         pictures = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        return _roughened(pictures, step), scenes, torch.tensor(groups)
+        return roughened(pictures, step), scenes, torch.tensor(groups)
 
     def pictures(self, chosen: list[tuple[int, int]], place: int) -> list[Image.Image]:
         """Return the picture at a place, 0 to SET - 1, of each of some sets."""
         return [Image.fromarray(np.asarray(self.set_pixels[shard][first + place])) for shard, first in chosen]
-
-
-def _roughened(pictures: Tensor, step: int) -> Tensor:
-    """Slight blur, noise and brightness, so that the judge does not live on details that an autoencoder loses."""
-    rng = torch.Generator().manual_seed(step)
-    n = len(pictures)
-    soft = avg_pool2d(pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    pictures = torch.lerp(pictures, soft, torch.rand(n, 1, 1, 1, generator=rng))
-    noise = torch.randn(1, *pictures.shape[1:], generator=rng)  # one for all: to draw it takes as long as a layer
-    pictures = pictures + 0.08 * torch.rand(n, 1, 1, 1, generator=rng) * noise
-    return (pictures * (1 + 0.1 * torch.randn(n, 1, 1, 1, generator=rng))).clamp(-1, 1)
 
 
 def train_judge(
@@ -127,45 +98,20 @@ def train_judge(
     torch.manual_seed(seed)
     judge = Judge(HEADS)
     judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.02)
-    run = Run(folder, {"judge": judge}, optimizer, decay=0.998)
-    run.resume()
     examples = Sets(sets, singles, seed)
-    while run.step < steps:
-        started = time.perf_counter()
-        pictures, scenes, groups = examples.batch(run.step)
+
+    def losses(step: int) -> dict[str, Tensor]:
+        pictures, scenes, groups = examples.batch(step)
         with torch.autocast("cpu", torch.bfloat16):
             heads, embeddings = judge(pictures.contiguous(memory_format=torch.channels_last))
-        losses = {name: cross_entropy(heads[name].float(), right) for name, right in labels(scenes).items()}
+        found = {name: cross_entropy(heads[name].float(), right) for name, right in labels(scenes).items()}
         paired = groups >= 0
-        losses["identity"] = contrastive(embeddings[paired].float(), groups[paired])
-        run.advance(sum(losses.values(), torch.zeros(())), _rate(run.step, steps), started)
-        if run.step % 50 == 0:
-            told = {name: loss.item() for name, loss in losses.items()}
-            run.curve.append((run.step, sum(told.values())))
-            yield run.step, told
-        if run.step % save_every == 0 or run.step == steps:
-            run.save()
-    run.use_average()
-    settle_norms(judge, examples)
+        return found | {"identity": contrastive(embeddings[paired].float(), groups[paired])}
+
+    yield from train(folder, {"judge": judge}, losses, steps, save_every)
+    settle_norms(judge, lambda step: examples.batch(step)[0])
     calibrate(judge.eval(), examples)
     judge.save(folder)
-
-
-def _rate(step: int, steps: int) -> float:
-    """Warm up for two hundred steps, then fall as a cosine to a hundredth."""
-    return RATE * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-
-
-@torch.no_grad()
-def settle_norms(judge: Judge, examples: Sets) -> None:
-    """Let the batch norms measure what the averaged weights make of pictures: training saw others' statistics."""
-    for module in judge.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # the plain mean over what follows
-    for step in range(SETTLING):
-        judge(examples.batch(step)[0])
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from diffusers import AutoencoderKL
@@ -17,8 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from persona import checkpoints, families, report
 from persona.atomic import beside, folder_beside
-from persona.clay import write_manifest
-from persona.clay.judge import WEIGHTS as JUDGE
+from persona.clay import encoder, judge, segmenter, write_manifest
 from persona.clay.judge import Judge
 from persona.config import PretrainConfig
 from persona.events import Listener, Progress, silent
@@ -27,8 +27,10 @@ from persona.pretrain.clay.alignment import sight_shards
 from persona.pretrain.clay.autoencoder import train_autoencoder
 from persona.pretrain.clay.data import SET, SHARD, mask_shards, render_shards, set_shards, shards_of, texture_shards
 from persona.pretrain.clay.denoiser import Examples, assemble, encode_shards, train_denoiser
+from persona.pretrain.clay.encoding import train_encoder
 from persona.pretrain.clay.judging import train_judge
 from persona.pretrain.clay.reading import train_text_encoder
+from persona.pretrain.clay.segmenting import train_segmenter
 from persona.pretrain.clay.text import build_tokenizer
 from persona.pretrain.state import position_of, settle
 from persona.sheet import Row, sheet
@@ -36,6 +38,8 @@ from persona.sheet import Row, sheet
 TEXTURES = 2000
 PREVIEWS = 8
 """Sample sheets that are drawn while the denoiser learns; another one closes the run."""
+_LOOKING = {"judge": judge.WEIGHTS, encoder.FOLDER: encoder.WEIGHTS, segmenter.FOLDER: segmenter.WEIGHTS}
+"""Folders and files of the networks that look at pictures, in the run and in what it makes."""
 _FIXED = (
     "seed",
     "pictures",
@@ -95,6 +99,7 @@ def pretrain_clay(config: PretrainConfig, listener: Listener = silent) -> Made:
         run.render()
         run.learn_pixels()
         run.learn_to_judge()
+        run.learn_to_see()
         run.learn_words()
         run.learn_to_draw()
         return run.conclude()
@@ -124,7 +129,8 @@ class _Pretraining:
             missing = fill(self.out / folder, shards, config.seed, size=size)
             for _ in self._timed(stage, missing, done, len(shards)):
                 pass
-        self._each_shard("Masking subjects", "masks", lambda masks: mask_shards(self.out / "data", masks))
+        for stage, data, masks in (("Masking scenes", "data", "masks"), ("Masking sets", "sets", "set-masks")):
+            self._each_shard(stage, masks, partial(mask_shards, self.out / data), of=data)
 
     def learn_pixels(self) -> None:
         """Train the autoencoder, and encode all pictures with it."""
@@ -141,10 +147,21 @@ class _Pretraining:
     def learn_to_judge(self) -> None:
         """Train the judge on renders alone, and write down what it sees in all pictures."""
         folder, steps, data = self.out / "judge", self.config.judge_steps, self.out / "data"
-        if position_of(folder)["step"] < steps or not (folder / JUDGE).exists():
+        if position_of(folder)["step"] < steps or not (folder / judge.WEIGHTS).exists():
             for step, losses in train_judge(self.out / "sets", data, folder, steps, self.config.seed):
                 self.listener(Progress("Judge", step, steps, sum(losses.values())))
         self._each_shard("Looking", "sights", lambda sights: sight_shards(data, sights, Judge.load(folder)))
+
+    def learn_to_see(self) -> None:
+        """Train the segmenter, and the encoder of what is cut out."""
+        for stage, learn, data, masks, steps in (
+            ("Segmenter", train_segmenter, "data", "masks", self.config.segmenter_steps),
+            ("Encoder", train_encoder, "sets", "set-masks", self.config.encoder_steps),
+        ):
+            folder = self.out / stage.lower()
+            if position_of(folder)["step"] < steps or not (folder / _LOOKING[stage.lower()]).exists():
+                for step, losses in learn(self.out / data, self.out / masks, folder, steps, self.config.seed):
+                    self.listener(Progress(stage, step, steps, sum(losses.values())))
 
     def learn_words(self) -> None:
         """Train the text encoder on captions and what they say."""
@@ -186,7 +203,7 @@ class _Pretraining:
             previews=sheets,
             curves={
                 f"loss of the {name}": position_of(self.out / name)["curve"]
-                for name in ("vae", "judge", "text", "unet")
+                for name in ("vae", *_LOOKING, "text", "unet")
             },
             settings=self.config.record() | {f"seconds: {stage}": taken for stage, taken in seconds.items()},
             scores=figures,
@@ -195,9 +212,9 @@ class _Pretraining:
 
     # Pieces
 
-    def _each_shard(self, stage: str, name: str, fill: Callable[[Path], Iterable[int]]) -> None:
-        """Make a folder hold something of every shard of scenes."""
-        folder, shards = self.out / name, len(shards_of(self.out / "data"))
+    def _each_shard(self, stage: str, name: str, fill: Callable[[Path], Iterable[int]], of: str = "data") -> None:
+        """Make a folder hold something of every shard of scenes, or of another folder."""
+        folder, shards = self.out / name, len(shards_of(self.out / of))
         done = len(shards_of(folder))
         if done < shards:
             for _ in self._timed(stage, fill(folder), done, shards):
@@ -209,13 +226,14 @@ class _Pretraining:
 
     def _assemble(self) -> Path:
         """Write the folder of weights from what has been learnt so far."""
-        weights, judge = self.out / "weights", self.out / "judge" / JUDGE
+        weights = self.out / "weights"
         with folder_beside(weights) as part:
             vae, text = self.out / "vae" / "vae", self.out / "text" / "text_encoder"
             assemble(vae, text, self._tokenizer(), self.out / "unet", part)
-            if judge.exists():
-                (part / "judge").mkdir()
-                shutil.copyfile(judge, part / "judge" / JUDGE)
+            for name, file in _LOOKING.items():
+                if (self.out / name / file).exists():
+                    (part / name).mkdir()
+                    shutil.copyfile(self.out / name / file, part / name / file)
             write_manifest(part)
         return weights
 
@@ -252,5 +270,6 @@ class _Pretraining:
         """Return how long each stage took, over all calls."""
         path = self.out / "seconds.json"
         known: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        trained = {"Autoencoder": "vae", "Judge": "judge", "Text encoder": "text", "U-Net": "unet"}
+        trained = {"Autoencoder": "vae", "Judge": "judge", "Segmenter": "segmenter", "Encoder": "encoder"}
+        trained |= {"Text encoder": "text", "U-Net": "unet"}
         return known | {stage: position_of(self.out / folder)["seconds"] for stage, folder in trained.items()}
