@@ -538,8 +538,8 @@ class PretrainConfig(Config):
     sets: Annotated[int, Option("Sets of four scenes of one subject, for the judge.", min=16, max=10_000_000)] = 20_000
     autoencoder_steps: Annotated[int, Option("Training steps of the autoencoder.", min=1, max=10_000_000)] = 3_900
     judge_steps: Annotated[int, Option("Training steps of the judge.", min=1, max=10_000_000)] = 4_000
-    segmenter_steps: Annotated[int, Option("Training steps of the segmenter.", min=1, max=10_000_000)] = 2_500
-    encoder_steps: Annotated[int, Option("Training steps of the encoder.", min=1, max=10_000_000)] = 4_000
+    segmenter_steps: Annotated[int, Option("Training steps of the segmenter.", min=1, max=10_000_000)] = 2_000
+    encoder_steps: Annotated[int, Option("Training steps of the encoder.", min=1, max=10_000_000)] = 2_000
     text_steps: Annotated[int, Option("Training steps of the text encoder.", min=1, max=10_000_000)] = 700
     denoiser_steps: Annotated[int, Option("Training steps of the U-Net.", min=1, max=10_000_000)] = 12_000
     seed: Seed = 0
