@@ -62,11 +62,13 @@ def test_things_are_found_with_their_boxes(networks: Path, monkeypatch: pytest.M
 def test_boxes_and_the_middle_have_masks(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sam, (picture,) = Sam(networks / "sam"), pictures(1)
     masks = sam.masks(picture, [(0.1, 0.1, 0.5, 0.9), (0.4, 0.2, 0.9, 0.8)])
-    assert [(mask.shape, mask.dtype) for mask in masks] == [((48, 64), np.bool_)] * 2
+    assert [(mask.shape, mask.dtype.kind) for mask in masks] == [((48, 64), "b")] * 2
     answers = np.zeros((1, 3, 48, 64), bool)
     answers[0, 0, :10, :10] = answers[0, 1, 18:30, 26:38] = answers[0, 2, 24, 32] = True
     monkeypatch.setattr(sam, "_seen", lambda *_, **__: torch.from_numpy(answers))
-    assert np.array_equal(sam.subject(picture), answers[0, 1])  # the last is in the middle, but next to nothing
+    subject = sam.subject(picture)
+    assert subject is not None
+    assert np.array_equal(subject, answers[0, 1])  # the last is in the middle, but next to nothing
 
 
 @pytest.mark.parametrize("kind", [Captioner, Tagger, Detector, Sam])

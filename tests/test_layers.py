@@ -63,7 +63,7 @@ def test_imports_point_down(path: Path) -> None:
     if own == "clay":
         assert others <= {"errors", "events", "atomic", "eye", "photos", "metrics"}, "clay is a leaf"
     else:
-        # clay is a base like others: only the look-ups of names and networks, what scores it and what made it know of it.
+        # clay is a base like others: only look-ups of names and networks, what scores it and what made it know of it.
         if own not in {"families", "encoder", "segment", "score", "evaluate", "pretrain"}:
             assert "clay" not in others
         assert not {other for other in others - {"clay"} if layer_of(other) >= layer_of(own)}

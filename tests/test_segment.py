@@ -20,6 +20,7 @@ from persona.clay.judge import as_tensor
 from persona.clay.segmenter import Segmenter
 from persona.errors import BadOption
 from persona.events import Event, Note
+from persona.photos.cutouts import cut
 from persona.pretrain.clay.encoding import as_patches
 
 SIZE = (60, 40)
@@ -40,7 +41,7 @@ def picture() -> Image.Image:
 def mask(*box: int, mode: str = "L", size: tuple[int, int] = SIZE) -> Image.Image:
     page = Image.new("L", size)
     if box:
-        page.paste(255, box)
+        page.paste(255, (box[0], box[1], box[2], box[3]))
     return page.convert(mode)
 
 
@@ -165,7 +166,7 @@ def test_the_encoder_is_the_same_after_a_trip_to_disk(tmp_path: Path) -> None:
     made = Encoder(widths=(8, 12, 16), depth=1).eval()
     made.save(tmp_path / "encoder")
     loaded = encoder.load(str(tmp_path))
-    one, other = (segment.cut(render.image, render.masks[0]) for render in scenes(2))
+    one, other = (cut(render.image, render.masks[0]) for render in scenes(2))
     tokens = loaded.encode([one, other])
     assert tokens.shape == (2, 1 + loaded.tokens, loaded.width) == (2, 1 + 64, 16)
     assert tokens.dtype == torch.float32

@@ -28,7 +28,8 @@ class Watch:
     @contextmanager
     def keeping(self) -> Iterator[list[Tensor]]:
         """Yield a list that the next forward pass puts its maps in, each (rows, heads, places, tokens), float32."""
-        self.maps = maps = []
+        maps: list[Tensor] = []
+        self.maps = maps
         try:
             yield maps
         finally:
@@ -86,7 +87,8 @@ def control(maps: Sequence[Tensor], words: Tensor, masks: Tensor) -> Tensor:
     rates = []
     for seen in maps:
         scale = (seen.shape[2] / masks[0, 0].numel()) ** 0.5
-        inside = adaptive_avg_pool2d(masks, [round(side * scale) for side in masks.shape[-2:]]).flatten(2)[:, None]
+        grid = round(masks.shape[-2] * scale), round(masks.shape[-1] * scale)
+        inside = adaptive_avg_pool2d(masks, grid).flatten(2)[:, None]
         looks = torch.einsum("rhpt,rst->rhsp", seen, shares)
         rates.append((_mean(looks, 1 - inside) - _mean(looks, inside)).mean(1))
     there = (said > 0).float()

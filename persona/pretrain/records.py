@@ -184,5 +184,5 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 def marked(caption: str, nouns: Sequence[str]) -> str:
     """Put a mark before the first word of a caption that is each noun."""
     for mark, noun in zip(MARKS, nouns, strict=False):
-        caption = re.sub(rf"\b{re.escape(noun)}\b", lambda found, mark=mark: f"{mark} {found[0]}", caption, count=1)
+        caption = re.sub(rf"\b{re.escape(noun)}\b", rf"{mark} \g<0>", caption, count=1)
     return caption

@@ -164,8 +164,8 @@ def _opened(source: _Source, resolution: int, dropped: Counter[str]) -> Image.Im
     try:
         with source.path.open("rb") as file:
             file.seek(source.offset)
-            picture = Image.open(io.BytesIO(file.read(source.length)), formats=_FORMATS)
-            picture = ImageOps.exif_transpose(picture).convert("RGB")
+            stored = Image.open(io.BytesIO(file.read(source.length)), formats=_FORMATS)
+            picture = ImageOps.exif_transpose(stored).convert("RGB")
     except _DAMAGE:
         dropped["unreadable"] += 1
         return None

@@ -133,13 +133,13 @@ class Depiction:
         random = default_rng((self.seed, 3, slot))
         generator = Generator().manual_seed(int(random.integers(2**62)))
         record, latents = self.records.record(number), self.latents[number]
-        prompt = record.captions[random.integers(len(record.captions))]
+        prompt = record.captions[int(random.integers(len(record.captions)))]
         order = _order(prompt, record)
         boxes, masks = torch.zeros(MOST, 4), torch.zeros(MOST, *latents.shape[-2:])
         for number, one in enumerate(order):
             boxes[number] = torch.tensor(record.entities[one].box)
             mask = torch.from_numpy(record.masks[one].astype(np.float32))
-            masks[number] = adaptive_avg_pool2d(mask[None], list(latents.shape[-2:]))[0]
+            masks[number] = adaptive_avg_pool2d(mask[None], (latents.shape[-2], latents.shape[-1]))[0]
         dropped = int(random.random() / DROPPED)  # 0: the prompt, 1: everything, 2: where the subjects are
         return _Example(
             latents,

@@ -46,7 +46,7 @@ RECIPE = {
     "priors": 48,
     "sample_steps": 25,
     "ancestral_steps": 25,
-    "guidance": 4.0,
+    "guidance": 5.0,
 }
 """What clay recommends instead of its family: it knows squares only, and a network so small learns at higher rates."""
 
