@@ -69,7 +69,7 @@ Batch = Annotated[int | None, Option("Pictures drawn at a time.", min=1, max=409
 Scale = Annotated[float | None, Option("Strength of the persona: 0 is the bare base.", min=0, max=4)]
 Subjects = Annotated[
     tuple[str, ...],
-    Option("Subject of one picture, without a training: V=dog.png; at a place: V=dog.png@0.1,0.3,0.6,0.9. Up to two."),
+    Option("Subject of one picture: V=dog.png; at a place: V=dog.png@0.1,0.3,0.6,0.9. Up to two, no training."),
 ]
 Masks = Annotated[
     tuple[str, ...],

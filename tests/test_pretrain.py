@@ -27,6 +27,7 @@ from persona.events import Progress
 from persona.pretrain.clay import evaluation
 from persona.pretrain.clay.alignment import Alignment, sight_shards
 from persona.pretrain.clay.data import pixels_of, render_shards, scenes_of, set_shards, shards_of, texture_shards
+from persona.pretrain.clay.denoiser import RECIPE
 from persona.pretrain.clay.run import Made, pretrain_clay
 from persona.pretrain.state import Run, position_of
 from persona.sample import tell_unknown
@@ -60,7 +61,7 @@ def made(whole: tuple[Made, float]) -> Made:
 
 def test_a_run_leaves_what_is_shipped(made: Made) -> None:
     base = families.load(str(made.weights))
-    assert base.recipe.guidance == 4
+    assert base.recipe.guidance == RECIPE["guidance"]
     assert base.recipe.widest == 1
     (picture,) = base.draw(["a photo of a dog"], [0])
     assert picture.size == (128, 128)

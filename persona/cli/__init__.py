@@ -131,7 +131,7 @@ def gen_sets(config: SetsConfig, json: bool) -> None:
 @app.command("gen-sdd", cls=Command)
 @command(SddConfig)
 def gen_sdd(config: SddConfig, json: bool) -> None:
-    """Make records of pictures: captions, subjects, boxes and masks.
+    """Write down who is where in pictures.
 
     A base learns Subject-Diffusion from them. Stopped, the same command goes on where it was.
     """
