@@ -81,6 +81,8 @@ class Sets:
                 scenes.append(self.scenes[s][i])
                 groups.append(-1)
         pictures = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        if rng.random() < 0.5:  # all of them, or a pattern that is mirrored would be another subject's
+            pictures = pictures.flip(-1)
         return roughened(pictures, step), scenes, torch.tensor(groups)
 
     def pictures(self, chosen: list[tuple[int, int]], place: int) -> list[Image.Image]:
