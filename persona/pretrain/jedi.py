@@ -1,16 +1,14 @@
 """JeDi's own pretraining: sets of pictures of one subject, of which some are known and the others are to be drawn."""
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.random import default_rng
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from persona.config import JediConfig
 from persona.errors import BadOption
@@ -20,7 +18,7 @@ from persona.methods.jedi import WEIGHTS, JeDi, References
 from persona.methods.jedi import Sets as Drawn
 from persona.pretrain.clay.data import SET, SHARD, set_shards, shards_of
 from persona.pretrain.clay.sets import ClaySets
-from persona.pretrain.learning import Learnt, Objective, pretrain
+from persona.pretrain.learning import Learnt, Objective, lot, pretrain
 from persona.pretrain.sets import Sets, WebSets
 from persona.sheet import Row, sheet
 from persona.train.processes import agree
@@ -129,10 +127,7 @@ class Completion:
 
     def _draw(self, slot: int, known: int, together: bool) -> tuple[Tensor, Tensor, Tensor, list[str]]:
         """Return a set's latents and noise (pictures, C, h, w), times (pictures,) and prompts."""
-        rounds, place = divmod(slot, self._learning)
-        number = int(_shuffled(self._learning, self.seed, rounds)[place])
-        random = default_rng((self.seed, 3, slot))
-        generator = Generator().manual_seed(int(random.integers(2**62)))
+        number, random, generator = lot(slot, self._learning, self.seed)
         latents, captions = self.sets.latents(number), self.sets.captions(number, random)
         order = random.permutation(len(latents))[: self.sets.pictures]
         prompts = [captions[one] for one in order]
@@ -170,8 +165,3 @@ def _repeated(latents: Tensor) -> Tensor:
     unit = torch.nn.functional.normalize(spread, dim=2)
     alike = unit @ unit.mT
     return (alike - 2 * torch.eye(latents.shape[1])).amax(2) > SAME
-
-
-@lru_cache(maxsize=2)
-def _shuffled(n: int, seed: int, rounds: int) -> NDArray[np.int64]:
-    return default_rng((seed, 2, rounds)).permutation(n)

@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.random import default_rng
+from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 from torch.optim import Optimizer
@@ -35,6 +38,22 @@ CURVE = 50
 """Steps between points of the learning curve."""
 SHEETS = 8
 """Sample sheets that are drawn on the way."""
+
+
+def lot(slot: int, size: int, seed: int) -> tuple[int, np.random.Generator, torch.Generator]:
+    """Return which of so many examples a slot learns from, and what draws the rest of it at random, there and in torch.
+
+    Each comes once a round, and every round is shuffled anew.
+    """
+    rounds, place = divmod(slot, size)
+    random = default_rng((seed, 3, slot))
+    generator = torch.Generator().manual_seed(int(random.integers(2**62)))
+    return int(_shuffled(size, seed, rounds)[place]), random, generator
+
+
+@lru_cache(maxsize=2)
+def _shuffled(size: int, seed: int, rounds: int) -> NDArray[np.int64]:
+    return default_rng((seed, 2, rounds)).permutation(size)
 
 
 class Objective(Method, Protocol):

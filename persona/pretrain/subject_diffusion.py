@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.random import Generator as Random
-from numpy.random import default_rng
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from persona import encoder
@@ -25,7 +23,7 @@ from persona.methods.telling import STORE
 from persona.placing import MOST, named
 from persona.pretrain.clay.records import open_records, render_records
 from persona.pretrain.latents import Latents
-from persona.pretrain.learning import Learnt, Objective, pretrain
+from persona.pretrain.learning import Learnt, Objective, lot, pretrain
 from persona.pretrain.records import MARKS, Record, Records
 from persona.sheet import Row, sheet
 from persona.train.processes import agree
@@ -128,10 +126,7 @@ class Depiction:
         return self.method.loss(scenes).sum() / total
 
     def _draw(self, slot: int) -> _Example:
-        rounds, place = divmod(slot, self._learning)
-        number = int(_shuffled(self._learning, self.seed, rounds)[place])
-        random = default_rng((self.seed, 3, slot))
-        generator = Generator().manual_seed(int(random.integers(2**62)))
+        number, random, generator = lot(slot, self._learning, self.seed)
         record, latents = self.records.record(number), self.latents[number]
         prompt = record.captions[int(random.integers(len(record.captions)))]
         order = _order(prompt, record)
@@ -181,8 +176,3 @@ def _varied(reference: Image.Image, random: Random) -> Image.Image:
     if random.random() < 0.5:
         reference = reference.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return reference.rotate(random.uniform(-TURNED, TURNED), Image.Resampling.BICUBIC, expand=True)
-
-
-@lru_cache(maxsize=2)
-def _shuffled(n: int, seed: int, rounds: int) -> NDArray[np.int64]:
-    return default_rng((seed, 2, rounds)).permutation(n)
