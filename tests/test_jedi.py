@@ -1,6 +1,7 @@
 """JeDi on tiny U-Nets: what must hold whatever it learns, and that it learns."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +238,15 @@ def test_the_loss_is_of_the_missing_pictures(one: Family, renoised: bool) -> Non
     with jedi.coupling.recalling(memory):
         said = one.predict(noisy, times, one.conditioning(given.prompts[5:]))
     torch.testing.assert_close(loss[1], (said - target).square().mean()[None])
+
+
+def test_places_count_as_they_are_said_to(one: Family) -> None:
+    jedi, given = learnt(one), sets(2)
+    left, right = torch.zeros(2, 2, 3, *SHAPE[1:])
+    left[..., :2], right[..., 2:] = 1, 1
+    parts = [jedi.loss(replace(given, emphasis=part)) for part in (left, right, 2 * left)]
+    torch.testing.assert_close(parts[0] + parts[1], jedi.loss(given))
+    torch.testing.assert_close(parts[2], 2 * parts[0])
 
 
 def test_everything_that_may_learn_gets_a_gradient(base: Family) -> None:

@@ -21,15 +21,17 @@ from typer.testing import CliRunner
 from webdata import write_shard
 
 from persona import families
+from persona.clay.world import render
 from persona.cli import app
 from persona.config import JediConfig
 from persona.errors import BadBase, BadOption
 from persona.events import Event, Progress
 from persona.methods.jedi import JeDi
-from persona.pretrain.clay.data import set_shards
+from persona.noise import Diffusion
+from persona.pretrain.clay.data import render_records
 from persona.pretrain.clay.sets import ClaySets
 from persona.pretrain.jedi import Completion, pretrain_jedi
-from persona.pretrain.learning import Learnt, share
+from persona.pretrain.learning import Learnt, emphasis, importance, share
 from persona.pretrain.sets import WebSets
 
 forked = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
@@ -192,6 +194,7 @@ def test_what_a_set_draws_depends_on_its_slot_alone(completion: Completion) -> N
         one, other = (completion._draw(7, known, together=False) for _ in range(2))
         assert all(torch.equal(a, b) for a, b in zip(one[:3], other[:3], strict=True))
         assert one[3] == other[3]
+        assert torch.equal(one[4], torch.ones_like(one[0][:, 0]))  # nobody knows where the subject is
         assert not torch.equal(one[1], completion._draw(8, known, together=False)[1])
 
 
@@ -203,7 +206,7 @@ def test_references_are_told_what_they_show_and_the_others_what_to_draw(completi
     dropped = [one[2] for one in prompts if not one[2]]
     assert 1 <= len(dropped) <= 20
     together = [completion._draw(slot, 0, together=True) for slot in range(60)]
-    assert all(len(set(times.tolist())) == 1 for _, _, times, _ in together)
+    assert all(len(set(times.tolist())) == 1 for _, _, times, *_ in together)
     assert {sum(map(bool, one[3])) for one in together} == {0, 3}  # dropped for all of a set
 
 
@@ -293,8 +296,8 @@ def test_other_settings_need_another_folder(whole: Learnt, config: JediConfig, h
 
 
 def test_clays_scenes_are_sets(tmp_path: Path) -> None:
-    list(set_shards(tmp_path / "sets", range(1), seed=3, processes=1, size=8))
-    sets = ClaySets(tmp_path / "sets", tmp_path / "latents")
+    render_records(tmp_path, 2, 0, seed=3)
+    sets = ClaySets(tmp_path, tmp_path / "latents")
     assert len(sets) == 2
     assert sets.pictures == 4
     random = default_rng(0)
@@ -304,3 +307,26 @@ def test_clays_scenes_are_sets(tmp_path: Path) -> None:
     pictures = list(sets._read("00000"))
     assert len(pictures) == 8
     assert np.asarray(pictures[0]).shape == (128, 128, 3)
+    (tmp_path / "latents").mkdir()
+    np.save(tmp_path / "latents" / "00000.npy", np.zeros((8, 4, 16, 16), np.float16))
+    masks = sets.masks(1)
+    assert masks.shape == (4, 16, 16)
+    for mask, scene in zip(masks, sets._scenes[4:], strict=True):
+        shown = render(scene).masks[0].reshape(16, 8, 16, 8).mean((1, 3))
+        assert np.abs(mask.numpy() - shown).max() < 1e-6
+
+
+def test_a_subject_counts_more_than_the_rest_and_a_picture_as_much_as_another() -> None:
+    masks = torch.zeros(2, 8, 8)
+    masks[0, 2:5, 2:5] = 1
+    weights = emphasis(masks)
+    assert weights.mean((1, 2)).tolist() == pytest.approx([1, 1])
+    assert (weights[0, 3, 3] / weights[0, 0, 0]).item() == pytest.approx(4)
+
+
+@pytest.mark.parametrize("velocity", [False, True])
+def test_times_of_noise_alone_count_least_but_count(velocity: bool) -> None:
+    kept = torch.linspace(0.999, 0.001, 1000)
+    weights = importance(Diffusion(kept, velocity=velocity), torch.tensor([[300, 600], [900, 999]])).flatten()
+    assert (weights.diff() < 0).all() == velocity
+    assert 0.1 < weights.min() <= weights.max() <= 1

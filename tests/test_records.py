@@ -16,8 +16,8 @@ from persona.clay import world
 from persona.errors import BadOption
 from persona.metrics import Mask
 from persona.photos.cutouts import Box, box_of, cut, pixels_of, squared
-from persona.pretrain.clay.data import SET, training_pair, training_set
-from persona.pretrain.clay.records import ClayRecords, open_records, render_records
+from persona.pretrain.clay.data import SET, render_records, training_pair, training_set
+from persona.pretrain.clay.records import ClayRecords, open_records
 from persona.pretrain.filters import Candidate, choose, on_white, overlap
 from persona.pretrain.records import Entity, Record, Records, marked, write
 

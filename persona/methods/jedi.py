@@ -45,6 +45,7 @@ class Sets:
         prompts: one a picture, set after set.
         known: how many pictures of each set are references; they come first.
         together: whether the others attend to each other too, or only to the references.
+        emphasis: how much each place counts, (sets, pictures, h, w); ``None`` if all count alike.
     """
 
     latents: Tensor
@@ -53,6 +54,7 @@ class Sets:
     prompts: Sequence[str]
     known: int
     together: bool
+    emphasis: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,10 @@ class JeDi:
         noisy, target = base.noise.corrupt(x, eps, when)
         with self.coupling.recalling(memory, size=times.shape[1] - known if sets.together else 1):
             said = base.predict(noisy, when, told)
-        return (said - target).square().flatten(1).mean(1).view(len(times), -1)
+        wrong = (said - target).square()
+        if sets.emphasis is not None:
+            wrong = wrong * sets.emphasis[:, known:].flatten(0, 1)[:, None].to(base.device)
+        return wrong.flatten(1).mean(1).view(len(times), -1)
 
     def _told(self, prompts: Sequence[str]) -> Conditioning:
         """Return the conditioning of prompts, one row each; of none, what guidance will lead away from."""

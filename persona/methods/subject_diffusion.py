@@ -43,6 +43,7 @@ class Scenes:
         cast: who they are, by their references.
         masks: (rows, slots, h, w) in [0, 1], one where each subject is.
         placed: (rows,), false where nothing is said of where they are but by the references themselves.
+        emphasis: how much each place counts, (rows, h, w); ``None`` if all count alike.
     """
 
     latents: Tensor
@@ -53,6 +54,7 @@ class Scenes:
     cast: Cast
     masks: Tensor
     placed: Tensor
+    emphasis: Tensor | None = None
 
 
 class SubjectDiffusion(Telling):
@@ -69,9 +71,11 @@ class SubjectDiffusion(Telling):
         grid = latents.shape[-2], latents.shape[-1]
         with self.told(who, placed, grid), self.watch.keeping() as maps:
             said = base.predict(noisy, times, conditioning)
-        wrong = (said - target).square().flatten(1).mean(1)
+        wrong = (said - target).square()
+        if scenes.emphasis is not None:
+            wrong = wrong * scenes.emphasis[:, None].to(base.device)
         words = self._words(scenes, maps[0].shape[-1]).to(base.device)
-        return wrong + CONTROL * control(maps, words, scenes.masks.to(base.device))
+        return wrong.flatten(1).mean(1) + CONTROL * control(maps, words, scenes.masks.to(base.device))
 
     def _words(self, scenes: Scenes, length: int) -> Tensor:
         prompts = [self.spoken(prompt) for prompt in scenes.prompts]

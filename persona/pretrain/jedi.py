@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from persona.config import JediConfig
 from persona.errors import BadOption
-from persona.events import Listener, Progress, silent
+from persona.events import Listener, silent
 from persona.families import Family
 from persona.methods.jedi import WEIGHTS, JeDi, References
 from persona.methods.jedi import Sets as Drawn
-from persona.pretrain.clay.data import SET, SHARD, set_shards, shards_of
+from persona.pretrain.clay.data import SETS, render_records, shards_of
 from persona.pretrain.clay.sets import ClaySets
-from persona.pretrain.learning import Learnt, Objective, lot, pretrain
+from persona.pretrain.learning import Learnt, Objective, emphasis, importance, lot, pretrain
 from persona.pretrain.sets import Sets, WebSets
 from persona.sheet import Row, sheet
 from persona.train.processes import agree
@@ -62,20 +62,10 @@ def pretrain_jedi(config: JediConfig, listener: Listener = silent) -> Learnt:
 def _prepare(config: JediConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Objective:
     jedi = JeDi(base, config.targets, renoised=config.renoised)
     if config.data is None:
-        agree(accelerator, lambda: _render(config.out / "sets", config.seed, listener))
-    sets = _open(config.data or config.out / "sets", config.out / "latents")
+        agree(accelerator, lambda: render_records(config.out / "data", CLAY_SETS, 0, config.seed, listener))
+    sets = _open(config.data or config.out / "data", config.out / "latents")
     sets.encode(base, accelerator, listener)
     return Completion(jedi, sets, config.seed)
-
-
-def _render(folder: Path, seed: int, listener: Listener) -> None:
-    """Render what is missing of clay's sets; that takes two hours."""
-    pictures = CLAY_SETS * SET
-    size = min(SHARD, pictures)
-    total, done = -(-pictures // size), len(shards_of(folder))
-    for _ in set_shards(folder, range(total), seed, size=size):
-        done += 1
-        listener(Progress("Rendering sets", done, total))
 
 
 def _open(data: Path, latents: Path) -> Sets:
@@ -86,7 +76,7 @@ def _open(data: Path, latents: Path) -> Sets:
     """
     if any(data.glob("*.tar")):
         return WebSets(data, latents)
-    if shards_of(data):
+    if shards_of(data / SETS):
         return ClaySets(data, latents)
     raise BadOption(f"{data} holds no shards of sets (*.tar). Make some: persona gen-sets")
 
@@ -119,14 +109,20 @@ class Completion:
         known = int(random.integers(self.sets.pictures))
         several = known < self.sets.pictures - 1
         together = several and bool(random.random() < (WITH_REFERENCES if known else TOGETHER))
-        latents, noise, times, prompts = zip(*(self._draw(slot, known, together) for slot in slots), strict=True)
+        latents, noise, times, prompts, places = zip(
+            *(self._draw(slot, known, together) for slot in slots), strict=True
+        )
         told = [prompt for one in prompts for prompt in one]
-        drawn = Drawn(torch.stack(latents), torch.stack(noise), torch.stack(times), told, known, together)
-        new = ~_repeated(drawn.latents)[:, known:].to(self.jedi.base.device)
-        return ((self.jedi.loss(drawn) * new).sum(1) / new.sum(1).clamp(min=1)).sum() / total
+        drawn = Drawn(
+            torch.stack(latents), torch.stack(noise), torch.stack(times), told, known, together, torch.stack(places)
+        )
+        new = ~_repeated(drawn.latents)[:, known:]
+        weights = new * importance(self.jedi.base.noise, drawn.times)[:, known:]
+        weights = (weights / new.sum(1, keepdim=True).clamp(min=1)).to(self.jedi.base.device)
+        return (self.jedi.loss(drawn) * weights).sum() / total
 
-    def _draw(self, slot: int, known: int, together: bool) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-        """Return a set's latents and noise (pictures, C, h, w), times (pictures,) and prompts."""
+    def _draw(self, slot: int, known: int, together: bool) -> tuple[Tensor, Tensor, Tensor, list[str], Tensor]:
+        """Return a set's latents and noise (pictures, C, h, w), times (pictures,), prompts and emphasis."""
         number, random, generator = lot(slot, self._learning, self.seed)
         latents, captions = self.sets.latents(number), self.sets.captions(number, random)
         order = random.permutation(len(latents))[: self.sets.pictures]
@@ -138,8 +134,9 @@ class Completion:
             prompts[known:] = [""] * (len(order) - known)
         alike = together or self.jedi.renoised
         times = self.jedi.base.noise.times(1 if alike else len(order), generator).expand(len(order))
-        chosen = latents[torch.from_numpy(order)]
-        return chosen, torch.randn(chosen.shape, generator=generator), times, prompts
+        chosen = torch.from_numpy(order)
+        noise = torch.randn(latents[chosen].shape, generator=generator)
+        return latents[chosen], noise, times, prompts, emphasis(self.sets.masks(number)[chosen])
 
     def show(self) -> Image.Image:
         """Draw the last picture of some sets from one of the others, from all of them, and one set from nothing."""

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from numpy.random import default_rng
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from persona import checkpoints, drawing, families, report
@@ -28,6 +28,7 @@ from persona.config import PretrainMethodConfig
 from persona.events import Listener, Progress, silent
 from persona.families import Family
 from persona.methods import Method
+from persona.noise import Process
 from persona.pretrain.state import Run, settle
 from persona.train.loop import make_optimizer, steps
 from persona.train.processes import agree, launched
@@ -38,6 +39,10 @@ CURVE = 50
 """Steps between points of the learning curve."""
 SHEETS = 8
 """Sample sheets that are drawn on the way."""
+SUBJECT = 4.0
+"""What a place that shows the subject counts in the loss, to one that does not."""
+GAMMA, LEAST = 5.0, 0.15
+"""Of min-SNR, and the least that a time counts."""
 
 
 def lot(slot: int, size: int, seed: int) -> tuple[int, np.random.Generator, torch.Generator]:
@@ -54,6 +59,25 @@ def lot(slot: int, size: int, seed: int) -> tuple[int, np.random.Generator, torc
 @lru_cache(maxsize=2)
 def _shuffled(size: int, seed: int, rounds: int) -> NDArray[np.int64]:
     return default_rng((seed, 2, rounds)).permutation(size)
+
+
+def importance(noise: Process, times: Tensor) -> Tensor:
+    """Return the weight of each time in the loss, shaped like them: the root of min-SNR's, and a floor.
+
+    Without it noise dominates the gradient at small batches; by min-SNR itself next to nothing is learnt where it is
+    decided what there will be to see.
+    """
+    return noise.weights(times.flatten(), GAMMA).sqrt().clamp(min=LEAST).view(times.shape)
+
+
+def emphasis(masks: Tensor) -> Tensor:
+    """Return the weight of each place in the loss, 1 in the mean of a picture: subjects count more than the rest.
+
+    Args:
+        masks: where they are, (..., h, w) in [0, 1].
+    """
+    weights = 1 + (SUBJECT - 1) * masks
+    return weights / weights.mean((-2, -1), keepdim=True)
 
 
 class Objective(Method, Protocol):

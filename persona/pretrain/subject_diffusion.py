@@ -21,9 +21,10 @@ from persona.methods.casting import Cast, Portrait
 from persona.methods.subject_diffusion import Scenes, SubjectDiffusion
 from persona.methods.telling import STORE
 from persona.placing import MOST, named
-from persona.pretrain.clay.records import open_records, render_records
+from persona.pretrain.clay.data import render_records
+from persona.pretrain.clay.records import open_records
 from persona.pretrain.latents import Latents
-from persona.pretrain.learning import Learnt, Objective, lot, pretrain
+from persona.pretrain.learning import Learnt, Objective, emphasis, importance, lot, pretrain
 from persona.pretrain.records import MARKS, Record, Records
 from persona.sheet import Row, sheet
 from persona.train.processes import agree
@@ -122,8 +123,10 @@ class Depiction:
             ).to(self.method.base.device),
             masks=torch.stack([one.masks for one in drawn]),
             placed=torch.tensor([one.placed for one in drawn]),
+            emphasis=emphasis(torch.stack([one.masks for one in drawn]).amax(1)),
         )
-        return self.method.loss(scenes).sum() / total
+        weights = importance(self.method.base.noise, scenes.times).to(self.method.base.device)
+        return (weights * self.method.loss(scenes)).sum() / total
 
     def _draw(self, slot: int) -> _Example:
         number, random, generator = lot(slot, self._learning, self.seed)

@@ -32,11 +32,16 @@ from persona.clay.world import (
     silhouettes,
     to_dict,
 )
+from persona.events import Listener, Progress, silent
 from persona.pretrain.clay.textures import texture
 
 SHARD = 1000
 SET = 4
 """Pictures of one subject in the shards of sets."""
+SETS, PAIRS = "sets", "pairs"
+"""Folders of the sets of one subject and of two."""
+MASKS = {SETS: "set-masks", PAIRS: "pair-masks"}
+"""Folders of their masks."""
 
 
 def training_scene(seed: int, number: int) -> Scene:
@@ -136,6 +141,33 @@ def mask_shards(data: Path, folder: Path, processes: int | None = None) -> Itera
     """
     missing = sorted(set(shards_of(data)) - set(shards_of(folder)))
     yield from _spread(_write_masks, [(data, folder, shard) for shard in missing], processes)
+
+
+def render_records(folder: Path, sets: int, pairs: int, seed: int = 0, listener: Listener = silent) -> None:
+    """Render what a folder lacks of sets, of pairs, and of their masks; goes on where it was stopped.
+
+    Args:
+        folder: that :class:`ClaySets` and :class:`ClayRecords` shall read.
+        sets: of four pictures of one subject.
+        pairs: sets of four pictures of two subjects.
+        seed: of the scenes.
+        listener: told how far it is.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    for kind, number, fill in ((SETS, sets, set_shards), (PAIRS, pairs, pair_shards)):
+        if not number:
+            continue
+        size = min(SHARD, number * SET)
+        total, done = -(-number * SET // size), len(shards_of(folder / kind))
+        for _ in fill(folder / kind, range(total), seed, size=size):
+            done += 1
+            listener(Progress(f"Rendering {kind}", done, total))
+        masked = len(shards_of(folder / MASKS[kind]))
+        for _ in mask_shards(folder / kind, folder / MASKS[kind]):
+            masked += 1
+            listener(Progress(f"Masking {kind}", masked, total))
 
 
 def _write_masks(job: tuple[Path, Path, int]) -> int:

@@ -15,56 +15,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from persona.clay.world import Scene, caption
-from persona.events import Listener, Progress, silent
 from persona.metrics import Mask
 from persona.photos.cutouts import box_of, cut
-from persona.pretrain.clay.data import (
-    SET,
-    SHARD,
-    mask_of,
-    mask_shards,
-    masks_of,
-    pair_shards,
-    pixels_of,
-    scenes_of,
-    set_shards,
-    shards_of,
-)
+from persona.pretrain.clay.data import MASKS, SET, mask_of, masks_of, pixels_of, scenes_of, shards_of
 from persona.pretrain.clay.sets import LOOKS_SAID
 from persona.pretrain.filters import Candidate, choose
 from persona.pretrain.records import MARKS, Entity, Record, Records
 
-SETS = {"sets": "set-masks", "pairs": "pair-masks"}
-"""Folders of the sets of one subject and of two, and of their masks."""
 WORDINGS = 4
 """Captions of each picture."""
 LEAST_REFERENCE = 0.03
 """Share of a picture that a subject has to cover to be a reference."""
-
-
-def render_records(folder: Path, sets: int, pairs: int, seed: int = 0, listener: Listener = silent) -> None:
-    """Render what a folder lacks of sets, of pairs, and of their masks; goes on where it was stopped.
-
-    Args:
-        folder: that :class:`ClayRecords` shall read.
-        sets: of four pictures of one subject.
-        pairs: sets of four pictures of two subjects.
-        seed: of the scenes.
-        listener: told how far it is.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    for kind, number, fill in (("sets", sets, set_shards), ("pairs", pairs, pair_shards)):
-        size = min(SHARD, number * SET)
-        total, done = -(-number * SET // size), len(shards_of(folder / kind))
-        for _ in fill(folder / kind, range(total), seed, size=size):
-            done += 1
-            listener(Progress(f"Rendering {kind}", done, total))
-        masked = len(shards_of(folder / SETS[kind]))
-        for _ in mask_shards(folder / kind, folder / SETS[kind]):
-            masked += 1
-            listener(Progress(f"Masking {kind}", masked, total))
 
 
 def open_records(data: Path) -> Records:
@@ -73,7 +34,7 @@ def open_records(data: Path) -> Records:
     Raises:
         BadOption: it has none, or one is damaged.
     """
-    rendered = any(shards_of(data / masks) for masks in SETS.values())
+    rendered = any(shards_of(data / masks) for masks in MASKS.values())
     return ClayRecords(data) if rendered and not any(data.glob("*.tar")) else Records(data)
 
 
@@ -91,7 +52,7 @@ class _Place:
 
 
 class ClayRecords(Records):
-    """The records of a folder as :func:`render_records` fills it.
+    """The records of a folder as :func:`persona.pretrain.clay.data.render_records` fills it.
 
     Attributes:
         dropped: how many things the filters dropped, by the reason.
@@ -101,7 +62,7 @@ class ClayRecords(Records):
         self.dropped = Counter[str]()
         places = [
             place
-            for kind, masks in SETS.items()
+            for kind, masks in MASKS.items()
             for shard in shards_of(self.data / masks)
             for place in self._listed(kind, shard)
         ]
@@ -109,7 +70,7 @@ class ClayRecords(Records):
         yield from (places[one] for one in default_rng(0).permutation(len(places)))
 
     def _listed(self, kind: str, shard: int) -> Iterator[_Place]:
-        scenes, masks = scenes_of(self.data / kind, shard), masks_of(self.data / SETS[kind], shard)
+        scenes, masks = scenes_of(self.data / kind, shard), masks_of(self.data / MASKS[kind], shard)
         large = masks.mean((2, 3)) > LEAST_REFERENCE
         for number, scene in enumerate(scenes):
             chosen = self._chosen(scene, masks[number])
@@ -160,4 +121,4 @@ class ClayRecords(Records):
         return Image.fromarray(np.asarray(pixels_of(self.data / place.kind, place.shard)[picture]))
 
     def _mask(self, place: _Place, picture: int, entity: int) -> Mask:
-        return mask_of(self.data / SETS[place.kind], place.shard, picture, entity)
+        return mask_of(self.data / MASKS[place.kind], place.shard, picture, entity)
