@@ -1,0 +1,352 @@
+"""Measures subjects of one reference each on clay, and writes the tables as Markdown; killed, it goes on.
+
+    python examples/subject_diffusion.py [OUT] [--pairs N] [--seeds N] [--weights FOLDER] [--uncontrolled FOLDER]
+
+For each pair of subjects that no training saw, half of them two of one class: each alone, both beside each other, and
+the way from the one to what the text alone shows. Every reference is a fresh render, cut out by clay's own segmenter.
+Identity is recovered identity by clay's judge, which looks at each half of a picture of two alone. The ablations leave
+a component of the method out; attention control, which only training knows, by other weights:
+
+    persona pretrain subject-diffusion --attention-control 0 --out pretraining/uncontrolled
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+
+import numpy as np
+from jedi import renders, timed
+from PIL import Image
+from table import NEW_CONTEXTS, STYLES
+
+import persona
+from persona import families, portraits
+from persona.clay import weights_folder, world
+from persona.clay.judge import Judge
+from persona.clay.segmenter import Segmenter
+from persona.clay.world.captions import CONTEXT_PHRASES, STYLE_PHRASES
+from persona.families import Family
+from persona.methods.casting import Portrait
+from persona.methods.subject_diffusion import SubjectDiffusion
+from persona.photos import picture
+from persona.photos.cutouts import Box, box_of
+from persona.placing import plain
+from persona.portraits import Reference
+
+SEED = 1_000_003
+"""Of subjects that no training draws."""
+CLASSES = (("dog", "teapot"), ("cat", "car"), ("rabbit", "robot"), ("dog", "dog"), ("cat", "cat"), ("car", "car"))
+ALONE: tuple[Box, ...] = ((0.1, 0.3, 0.6, 0.9), (0.4, 0.3, 0.9, 0.9), (0.2, 0.2, 0.8, 0.9))
+BESIDE: tuple[Box, Box] = ((0.05, 0.35, 0.48, 0.9), (0.52, 0.35, 0.95, 0.9))
+FRAMES = 9
+LEAP = 1 / 3
+"""Share of the whole way that one frame may go at most."""
+TIMED = 3
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two subjects with a reference and fresh renders of each.
+
+    Attributes:
+        nouns: what they are.
+        references: a picture of each.
+        renders: what each looks like elsewhere.
+    """
+
+    nouns: tuple[str, str]
+    references: tuple[Path, Path]
+    renders: tuple[list[Image.Image], list[Image.Image]]
+
+    @classmethod
+    def of(cls, number: int, folder: Path) -> "Pair":
+        rng = np.random.default_rng((SEED, 5, number))
+        nouns, people = CLASSES[number], [world.random_subject(rng, noun) for noun in CLASSES[number]]
+        folder.mkdir(parents=True, exist_ok=True)
+        for place, who in enumerate(people):
+            scene = world.random_scene(rng, (who,), style="photo", view="three-quarter", accessory=None, property=None)
+            world.render(scene).image.save(folder / f"{place}.png")
+        first, second = (renders(who) for who in people)
+        return cls(nouns, (folder / "0.png", folder / "1.png"), (first, second))
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What draws, and what looks."""
+
+    method: SubjectDiffusion
+    judge: Judge
+    segmenter: Segmenter
+
+    @property
+    def base(self) -> Family:
+        return self.method.base
+
+    def portraits(self, pair: Pair, boxes: Sequence[Box | None]) -> dict[str, Portrait]:
+        """Return the subjects of a pair, [V] and [W], where they shall stand."""
+        known = {
+            name: Reference(picture(path), box=box)
+            for name, path, box in zip("VW", pair.references, boxes, strict=False)
+        }
+        return portraits.paint(self.method, known, portraits.cut_out(known, self.base))
+
+
+def main() -> None:
+    """Measure, then write OUT/table.md."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("out", nargs="?", type=Path, default=Path("build/subject-diffusion"))
+    options.add_argument("--pairs", type=int, default=len(CLASSES))
+    options.add_argument("--seeds", type=int, default=2)
+    options.add_argument("--weights", type=Path, help="folder of other weights than clay's own")
+    options.add_argument("--uncontrolled", type=Path, help="folder of weights learnt without attention control")
+    given = options.parse_args()
+    rows: dict[str, list[dict[str, float]]] = {}
+    for number in range(given.pairs):
+        for name, figures in measured(number, given).items():
+            rows.setdefault(name, []).append(figures)
+    table = as_markdown(rows)
+    (given.out / "table.md").write_text(table, encoding="utf-8")
+    print(table)
+
+
+def measured(number: int, given: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Return the figures of a pair by what was left out, from the file of an earlier call where they are there."""
+    folder = given.out / f"pair-{number}"
+    pair = Pair.of(number, folder)
+    jobs: dict[str, Callable[[], dict[str, float]]] = {
+        "base": partial(of_base, pair, given.seeds),
+        "all of it": partial(of_method, pair, given.weights, given.seeds, nothing, series=True),
+        "without location control": partial(of_method, pair, given.weights, given.seeds, unplaced),
+        "without details of the reference": partial(of_method, pair, given.weights, given.seeds, undetailed),
+    }
+    if given.uncontrolled:
+        jobs["without attention control"] = partial(of_method, pair, given.uncontrolled, given.seeds, nothing)
+    noted = folder / "figures.json"
+    known: dict[str, dict[str, float]] = json.loads(noted.read_text()) if noted.exists() else {}
+    for name, job in jobs.items():
+        if name not in known:
+            known[name] = job()
+            noted.write_text(json.dumps(known, indent=1))
+            print(folder.name, name, known[name], flush=True)
+    return {name: known[name] for name in jobs}
+
+
+def nothing(method: SubjectDiffusion) -> None:
+    """Leave nothing out."""
+
+
+def unplaced(method: SubjectDiffusion) -> None:
+    """Close the channel that says where subjects are."""
+    method.channels.weight.data.zero_()
+
+
+def undetailed(method: SubjectDiffusion) -> None:
+    """Close the gates that details pass."""
+    for name, weights in method.gates.adapters.named_parameters():
+        if name.endswith(("alpha_attn", "alpha_dense")):
+            weights.data.zero_()
+
+
+def of_base(pair: Pair, seeds: int) -> dict[str, float]:
+    base, judge = families.load("clay"), Judge.load(weights_folder() / "judge")
+
+    def draw(prompts: Sequence[str], numbers: Sequence[int]) -> list[Image.Image]:
+        return base.draw([plain(prompt) for prompt in prompts], numbers)
+
+    return {**kept(draw, judge, alone(pair), "one", seeds), **kept(draw, judge, both(pair), "two", seeds)}
+
+
+def of_method(
+    pair: Pair, weights: Path | None, seeds: int, leave_out: Callable[[SubjectDiffusion], None], *, series: bool = False
+) -> dict[str, float]:
+    base = families.load("clay")
+    folder = weights_folder()
+    tools = Tools(
+        SubjectDiffusion.load(base, weights), Judge.load(folder / "judge"), Segmenter.load(folder / "segmenter")
+    )
+    leave_out(tools.method)
+    figures = {**of_one(tools, pair, seeds), **of_two(tools, pair, seeds)}
+    return {**figures, **of_series(tools.judge, pair, weights, seeds)} if series else figures
+
+
+def alone(pair: Pair) -> str:
+    return f"a [V] {pair.nouns[0]}"
+
+
+def both(pair: Pair) -> str:
+    return f"a [V] {pair.nouns[0]} next to a [W] {pair.nouns[1]}"
+
+
+def asked(who: str, seeds: int) -> tuple[list[str], list[int], list[str]]:
+    """Return prompts of new places, a seed for each, and the places."""
+    told = [(context, seed) for context in NEW_CONTEXTS for seed in range(seeds)]
+    prompts = [f"a photo of {who} {CONTEXT_PHRASES[context][0]}" for context, _ in told]
+    return prompts, [seed for _, seed in told], [context for context, _ in told]
+
+
+def kept(
+    draw: Callable[[Sequence[str], Sequence[int]], list[Image.Image]], judge: Judge, who: str, name: str, seeds: int
+) -> dict[str, float]:
+    """Return the shares of pictures whose place and whose style are right."""
+    prompts, numbers, contexts = asked(who, seeds)
+    styles = [(style, seed) for style in STYLES for seed in range(seeds)]
+    painted = draw([STYLE_PHRASES[style][0].format(who) for style, _ in styles], [seed for _, seed in styles])
+    read = judge.read(draw(prompts, numbers))[0]["context"], judge.read(painted)[0]["style"]
+    wanted = contexts, [style for style, _ in styles]
+    right = [mean(a == b for a, b in zip(*pair, strict=True)) for pair in zip(read, wanted, strict=True)]
+    return {f"{name}: context": right[0], f"{name}: style": right[1]}
+
+
+def of_one(tools: Tools, pair: Pair, seeds: int) -> dict[str, float]:
+    """Draw the first subject alone: where it is left to the method, and in boxes."""
+    method, judge, noun = tools.method, tools.judge, pair.nouns[0]
+    known = tools.portraits(pair, [None])
+
+    def draw(prompts: Sequence[str], numbers: Sequence[int]) -> list[Image.Image]:
+        return method.draw(prompts, numbers, portraits=known)
+
+    prompts, numbers, _ = asked(alone(pair), seeds)
+    seen = judge.read(draw(prompts, numbers))[1]
+    agreed = []
+    for box in ALONE:
+        placed = method.draw(prompts, numbers, portraits=tools.portraits(pair, [box]))
+        agreed += [overlap(box, mask) for mask in tools.segmenter.masks(placed)]
+    return {
+        "one: identity": judge.recovered(seen, judge.read(pair.renders[0])[1], noun).mean().item(),
+        "one: box": mean(agreed),
+        "one: seconds": median(timed(draw, prompts[0], seed) for seed in range(TIMED)),
+        **kept(draw, judge, alone(pair), "one", seeds),
+    }
+
+
+def of_two(tools: Tools, pair: Pair, seeds: int) -> dict[str, float]:
+    """Draw both beside each other, and look at each half of the pictures alone."""
+    method, judge = tools.method, tools.judge
+    known = tools.portraits(pair, BESIDE)
+
+    def draw(prompts: Sequence[str], numbers: Sequence[int]) -> list[Image.Image]:
+        return method.draw(prompts, numbers, portraits=known)
+
+    prompts, numbers, _ = asked(both(pair), seeds)
+    drawn = draw(prompts, numbers)
+    truth = [judge.read(renders)[1] for renders in pair.renders]
+    identity, right, mixed, agreed = [], np.ones(len(drawn), bool), np.zeros(len(drawn), bool), []
+    masks = tools.segmenter.masks(drawn)
+    for place, (noun, box) in enumerate(zip(pair.nouns, BESIDE, strict=True)):
+        labels, seen = judge.read([half(one, place) for one in drawn])
+        own, others = ((seen @ truth[which].T).mean(1).numpy() for which in (place, 1 - place))
+        recovered = judge.recovered(seen, truth[place], noun).numpy()
+        identity.append(float(recovered.mean()))
+        right &= (np.array(labels["class"]) == noun) & (own > others) & (recovered > 0)
+        mixed |= others > own
+        agreed += [overlap(box, in_half(mask, place)) for mask in masks]
+    return {
+        "two: identity": mean(identity),
+        "two: both present": float(right.mean()),
+        "two: mix-ups": float(mixed.mean()),
+        "two: box": mean(agreed),
+        "two: seconds": median(timed(draw, prompts[0], seed) for seed in range(TIMED)),
+        **kept(draw, judge, both(pair), "two", seeds),
+    }
+
+
+def half(drawn: Image.Image, place: int) -> Image.Image:
+    """Cut out the square around a subject of two, as large as its half of the picture is wide."""
+    left, top, right, bottom = (round(side * drawn.width) for side in BESIDE[place])
+    side = max(right - left, bottom - top)
+    left = min(max(0, (left + right - side) // 2), drawn.width - side)
+    return drawn.crop((left, bottom - side, left + side, bottom))
+
+
+def in_half(mask: np.ndarray, place: int) -> np.ndarray:
+    """Leave of a mask what is in one half of the picture."""
+    middle, shown = mask.shape[1] // 2, np.zeros_like(mask)
+    part = slice(None, middle) if place == 0 else slice(middle, None)
+    shown[:, part] = mask[:, part]
+    return shown
+
+
+def overlap(box: Box, mask: np.ndarray) -> float:
+    """Return the intersection over union of a box and that of a mask."""
+    if not mask.any():
+        return 0.0
+    other = box_of(mask)
+    width, height = (min(box[2 + side], other[2 + side]) - max(box[side], other[side]) for side in (0, 1))
+    shared = max(0.0, width) * max(0.0, height)
+    areas = [(one[2] - one[0]) * (one[3] - one[1]) for one in (box, other)]
+    return shared / (sum(areas) - shared)
+
+
+def of_series(judge: Judge, pair: Pair, weights: Path | None, seeds: int) -> dict[str, float]:
+    """Go from the customized picture to what the text alone shows, and see whether each step goes on.
+
+    Likeness to the text is that to what the text alone shows, which is the last frame.
+    """
+    good = []
+    for seed in range(seeds):
+        prompt = f"a photo of {alone(pair)} {CONTEXT_PHRASES[NEW_CONTEXTS[seed]][0]}"
+        made = persona.interpolate(
+            persona.InterpolateConfig(
+                prompts=(prompt,), subject=(f"V={pair.references[0]}",), base="clay", seeds=(seed,), frames=FRAMES,
+                subject_diffusion=weights, out=pair.references[0].parent / f"series-{seed}",
+            )
+        )  # fmt: skip
+        seen = judge.read([Image.open(path) for path in made.paths])[1]
+        subject = judge.recovered(seen, judge.read(pair.renders[0])[1], pair.nouns[0]).numpy()
+        good.append(onward(-subject) and onward((seen @ seen[-1]).numpy()))
+    return {"series": mean(good)}
+
+
+def onward(values: np.ndarray) -> bool:
+    """Return whether values rise from frame to frame, up to a tenth of their way, and never leap."""
+    way = values[-1] - values[0]
+    steps = np.diff(values)
+    return bool(way > 0 and (steps >= -0.1 * way).all() and (steps <= LEAP * way).all())
+
+
+def as_markdown(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Return the tables: means over the pairs, with what was kept as a share of the bare base."""
+
+    def over(name: str, figure: str) -> float:
+        return mean(one[figure] for one in rows[name])
+
+    def share(name: str, figure: str) -> str:
+        return f"{over(name, figure) / max(over('base', figure), 1e-6):.0%}"
+
+    lines = [
+        "| one subject | identity | context kept | style kept | box, IoU | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    methods = [name for name in rows if name != "base"]
+    for name in methods:
+        cells = [
+            f"{over(name, 'one: identity'):.2f}",
+            *(share(name, f"one: {figure}") for figure in ("context", "style")),
+            f"{over(name, 'one: box'):.2f}",
+            f"{over(name, 'one: seconds'):.1f}",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| two subjects | identity, each | both present | mix-ups | context kept | style kept | box, IoU | seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in methods:
+        cells = [
+            f"{over(name, 'two: identity'):.2f}",
+            *(f"{over(name, f'two: {figure}'):.0%}" for figure in ("both present", "mix-ups")),
+            *(share(name, f"two: {figure}") for figure in ("context", "style")),
+            f"{over(name, 'two: box'):.2f}",
+            f"{over(name, 'two: seconds'):.1f}",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", f"Series that go on from frame to frame: {over('all of it', 'series'):.0%}"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
