@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persona.config import InterpolateConfig, PlanConfig, PretrainConfig, PriorsConfig, SampleConfig, TrainConfig
+from persona.config.option import Config, settings
 from persona.errors import BadOption, BadPrompt, BadToken, PersonaError
-from persona.option import Config, settings
 
 CONFIGS: list[type[Config]] = [
     TrainConfig,

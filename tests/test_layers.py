@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "persona"
 
 LAYERS = [
     {"errors"},
-    {"option", "placing"},
+    {"placing"},
     {"events", "config", "atomic", "eye", "sheet", "between", "metrics"},
     {"noise", "photos", "identity", "report", "film", "hub", "networks"},
     {"labelling"},
@@ -78,9 +78,7 @@ def test_families_do_not_know_each_other(path: Path) -> None:
         assert not {f"persona.families.{other}" for other in families - {path.stem}} & modules
 
 
-@pytest.mark.parametrize(
-    "module", ["persona", "persona.cli", "persona.config", "persona.option", "persona.placing", "persona.events"]
-)
+@pytest.mark.parametrize("module", ["persona", "persona.cli", "persona.config", "persona.placing", "persona.events"])
 def test_light_rooms_import_nothing_heavy(module: str) -> None:
     program = f"import sys, {module}; print(*[name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
-from persona.option import Config, Setting, settings
+from persona.config.option import Config, Setting, settings
 
 EXPERTS = "For experts"
 

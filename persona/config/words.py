@@ -1,0 +1,52 @@
+"""What may be typed as the class noun, as the token and as a prompt."""
+
+from persona.errors import BadPrompt, BadToken
+
+MAX_PROMPT = 2000
+"""Characters of a prompt; no text encoder reads nearly as many."""
+
+
+def check_class(noun: str) -> None:
+    """Make sure that a class noun can be read, and be told from a placeholder.
+
+    Raises:
+        BadToken: it is empty, far too long, or no word.
+    """
+    if not noun.strip():
+        raise BadToken("--class is empty. Name what the photos show in a word or two: --class dog")
+    if not noun.isprintable() or len(noun) > 64 or "[" in noun:
+        raise BadToken(f"--class {noun[:64]!r} is no class noun. Name what the photos show: --class dog")
+
+
+def check_token(token: str) -> None:
+    """Make sure that a token is one word, which can be a part of a folder's name.
+
+    Raises:
+        BadToken: it is empty, has a space, is too long, or has letters that no folder's name has.
+    """
+    if not token or any(letter.isspace() for letter in token):
+        raise BadToken(f"--token {token!r} must be one word without a space. Try --token sks, or leave it out.")
+    if not token.isprintable() or len(token) > 32 or set(token) & set('[]/\\<>:"|?*') or token.startswith("."):
+        raise BadToken(f"--token {token[:32]!r} must be a short word of letters and digits. Try --token sks.")
+
+
+def _is_text(prompt: str) -> bool:
+    """Tell text from bytes that were none: Python passes those on as halves of characters."""
+    return "\0" not in prompt and not any("\ud800" <= letter <= "\udfff" for letter in prompt)
+
+
+def check_prompts(prompts: tuple[str, ...]) -> None:
+    """Make sure that prompts can be drawn.
+
+    Raises:
+        BadPrompt: one is empty, far too long, or no text at all.
+    """
+    for prompt in prompts:
+        if not prompt.strip():
+            raise BadPrompt('A prompt is empty. Say what to draw: "a [V] dog on the beach"')
+        if not _is_text(prompt):
+            raise BadPrompt(f"The prompt {prompt[:60]!a} is no text that can be written down. Type it again.")
+        if "../" in prompt or "..\\" in prompt:
+            raise BadPrompt(f"The prompt {prompt[:60]!r} looks like a path. Give a file of prompts with --prompts.")
+        if len(prompt) > MAX_PROMPT:
+            raise BadPrompt(f"A prompt has {len(prompt)} characters; at most {MAX_PROMPT} are read. Shorten it.")
