@@ -71,7 +71,7 @@ OPTIONS = {
     ),
     "pretrain subject-diffusion": (
         "--base --data --out --steps --batch --seed --json --help",
-        "--accumulate --learning-rate --target --precision --save-every --encoder",
+        "--accumulate --learning-rate --target --precision --save-every --encoder --attention-control",
     ),
     "export": ("--to --merge --base --out --json --help", "--checkpoint"),
     "import": ("--base --class --token --out --json --help", ""),

@@ -90,7 +90,7 @@ def whole(base_folder: Callable[[str], Path], data: Path, tmp_path_factory: pyte
 def depiction(whole: Learnt, config: SubjectDiffusionConfig, data: Path) -> Depiction:
     records = Records(data)
     latents = Latents(whole.weights.parent.parent / "latents", len(records), lambda n: records.record(n).picture)
-    return Depiction(SubjectDiffusion(families.load(config.base, device="cpu"), "eye"), records, latents, seed=0)
+    return Depiction(SubjectDiffusion(families.load(config.base, device="cpu"), "eye"), records, latents, 0, 0.01)
 
 
 # What a run leaves
@@ -196,7 +196,7 @@ def test_references_vary_but_stay_cut_out() -> None:
 def test_the_encoder_sees_each_subject_in_its_slot(depiction: Depiction, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
 
-    def loss(scenes: Any) -> torch.Tensor:
+    def loss(scenes: Any, control: float) -> torch.Tensor:
         given.append(scenes)
         return torch.zeros(4)
 

@@ -232,12 +232,12 @@ def test_the_loss_is_that_of_the_denoiser_and_its_attention(one: Family) -> None
         assert {seen.shape for seen in maps} == {(2, 8, 16, 16)}  # rows, heads, places of the coarser level, tokens
         attention = control(maps, method._words(given, 16), given.masks)
         expected = (said - target).square().flatten(1).mean(1) + 0.01 * attention
-        torch.testing.assert_close(method.loss(given), expected)
+        torch.testing.assert_close(method.loss(given, 0.01), expected)
 
 
 def test_everything_that_may_learn_gets_a_gradient(base: Family) -> None:
     method = learnt(base)
-    method.loss(scenes()).sum().backward()  # type: ignore[no-untyped-call]
+    method.loss(scenes(), 0.01).sum().backward()  # type: ignore[no-untyped-call]
     learning = {id(p) for module in method.modules.values() for p in module.parameters() if p.requires_grad}
     assert learning == {id(parameter) for parameter in method.parameters.values()}
     silent = [name for name, p in method.parameters.items() if p.grad is None or not p.grad.abs().max()]
@@ -263,11 +263,11 @@ def test_dropped_text_has_no_attention_loss(one: Family) -> None:
 def test_a_dropped_text_is_read_by_the_bases_own_encoder(base: Family) -> None:
     given = scenes(prompts=["", ""])
     method = learnt(base)
-    alone = method.loss(given)
+    alone = method.loss(given, 0.01)
     for difference in method.writing.values():
         for parameter in difference.parameters.values():
             parameter.data.zero_()
-    assert torch.equal(alone, method.loss(given))
+    assert torch.equal(alone, method.loss(given, 0.01))
 
 
 def test_attention_is_led_to_where_the_subject_is() -> None:
@@ -319,7 +319,7 @@ def test_a_subject_is_found_in_its_reference(one: Family) -> None:
         return method.loss(Scenes(
             latents, around, torch.full((4,), 900), prompts, [["dog"]] * 4, who, torch.ones(4, 2, 8, 8),
             torch.ones(4).bool(),
-        ))  # fmt: skip
+        ), 0.01)  # fmt: skip
 
     for step in range(60):
         optimizer.zero_grad()

@@ -80,3 +80,6 @@ class SubjectDiffusionConfig(PretrainMethodConfig):
     encoder: Annotated[
         str, Option("Image encoder: a CLIP by its hub id or folder; the base's own, if left out.", expert=True)
     ] = ""
+    attention_control: Annotated[
+        float, Option("Weight of the loss that keeps attention to a subject where it is.", min=0, max=10, expert=True)
+    ] = 0.01

@@ -26,8 +26,6 @@ from persona.methods.telling import Telling
 from persona.placing import named
 
 IMAGE_GUIDANCE = 1.5
-CONTROL = 0.01
-"""Weight of attention control in the loss."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,11 @@ class Scenes:
 class SubjectDiffusion(Telling):
     """Learns from pictures of subjects, and draws them."""
 
-    def loss(self, scenes: Scenes) -> Tensor:
-        """Return the mean squared error of each picture, (rows,), and of its attention, with a gradient."""
+    def loss(self, scenes: Scenes, attention: float) -> Tensor:
+        """Return the mean squared error of each picture, (rows,), and that of its attention by its weight.
+
+        They have a gradient.
+        """
         base = self.base
         latents, noise, times = (part.to(base.device) for part in (scenes.latents, scenes.noise, scenes.times))
         who, placed = scenes.cast.to(base.device), scenes.placed.to(base.device)
@@ -75,7 +76,7 @@ class SubjectDiffusion(Telling):
         if scenes.emphasis is not None:
             wrong = wrong * scenes.emphasis[:, None].to(base.device)
         words = self._words(scenes, maps[0].shape[-1]).to(base.device)
-        return wrong.flatten(1).mean(1) + CONTROL * control(maps, words, scenes.masks.to(base.device))
+        return wrong.flatten(1).mean(1) + attention * control(maps, words, scenes.masks.to(base.device))
 
     def _words(self, scenes: Scenes, length: int) -> Tensor:
         prompts = [self.spoken(prompt) for prompt in scenes.prompts]

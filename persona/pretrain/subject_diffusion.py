@@ -57,7 +57,8 @@ def pretrain_subject_diffusion(config: SubjectDiffusionConfig, listener: Listene
     """
     if config.data is None and config.base != "clay":
         raise BadOption(f"Say what {config.base} shall learn from: --data SHARDS, as persona gen-sdd makes them.")
-    return pretrain(config, {"encoder": config.encoder}, STORE.file, partial(_prepare, config), listener)
+    told = {"encoder": config.encoder, "attention_control": config.attention_control}
+    return pretrain(config, told, STORE.file, partial(_prepare, config), listener)
 
 
 def _prepare(config: SubjectDiffusionConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Objective:
@@ -69,7 +70,7 @@ def _prepare(config: SubjectDiffusionConfig, base: Family, accelerator: Accelera
     records = open_records(data)
     latents = Latents(config.out / "latents", len(records), lambda number: records.record(number).picture)
     latents.encode(base, accelerator, listener)
-    return Depiction(method, records, latents, config.seed)
+    return Depiction(method, records, latents, config.seed, config.attention_control)
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,9 @@ class _Example:
 class Depiction:
     """The objective: a picture out of its caption, of references of its subjects, and of where they are."""
 
-    def __init__(self, method: SubjectDiffusion, records: Records, latents: Latents, seed: int) -> None:
-        """Take what learns, and what it learns from."""
-        self.method, self.records, self.latents, self.seed = method, records, latents, seed
+    def __init__(self, method: SubjectDiffusion, records: Records, latents: Latents, seed: int, control: float) -> None:
+        """Take what learns, what it learns from, and the weight of attention control."""
+        self.method, self.records, self.latents, self.seed, self.control = method, records, latents, seed, control
         self._learning = len(records) - min(SHOWN, len(records) // 2)
 
     @property
@@ -126,7 +127,7 @@ class Depiction:
             emphasis=emphasis(torch.stack([one.masks for one in drawn]).amax(1)),
         )
         weights = importance(self.method.base.noise, scenes.times).to(self.method.base.device)
-        return (weights * self.method.loss(scenes)).sum() / total
+        return (weights * self.method.loss(scenes, self.control)).sum() / total
 
     def _draw(self, slot: int) -> _Example:
         number, random, generator = lot(slot, self._learning, self.seed)
