@@ -15,6 +15,7 @@ from PIL.Image import Image
 from persona.errors import BadToken
 from persona.events import Listener, Note, Progress, silent
 from persona.eye import look
+from persona.placing import any_of, plain
 
 CANDIDATES = 8
 """Rarest words that are looked at."""
@@ -71,12 +72,12 @@ def choose(base: Base, class_noun: str, listener: Listener = silent) -> Token:
     if not words:
         raise BadToken("The base has no rare word that is a single token. Name one yourself: --token sks")
     seen = {}
-    for number, prompt in enumerate((f"a {class_noun}", *(f"a {word} {class_noun}" for word in words))):
+    for number, prompt in enumerate((any_of(class_noun), *(f"a {word} {class_noun}" for word in words))):
         listener(Progress("Choosing a token", number, len(words) + 1))
         seen[prompt] = np.stack([look(image) for image in base.draw([prompt] * len(SEEDS), SEEDS, steps=STEPS)])
     listener(Progress("Choosing a token", len(words) + 1, len(words) + 1))
-    plain = seen[f"a {class_noun}"]
-    pull = {word: float(np.linalg.norm((seen[f"a {word} {class_noun}"] - plain).mean(0))) for word in words}
+    alone = seen[any_of(class_noun)]
+    pull = {word: float(np.linalg.norm((seen[f"a {word} {class_noun}"] - alone).mean(0))) for word in words}
     best = min(pull, key=lambda word: pull[word])
     return Token(best, _ids(base.tokenizers, best), pull)
 
@@ -161,9 +162,8 @@ def bare(prompt: str, class_noun: str) -> str:
 
     Where the prompt says the noun beside it, nothing takes the place of ``[V]``.
     """
-    if mentions(prompt, class_noun):
-        return re.sub(rf"{_SLOT.pattern} ?", "", prompt, flags=re.IGNORECASE)
-    return _SLOT.sub(lambda _: class_noun, prompt)
+    said = prompt if mentions(prompt, class_noun) else _SLOT.sub(lambda slot: f"{slot[0]} {class_noun}", prompt)
+    return plain(said)
 
 
 def caption(given: str | None, token: str, class_noun: str, listener: Listener = silent) -> str:

@@ -13,6 +13,7 @@ MOST = 2
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, each as a share of the picture, from 0 to 1."""
 
+_VOWELS = "aeiou"
 _PLACEHOLDER = re.compile(r"\[(\w+)\]")
 _HEIGHT = 0.6  # of the box of a subject that is alone; two have to share the picture
 _RELATIONS = {  # how the first stands to the second: which of two places is its own, and whether they lie side by side
@@ -114,8 +115,23 @@ def say(prompt: str, words: Mapping[str, str]) -> str:
 
 
 def plain(prompt: str) -> str:
-    """Return a prompt without its names: what the base alone would be asked for."""
-    return re.sub(rf"{_PLACEHOLDER.pattern} ?", "", prompt).strip()
+    """Return a prompt without its names: what the base alone would be asked for, with the articles that it needs."""
+    spoken = re.sub(rf"\b(a)n? {_PLACEHOLDER.pattern} (?=(\w+))", _article, prompt, flags=re.IGNORECASE)
+    return re.sub(rf"{_PLACEHOLDER.pattern} ?", "", spoken).strip()
+
+
+def _article(match: re.Match[str]) -> str:
+    return f"{match[1]}{'n' if match[3][0].lower() in _VOWELS else ''} "
+
+
+def of_class(template: str, noun: str) -> str:
+    """Return a template with the class noun in the place of ``{class}``, and the article that it needs."""
+    return template.replace("a {class}", any_of(noun)).replace("{class}", noun)
+
+
+def any_of(noun: str) -> str:
+    """Return what one says of a thing that is not known: "a dog", "an elephant"."""
+    return f"{'an' if noun[:1].lower() in _VOWELS else 'a'} {noun}"
 
 
 def check(prompts: Sequence[str], subjects: Collection[str]) -> None:

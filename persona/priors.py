@@ -17,6 +17,7 @@ from persona.config import PriorsConfig
 from persona.drawing import Job, draw, open_base, processes, size_of, training_dtype, whole
 from persona.events import Listener, Note, silent
 from persona.families import Family
+from persona.placing import any_of
 
 SAMPLER = "ancestral"
 
@@ -46,7 +47,7 @@ def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> l
         "guidance": base.recipe.guidance if config.guidance is None else config.guidance,
         "size": size_of(base, config.resolution),
     }
-    prompts = tuple(dict.fromkeys(config.prompt)) or (f"a {config.class_noun}",)
+    prompts = tuple(dict.fromkeys(config.prompt)) or (any_of(config.class_noun),)
     folders = {prompt: _folder(config, base, prompt, how) for prompt in prompts}
     # Whole rounds through the prompts share a seed, so that more pictures only add to those that are there.
     rounds = ((prompt, seed) for seed in count(config.seed) for prompt in prompts)

@@ -13,6 +13,7 @@ from persona.identity import bare
 from persona.methods.jedi import JeDi, References
 from persona.photos import Photo, middle
 from persona.photos.advice import some
+from persona.placing import any_of
 from persona.score import odd_ones
 
 
@@ -31,7 +32,7 @@ def prepare(base: Family, photos: Sequence[Photo], class_noun: str, size: Size) 
     """
     seen = [middle(photo.image, size)[None] for photo in photos]
     latents = torch.cat([base.encode_images(one, Generator().manual_seed(0)) for one in seen])
-    captions = [photo.caption or f"a photo of a {class_noun}" for photo in photos]
+    captions = [photo.caption or f"a photo of {any_of(class_noun)}" for photo in photos]
     grid = (latents.shape[-1], latents.shape[-2])
     masks = torch.stack([_mask(photo, grid) for photo in photos]) if any(photo.mask for photo in photos) else None
     return References(latents, [bare(caption, class_noun) for caption in captions], masks)

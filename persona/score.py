@@ -13,6 +13,7 @@ from PIL import Image
 from persona.families import Family
 from persona.metrics import agreement, among, drift, likeness, memorisation, trade_off_of_judge, trade_off_of_photos
 from persona.networks import CLIP, DINO, Clip, Dino, folder_of
+from persona.placing import of_class, plain
 
 SEEDS = (0, 1)
 """Seeds of the pictures that are drawn of each prompt, the same each time."""
@@ -154,7 +155,7 @@ class PhotoScorer:
         asked = [(template, picture) for template in self.prompts for picture in drawn[template]]
         pictures = [picture for _, picture in asked]
         # The identifier is left out: CLIP has never seen it.
-        texts = [template.replace("[V] ", "").replace("{class}", self.class_noun) for template, _ in asked]
+        texts = [plain(of_class(template, self.class_noun)) for template, _ in asked]
         identity = likeness(self.dino.embed(pictures), self.dino.embed(photos)).mean().item()
         prompt = agreement(self.clip.embed(pictures), self.clip.texts(texts)).mean().item()
         moved = drift(self.before, self.dino.embed(drawn[_BARE])).mean().item()
@@ -169,4 +170,4 @@ def _copied(
 
 
 def _bare_pictures(base: Family, class_noun: str) -> list[Image.Image]:
-    return base.draw([_BARE.replace("{class}", class_noun)] * len(SEEDS), SEEDS)
+    return base.draw([of_class(_BARE, class_noun)] * len(SEEDS), SEEDS)

@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persona.errors import BadOption, BadPrompt
-from persona.placing import Subject, check, named, places, plain, read_box, read_masks, read_subjects, say
+from persona.placing import (
+    Subject,
+    any_of,
+    check,
+    named,
+    of_class,
+    places,
+    plain,
+    read_box,
+    read_masks,
+    read_subjects,
+    say,
+)
 
 SHAPES = st.floats(0.2, 5)
 
@@ -65,6 +77,17 @@ def test_names_are_found_and_replaced() -> None:
     assert named("a [w] cat, the [V] dog and the [W] cat") == ["W", "V"]
     assert say("a [w] cat on a [V] dog", {"V": "zwx", "W": "sks"}) == "a sks cat on a zwx dog"
     assert plain("a [V] dog next to the [W] cat") == "a dog next to the cat"
+    assert plain("A [V] elephant and an [W] owl on a [X] armchair") == "An elephant and an owl on an armchair"
+    assert plain("an [V] dog, and a red [V] owl") == "a dog, and a red owl"
+
+
+def test_templates_get_the_article_of_their_class() -> None:
+    assert (
+        of_class("a photo of a {class} beside a [V] {class}", "elephant")
+        == "a photo of an elephant beside a [V] elephant"
+    )
+    assert of_class("a {class}", "dog") == any_of("dog") == "a dog"
+    assert any_of("Owl") == "an Owl"
 
 
 @given(SHAPES, SHAPES, st.sampled_from(["next to", "on top of", "to the right of", "below", "and"]))

@@ -12,6 +12,7 @@ from persona.events import Listener, Note
 from persona.identity import bare
 from persona.metrics import Mask
 from persona.photos import Photo, pictures
+from persona.placing import of_class
 
 LIVE = ("cat", "dog")
 """Classes of the data set's subjects that are alive: they wear things, the others are put somewhere else."""
@@ -54,7 +55,7 @@ class Prompt:
 
     def text(self, class_noun: str) -> str:
         """Return the prompt of a class, with ``[V]``."""
-        return self.template.replace("{class}", class_noun)
+        return of_class(self.template, class_noun)
 
     def bare(self, class_noun: str) -> str:
         """Return the same without the subject, as those read it who never saw it."""

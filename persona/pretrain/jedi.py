@@ -16,6 +16,7 @@ from persona.events import Listener, silent
 from persona.families import Family
 from persona.methods.jedi import WEIGHTS, JeDi, References
 from persona.methods.jedi import Sets as Drawn
+from persona.placing import any_of
 from persona.pretrain.clay.data import SETS, render_records, shards_of
 from persona.pretrain.clay.sets import ClaySets
 from persona.pretrain.learning import Learnt, Objective, emphasis, importance, lot, pretrain
@@ -129,7 +130,7 @@ class Completion:
         prompts = [captions[one] for one in order]
         for one in range(known):
             if random.random() < PLAIN:
-                prompts[one] = f"a photo of a {self.sets.noun(number)}"
+                prompts[one] = f"a photo of {any_of(self.sets.noun(number))}"
         if random.random() < TEXT_DROPPED:
             prompts[known:] = [""] * (len(order) - known)
         alike = together or self.jedi.renoised
@@ -151,7 +152,7 @@ class Completion:
                 references = References(latents[:known], prompts[:known])
                 pictures.append((jedi.draw([prompt], [number], references=references)[0], f"of {known}"))
             rows.append(Row(prompt, pictures))
-        prompts = [f"a photo of a {sets.noun(0)}"] * sets.pictures
+        prompts = [f"a photo of {any_of(sets.noun(0))}"] * sets.pictures
         together = jedi.draw(prompts, range(sets.pictures), together=True)
         return sheet([*rows, Row(f"{prompts[0]}, together", [(picture, "") for picture in together])])
 

@@ -14,6 +14,7 @@ from persona.identity import Token, caption
 from persona.methods.dreambooth import Cut, DreamBooth, Example, Half, encode, without
 from persona.methods.settings import Settings
 from persona.photos import Photo, read
+from persona.placing import any_of
 from persona.priors import ensure
 
 
@@ -58,7 +59,7 @@ def prepare(
     preserved: Sequence[Example] = encode(
         base,
         priors,
-        lambda picture: picture.caption or f"a {config.class_noun}",
+        lambda picture: picture.caption or any_of(config.class_noun),
         Cut(settings.resolution),
         stage="Encoding the class",
     )

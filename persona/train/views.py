@@ -11,6 +11,7 @@ from persona.families import Family
 from persona.identity import bare
 from persona.methods.jedi import JeDi
 from persona.photos import Photo
+from persona.placing import of_class
 from persona.score import odd_ones
 from persona.train.material import read_drawn
 
@@ -47,7 +48,7 @@ def draw_views(
         BadBase: the base has no JeDi weights.
         OSError: the disk is full.
     """
-    told = [VIEWS[number % len(VIEWS)].replace("{class}", class_noun) for number in range(len(photos))]
+    told = [of_class(VIEWS[number % len(VIEWS)], class_noun) for number in range(len(photos))]
     jobs = [
         Job(bare(prompt, class_noun), seed + number, out / STORE / f"{number:03}.png")
         for number, prompt in enumerate(told)

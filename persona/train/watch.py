@@ -12,6 +12,7 @@ from persona.folder import slug
 from persona.identity import fill
 from persona.networks import HOW
 from persona.photos import Photo
+from persona.placing import of_class
 from persona.score import SEEDS, Scorer, scorer_for
 
 PATIENCE = 2
@@ -54,7 +55,7 @@ class Watch:
         self.every = every
         self.scorer: Scorer | None = scorer_for(base, class_noun) if every else None
         templates = (*self.scorer.prompts, *self.scorer.bare) if self.scorer else UNSCORED
-        self.prompts = {one: fill(one.replace("{class}", class_noun), token, class_noun) for one in templates}
+        self.prompts = {one: fill(of_class(one, class_noun), token, class_noun) for one in templates}
         self.history: list[dict[str, float]] = []
         if every and not self.scorer:
             why = "Nothing here can judge pictures of this base, so the last checkpoint is kept."

@@ -8,6 +8,7 @@ from pathlib import Path
 from numpy.random import default_rng
 
 from persona.errors import BadPrompt
+from persona.placing import any_of
 
 SCENES = 8
 """Scenes of a subject that is made of the templates; a collage has fewer panels."""
@@ -75,7 +76,7 @@ class Plan:
 
     def caption(self, scene: int) -> str:
         """Say what a picture shows: not what the subject looks like, which is for the other pictures to tell."""
-        return f"a photo of a {self.noun} {self.scenes[scene]}"
+        return f"a photo of {any_of(self.noun)} {self.scenes[scene]}"
 
 
 def plans(file: Path | None, seed: int) -> Callable[[int], Plan]:
