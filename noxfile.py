@@ -27,7 +27,8 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests that take seconds; `nox -s tests -- -k cli` runs some of them."""
-    session.run(sys.executable, "-m", "pytest", *session.posargs)
+    # Tests use one core each; what a file has set up stays in one process.
+    session.run(sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile", *session.posargs)
 
 
 @nox.session
