@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from persona.cli.options import command
 from persona.config import CompareConfig, EvaluateConfig
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ _SHOWN = 4
 _WIDEST = 72  # columns of such a pair
 
 
+@command(EvaluateConfig)
 def evaluate(config: EvaluateConfig, json: bool) -> None:
     """Measure personas and methods.
 
@@ -37,6 +39,7 @@ def evaluate(config: EvaluateConfig, json: bool) -> None:
     _close(display, "evaluate", found, f"persona sample {shlex.quote(prompt)} -n 8" if prompt else "", json=json)
 
 
+@command(CompareConfig)
 def compare(config: CompareConfig, json: bool) -> None:
     """Draw two personas or methods as a pair.
 

@@ -1,18 +1,20 @@
 """``plan``: what a training would take, of one base as sentences, of all as a table."""
 
-import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
+from persona.cli.following import base_option
+from persona.cli.options import command
 from persona.config import PlanConfig
 
 if TYPE_CHECKING:
     from persona.plan import Plan
 
 
+@command(PlanConfig)
 def plan(config: PlanConfig, json: bool) -> None:
     """Tell what a training would take.
 
@@ -30,8 +32,7 @@ def plan(config: PlanConfig, json: bool) -> None:
         outcome = Outcome(f"{len(plans)} bases", [_machine(plans[0])], "", {"plans": records})
     else:
         (one,) = plans
-        base = "" if one.base == "clay" else f" --base {shlex.quote(one.base)}"
-        then = f"persona train PHOTOS --class CLASS{base}" if one.fits else ""
+        then = f"persona train PHOTOS --class CLASS{base_option(one.base)}" if one.fits else ""
         outcome = Outcome(one.base, [_machine(one), *_lines(one)], then, records[0])
     display.close("plan", outcome, as_json=json)
 

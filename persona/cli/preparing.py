@@ -1,0 +1,100 @@
+"""``gen-priors``, ``gen-sets`` and ``gen-sdd``: what is made before a training."""
+
+import shlex
+
+from persona.cli.following import base_option
+from persona.cli.options import command
+from persona.config import PriorsConfig, SddConfig, SetsConfig
+
+
+@command(PriorsConfig)
+def gen_priors(config: PriorsConfig, json: bool) -> None:
+    """Draw class pictures with the frozen base.
+
+    They keep the class as it was while a subject is learnt, and all subjects of a class share them.
+    """
+    from persona.cli.display import Display, Outcome
+
+    with Display() as display:
+        display.name_base(config.base)
+        from persona.priors import gen_priors
+
+        pictures = gen_priors(config, display)
+    folders = sorted({str(picture.parent) for picture in pictures})
+    display.close(
+        "gen-priors",
+        Outcome(
+            f"{len(pictures)} pictures of a {config.class_noun}",
+            folders,
+            f"persona train PHOTOS --class {shlex.quote(config.class_noun)}{base_option(config.base)}",
+            {"class": config.class_noun, "base": config.base, "folders": folders, "pictures": list(map(str, pictures))},
+        ),
+        as_json=json,
+    )
+
+
+@command(SetsConfig)
+def gen_sets(config: SetsConfig, json: bool) -> None:
+    """Draw sets of pictures of one subject.
+
+    A base learns JeDi from them. Stopped, the same command goes on where it was.
+    """
+    from persona.cli.display import Display, Outcome
+
+    with Display() as display:
+        display.name_base(config.base)
+        from persona.pretrain.collages.run import gen_sets
+
+        made = gen_sets(config, display)
+    display.close(
+        "gen-sets",
+        Outcome(
+            f"{made.figures['sets']} sets of {made.figures['pictures']} pictures in {made.folder}",
+            [
+                f"Of {made.figures['collages']} collages with {made.figures['panels']} panels.",
+                *(f"{number} dropped: {why}" for why, number in made.dropped.items()),
+                f"Look at them: {made.sheets[0].parent}",
+            ],
+            f"persona pretrain jedi --base {shlex.quote(config.base)} --data {shlex.quote(str(made.folder))}",
+            {
+                "folder": str(made.folder),
+                **made.figures,
+                "dropped": dict(made.dropped),
+                "sheets": list(map(str, made.sheets)),
+            },
+        ),
+        as_json=json,
+    )
+
+
+@command(SddConfig)
+def gen_sdd(config: SddConfig, json: bool) -> None:
+    """Write down who is where in pictures.
+
+    A base learns Subject-Diffusion from them. Stopped, the same command goes on where it was.
+    """
+    from persona.cli.display import Display, Outcome
+
+    with Display() as display:
+        from persona.pretrain.sdd import gen_sdd
+
+        made = gen_sdd(config, display)
+    display.close(
+        "gen-sdd",
+        Outcome(
+            f"{made.records} records of {made.pictures} pictures in {made.folder}",
+            [
+                *(f"{number} dropped: {reason}" for reason, number in made.dropped.items()),
+                *([f"Look at them: {made.sheet}"] if made.sheet else []),
+            ],
+            f"persona pretrain subject-diffusion --base sd15 --data {shlex.quote(str(made.folder))}",
+            {
+                "folder": str(made.folder),
+                "pictures": made.pictures,
+                "records": made.records,
+                "dropped": dict(made.dropped),
+                "sheet": str(made.sheet) if made.sheet else None,
+            },
+        ),
+        as_json=json,
+    )
