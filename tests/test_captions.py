@@ -16,9 +16,13 @@ CAPTIONS = [world.caption(scene, RNG) for scene in SCENES]
 SAID = list(zip(SCENES, CAPTIONS, strict=True))
 
 
+PLACES = [f"{phrase}, " for phrases in CONTEXT_PHRASES.values() for phrase in phrases]
+
+
 def says(caption: str, template: str) -> bool:
     before, _, after = template.partition("{}")
-    return caption.startswith(before) and caption.endswith(after)
+    place = next((place for place in PLACES if caption.startswith(place)), "")
+    return caption.removeprefix(place).startswith(before) and caption.endswith(after)
 
 
 def test_every_word_has_its_phrases() -> None:
@@ -34,6 +38,12 @@ def test_the_style_is_always_said() -> None:
         if scene.style == "photo":
             others = [phrases for style, phrases in STYLE_PHRASES.items() if style != "photo"]
             assert not any(says(caption, template) for phrases in others for template in phrases), caption
+
+
+def test_a_place_that_comes_first_comes_before_all_else() -> None:
+    first = [caption for caption in CAPTIONS if caption.startswith(tuple(PLACES))]
+    assert len(first) > 0.05 * len(CAPTIONS)
+    assert not any(f" of {place}" in caption for caption in CAPTIONS for place in PLACES)
 
 
 def test_clothes_are_always_said_and_never_made_up() -> None:

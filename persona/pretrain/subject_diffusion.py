@@ -20,6 +20,7 @@ from persona.families import Family
 from persona.methods.casting import Cast, Portrait
 from persona.methods.subject_diffusion import Scenes, SubjectDiffusion
 from persona.methods.telling import STORE
+from persona.photos.cutouts import squared
 from persona.placing import MOST, named
 from persona.pretrain.clay.data import render_records
 from persona.pretrain.clay.records import open_records
@@ -159,7 +160,7 @@ class Depiction:
         for number in range(self._learning, len(self.records)):
             record = self.records.record(number)
             prompt = next((caption for caption in record.captions if named(caption)), None)
-            shown = [(reference.convert("RGB"), "reference") for reference in record.references]
+            shown = [(squared(reference, method.base.resolution).convert("RGB"), "reference") for reference in record.references]
             shown.append((method.base.decode_latents(self.latents[number][None])[0], "asked for"))
             if prompt:
                 seen = zip(MARKS, method.encoder.encode(record.references), record.entities, strict=False)

@@ -170,9 +170,10 @@ def caption(
         phrase += f" {scene.relation} {_entity(scene.entities[1], rng, identifiers[1], looks=looks)}"
     context = _one(rng, CONTEXT_PHRASES[scene.context]) if rng.random() < 0.87 else ""
     view = _one(rng, VIEW_PHRASES[scene.view]) if rng.random() < _MENTIONED[scene.view] else ""
+    before = ""
     if context and rng.random() < 0.12:
-        phrase, context = f"{context}, {phrase}", ""
+        before, context = f"{context}, ", ""
     phrase = " ".join(filter(None, (phrase, context)))
     if view:
         phrase = f"{phrase}, {view}" if rng.random() < 0.7 else f"{phrase} {view}"
-    return _one(rng, STYLE_PHRASES[scene.style]).format(phrase)
+    return before + _one(rng, STYLE_PHRASES[scene.style]).format(phrase)
