@@ -160,7 +160,8 @@ class Depiction:
         for number in range(self._learning, len(self.records)):
             record = self.records.record(number)
             prompt = next((caption for caption in record.captions if named(caption)), None)
-            shown = [(squared(reference, method.base.resolution).convert("RGB"), "reference") for reference in record.references]
+            cutouts = [squared(reference, method.base.resolution) for reference in record.references]
+            shown = [(cutout.convert("RGB"), "reference") for cutout in cutouts]
             shown.append((method.base.decode_latents(self.latents[number][None])[0], "asked for"))
             if prompt:
                 seen = zip(MARKS, method.encoder.encode(record.references), record.entities, strict=False)
