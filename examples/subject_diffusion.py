@@ -33,8 +33,8 @@ from persona.families import Family
 from persona.methods.casting import Portrait
 from persona.methods.subject_diffusion import SubjectDiffusion
 from persona.photos import picture
-from persona.photos.cutouts import Box, box_of
-from persona.placing import plain
+from persona.photos.cutouts import box_of
+from persona.placing import Box, plain
 from persona.portraits import Reference
 
 SEED = 1_000_003

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from persona.errors import BadOption
 from persona.metrics import Mask
-from persona.photos.cutouts import Box
+from persona.placing import Box
 
 BOX_THRESHOLD, TEXT_THRESHOLD = 0.25, 0.20  # of Grounding DINO, as SDD was made (Subject-Diffusion, data_process.py)
 WORDS = 30

@@ -10,7 +10,8 @@ from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.hub import here
 from persona.metrics import Mask
-from persona.photos.cutouts import Box, cut, pixels_of
+from persona.photos.cutouts import cut, pixels_of
+from persona.placing import Box
 
 SAMS = ("facebook/sam-vit-huge", "facebook/sam-vit-large", "facebook/sam-vit-base")
 """Segment Anything (Kirillov et al., 2304.02643) by hub id, the best first: the first that is on the disk is used."""

@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw
 from persona.clay import world
 from persona.errors import BadOption
 from persona.metrics import Mask
-from persona.photos.cutouts import Box, box_of, cut, pixels_of, squared
+from persona.photos.cutouts import box_of, cut, pixels_of, squared
+from persona.placing import Box
 from persona.pretrain.clay.data import SET, render_records, training_pair, training_set
 from persona.pretrain.clay.records import ClayRecords, open_records
 from persona.pretrain.filters import Candidate, choose, on_white, overlap

@@ -23,7 +23,8 @@ from persona.errors import BadOption, BadPhotos
 from persona.events import Event, Progress
 from persona.labelling import Found
 from persona.metrics import Mask
-from persona.photos.cutouts import Box, box_of, pixels_of
+from persona.photos.cutouts import box_of, pixels_of
+from persona.placing import Box
 from persona.pretrain import sdd
 from persona.pretrain.records import Records
 from persona.pretrain.sdd import filled, gen_sdd, square_around

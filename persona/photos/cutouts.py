@@ -4,9 +4,7 @@ import numpy as np
 from PIL import Image
 
 from persona.metrics import Mask
-
-Box = tuple[float, float, float, float]
-"""Left, top, right and bottom, as shares of the picture's width and height."""
+from persona.placing import Box
 
 MARGIN = 0.05
 """Of the longer side of what is cut out, on each side of it."""

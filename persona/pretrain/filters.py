@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from persona.metrics import Mask
-from persona.photos.cutouts import Box, pixels_of
+from persona.photos.cutouts import pixels_of
+from persona.placing import Box
 
 LONGEST = 600 / 512
 """Least longer side of a picture, in sides of the pictures that are made."""

@@ -19,7 +19,7 @@ from PIL import Image
 
 from persona.errors import BadOption
 from persona.metrics import Mask
-from persona.photos.cutouts import Box
+from persona.placing import Box
 
 MARKS = ("[V]", "[W]")
 """What stands for each entity in a caption, before its noun."""

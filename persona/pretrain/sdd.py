@@ -28,7 +28,8 @@ from persona.events import Listener, Progress, silent
 from persona.hub import fetched
 from persona.labelling import Captioner, Detector, Found, Sam, Tagger
 from persona.metrics import Mask
-from persona.photos.cutouts import Box, cut, pixels_of
+from persona.photos.cutouts import cut, pixels_of
+from persona.placing import Box
 from persona.pretrain.filters import APART, LONGEST, NOUNS, THINGS, Candidate, choose, on_white, overlap
 from persona.pretrain.records import Entity, Record, Records, marked, write
 from persona.pretrain.state import settle
