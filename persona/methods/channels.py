@@ -6,6 +6,27 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from persona.errors import BadBase
+from persona.families import Family
+
+
+def first_convolution(base: Family, title: str) -> nn.Conv2d:
+    """Return what new channels are joined to.
+
+    Args:
+        base: whose network it is in.
+        title: what the method is called that needs it.
+
+    Raises:
+        BadBase: the base is no U-Net, or packed.
+    """
+    first = getattr(base.denoiser, "conv_in", None)
+    if not isinstance(first, nn.Conv2d):
+        raise BadBase(f"{base.name} is no U-Net, and {title} needs one. Take clay, sd15 or sdxl.")
+    if base.bits:
+        raise BadBase(f"{title} cannot add to {base.name} in {base.bits}, and memory is short without.")
+    return first
+
 
 class Channels(nn.Module):
     """A convolution of the new channels alone, added to what the network's first one makes of the latents.

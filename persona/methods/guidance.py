@@ -46,6 +46,11 @@ def unless_empty(prompts: Sequence[str], read: Conditioning, nothing: Conditioni
     return {key: torch.where(full.view(-1, *[1] * (part.dim() - 1)), part, nothing[key]) for key, part in read.items()}
 
 
+def at_a_time(size: tuple[int, int]) -> int:
+    """Return how many pictures of that width and height, in pixels, are drawn at a time: each is two or three rows."""
+    return max(1, Family.batch_of(size) // 2)
+
+
 def denoise(
     base: Family,
     noise: Tensor,
@@ -90,7 +95,7 @@ def draw(
     *,
     size: tuple[int, int],
     steps: int | None,
-    batch: int,
+    batch: int | None,
     told: Callable[[slice], Say],
 ) -> list[Image]:
     """Draw a picture for each seed, so many at a time.
@@ -100,13 +105,14 @@ def draw(
         seeds: of the pictures.
         size: width and height in pixels.
         steps: of the sampler; the recipe's when left out.
-        batch: pictures at a time.
+        batch: pictures at a time; by their size when left out.
         told: returns what says where to go, for some of the pictures.
 
     Raises:
         BadBase: a picture is not finite.
     """
     drawn: list[Image] = []
+    batch = batch or at_a_time(size)
     for first in range(0, len(seeds), batch):
         part = slice(first, first + batch)
         generators = [Generator().manual_seed(seed) for seed in seeds[part]]

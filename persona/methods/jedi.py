@@ -19,13 +19,12 @@ from PIL.Image import Image
 from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
-from persona.errors import BadBase
 from persona.families import Conditioning, Family
-from persona.methods.channels import Channels
+from persona.methods.channels import Channels, first_convolution
 from persona.methods.coupling import Coupling, Memory, masked
 from persona.methods.difference import Difference
-from persona.methods.guidance import Say, draw, guide, unless_empty
-from persona.methods.weights import Store, put
+from persona.methods.guidance import Say, at_a_time, draw, guide, unless_empty
+from persona.methods.weights import Store
 
 TARGETS = ("attn1",)
 """Modules that differ from the base's: the self-attention, which is what couples."""
@@ -92,11 +91,7 @@ class JeDi:
             BadBase: it is no U-Net, or packed.
             BadOption: it has no module of these names.
         """
-        first = getattr(base.denoiser, "conv_in", None)
-        if not isinstance(first, nn.Conv2d):
-            raise BadBase(f"{base.name} is no U-Net, and JeDi couples those alone. Take clay, sd15 or sdxl.")
-        if base.bits:
-            raise BadBase(f"JeDi cannot add to {base.name} in {base.bits}, which memory is too short without here.")
+        first = first_convolution(base, STORE.title)
         self.base, self.targets, self.renoised = base, tuple(targets), renoised
         self.difference = Difference(base.denoiser, targets)
         self.channels = Channels(first, first.in_channels + 1)
@@ -136,12 +131,7 @@ class JeDi:
         Raises:
             BadBase: there are none, or they are damaged or another base's. The base stays as it was.
         """
-        made, tensors = STORE.read(base, folder)
-        jedi = cls(base, made["targets"], renoised=made["renoised"])
-        if not put(tensors, jedi.parameters):
-            jedi.remove()
-            raise STORE.misfit(base, folder)
-        return jedi
+        return STORE.load(base, folder, lambda made: cls(base, made["targets"], renoised=made["renoised"]))
 
     # Learning
 
@@ -185,10 +175,7 @@ class JeDi:
 
     # Drawing
 
-    @staticmethod
-    def batch_of(size: tuple[int, int]) -> int:
-        """Return how many pictures of that width and height, in pixels, are drawn at a time."""
-        return max(1, Family.batch_of(size) // 2)
+    batch_of = staticmethod(at_a_time)
 
     @torch.no_grad()
     def draw(
@@ -226,7 +213,6 @@ class JeDi:
         """
         base = self.base
         size = size or (base.resolution, base.resolution)
-        batch = len(prompts) if together else batch or self.batch_of(size)
         lead = {
             "text": base.recipe.guidance if guidance is None else guidance,
             "image": image_guidance if references else 1.0,
@@ -238,7 +224,7 @@ class JeDi:
             return self._guided([base.unwanted(negative, wanted), wanted], references, lead, together=together)
 
         with parametrize.cached():  # what the weights add up to is worked out once
-            return draw(base, seeds, size=size, steps=steps, batch=batch, told=told)
+            return draw(base, seeds, size=size, steps=steps, batch=len(prompts) if together else batch, told=told)
 
     def _guided(
         self, told: list[Conditioning], references: References | None, lead: dict[str, Any], *, together: bool

@@ -17,11 +17,10 @@ import torch
 from PIL.Image import Image
 from torch import Generator, Tensor
 
-from persona.families import Family
 from persona.methods.attention_control import control
 from persona.methods.casting import Cast, Portrait, cast
 from persona.methods.fusion import words_of
-from persona.methods.guidance import Say, denoise, draw, guide, unless_empty
+from persona.methods.guidance import Say, at_a_time, denoise, draw, guide, unless_empty
 from persona.methods.telling import Telling
 from persona.placing import named
 
@@ -84,10 +83,7 @@ class SubjectDiffusion(Telling):
 
     # Drawing
 
-    @staticmethod
-    def batch_of(size: tuple[int, int]) -> int:
-        """Return how many pictures of that width and height, in pixels, are drawn at a time."""
-        return max(1, Family.batch_of(size) // 2)
+    batch_of = staticmethod(at_a_time)
 
     @torch.no_grad()
     def draw(
@@ -126,7 +122,7 @@ class SubjectDiffusion(Telling):
             seeds,
             size=size,
             steps=steps,
-            batch=batch or self.batch_of(size),
+            batch=batch,
             told=lambda part: self._guided(prompts[part], portraits, lead, negative),
         )
 

@@ -15,11 +15,11 @@ from persona.families import Conditioning, Family
 from persona.identity import rare
 from persona.methods.attention_control import Watch
 from persona.methods.casting import Cast, inside
-from persona.methods.channels import Channels
+from persona.methods.channels import Channels, first_convolution
 from persona.methods.difference import Difference
 from persona.methods.fusion import Fusion
 from persona.methods.gated import Gates, Slots
-from persona.methods.weights import Store, put
+from persona.methods.weights import Store
 from persona.placing import MOST, named, say
 
 TARGETS = ("attn2.to_k", "attn2.to_v")
@@ -49,11 +49,7 @@ class Telling:
             BadBase: it is no U-Net, is packed, or its tokenizers have no rare words.
             BadOption: it has no module of these names, or there is no such encoder.
         """
-        first = getattr(base.denoiser, "conv_in", None)
-        if not isinstance(first, nn.Conv2d):
-            raise BadBase(f"{base.name} is no U-Net, and Subject-Diffusion needs one. Take clay, sd15 or sdxl.")
-        if base.bits:
-            raise BadBase(f"Subject-Diffusion cannot add to {base.name} in {base.bits}, and memory is short without.")
+        first = first_convolution(base, STORE.title)
         words = list(islice(rare(base.tokenizers), MOST))
         if len(words) < MOST:
             raise BadBase(f"{base.name} reads no words that could stand for subjects. Take clay, sd15 or sdxl.")
@@ -114,12 +110,7 @@ class Telling:
             BadBase: there are none, or they are damaged or another base's. The base stays as it was.
             BadOption: their image encoder cannot be had.
         """
-        made, tensors = STORE.read(base, folder)
-        method = cls(base, made["encoder"], made["targets"])
-        if not put(tensors, method.parameters):
-            method.remove()
-            raise STORE.misfit(base, folder)
-        return method
+        return STORE.load(base, folder, lambda made: cls(base, made["encoder"], made["targets"]))
 
     # Subjects
 

@@ -1,10 +1,10 @@
 """What a method has learnt for a base, in a safetensors file that says how it was made."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,6 +13,20 @@ from torch import Tensor
 
 from persona.errors import BadBase
 from persona.families import Family
+
+
+class Joined(Protocol):
+    """A method that was joined to a base."""
+
+    @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Return what it learns, by name."""
+
+    def remove(self) -> None:
+        """Leave the base as it was."""
+
+
+M = TypeVar("M", bound=Joined)
 
 
 @dataclass(frozen=True)
@@ -39,16 +53,26 @@ class Store:
         halves = {name: tensor.detach().half().cpu().contiguous() for name, tensor in parameters.items()}
         return to_bytes(halves, {self.name: json.dumps({"base_hash": base.hash, **made})})
 
-    def read(self, base: Family, folder: Path | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return how the weights for a base were made, and the tensors, float32.
+    def load(self, base: Family, folder: Path | None, join: Callable[[dict[str, Any]], M]) -> M:
+        """Return a method with its weights.
 
         Args:
             base: that they were made for.
             folder: where they are; beside the base's own when left out.
+            join: joins the method to the base, as it was made.
 
         Raises:
-            BadBase: there are none, or they are damaged or another base's.
+            BadBase: there are none, or they are damaged or another base's. The base stays as it was.
         """
+        made, tensors = self._read(base, folder)
+        method = join(made)
+        if not _put(tensors, method.parameters):
+            method.remove()
+            raise BadBase(f"{self._path(base, folder)} does not fit {base.name}. {self._other(base)}")
+        return method
+
+    def _read(self, base: Family, folder: Path | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return how the weights for a base were made, and the tensors, float32."""
         path = self._path(base, folder)
         if not path.is_file():
             raise BadBase(f"{base.name} has no {self.title} weights. {self._other(base)}")
@@ -65,10 +89,6 @@ class Store:
             raise BadBase(f"{path} was made for another base than {base.name}. {self._other(base)}")
         return made, tensors
 
-    def misfit(self, base: Family, folder: Path | None) -> BadBase:
-        """Return the error of weights that are of other parameters than the method has on a base."""
-        return BadBase(f"{self._path(base, folder)} does not fit {base.name}. {self._other(base)}")
-
     def _path(self, base: Family, folder: Path | None) -> Path:
         return (folder or base.folder / self.name) / self.file
 
@@ -78,7 +98,7 @@ class Store:
 
 
 @torch.no_grad()
-def put(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> bool:
+def _put(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> bool:
     """Copy tensors into parameters, unless their names or shapes differ; tell whether they did not."""
     if {name: p.shape for name, p in parameters.items()} != {name: t.shape for name, t in tensors.items()}:
         return False
