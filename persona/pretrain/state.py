@@ -1,6 +1,7 @@
 """What a pretraining run needs to go on after a kill: weights, their average, optimizer, position; safetensors only."""
 
 import json
+import math
 import re
 import shutil
 import time
@@ -167,6 +168,20 @@ class Run:
 def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
     """Return a value in the memory format of its parameter: kernels round differently in another."""
     return torch.empty_like(parameter).copy_(value) if parameter.shape == value.shape else value
+
+
+def cosine(highest: float, step: int, steps: int, *, warm_up: int, least: float) -> float:
+    """Return the learning rate of a step: it warms up, then falls as a cosine.
+
+    Args:
+        highest: learning rate.
+        step: from 0.
+        steps: of all the training.
+        warm_up: steps that it takes.
+        least: share of the highest rate that it falls to.
+    """
+    fall = least + (1 - least) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    return highest * min(1.0, (step + 1) / warm_up) * fall
 
 
 def settle(folder: Path, settings: Mapping[str, Any]) -> None:

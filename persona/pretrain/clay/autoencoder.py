@@ -1,6 +1,5 @@
 """Stage 2: the autoencoder, an ordinary AutoencoderKL: 128x128 pixels to 16x16 latents of 8 channels."""
 
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
 
 from persona.atomic import folder_beside
 from persona.pretrain.clay.data import pixels_of, shards_of
-from persona.pretrain.state import Run
+from persona.pretrain.state import Run, cosine
 
 BATCH = 16
 RATE = 1.5e-3
@@ -111,7 +110,7 @@ def train_autoencoder(
         loss = _difference(drawn, pictures)
         total = loss + EQUIVARIANCE_WEIGHT * _difference(halved, avg_pool2d(pictures, 2))
         total = total + KL_WEIGHT * posterior.kl().float().mean() / posterior.mean[0].numel()
-        run.advance(total, _rate(run.step, steps), started)
+        run.advance(total, cosine(RATE, run.step, steps, warm_up=100, least=0.02), started)
         if run.step % 50 == 0:
             run.curve.append((run.step, loss.item()))
             yield run.step, loss.item()
@@ -121,11 +120,6 @@ def train_autoencoder(
     whiten(model, data)
     with folder_beside(folder / "vae") as part:
         model.save_pretrained(part)
-
-
-def _rate(step: int, steps: int) -> float:
-    """Warm up for a hundred steps, then fall as a cosine to a fiftieth."""
-    return RATE * min(1.0, step / 100 + 0.01) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 @torch.no_grad()

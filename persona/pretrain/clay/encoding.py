@@ -18,7 +18,7 @@ from persona.clay.encoder import Encoder, as_subjects
 from persona.clay.world import CLASSES, COLOURS, PATTERNS, Subject, random_scene, random_subject, render
 from persona.photos.cutouts import cut
 from persona.pretrain.clay.data import SET, mask_of, masks_of, pixels_of, scenes_of, shards_of
-from persona.pretrain.clay.looking import contrastive, roughened, settle_norms, train
+from persona.pretrain.clay.looking import contrastive, roughened, train
 
 SUBJECTS = 32  # in a batch, each in two of its scenes
 RIVALRIES = 6  # classes that they are of
@@ -115,13 +115,9 @@ def train_encoder(
     torch.manual_seed(seed)
     encoder = Encoder()
     readers = Readers(encoder)
-    encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     examples = Subjects(sets, masks, seed)
 
-    def losses(step: int) -> dict[str, Tensor]:
-        shown, people = examples.batch(step)
-        with torch.autocast("cpu", torch.bfloat16):
-            tokens = encoder(shown.contiguous(memory_format=torch.channels_last))
+    def losses(tokens: Tensor, shown: Tensor, people: list[Subject]) -> dict[str, Tensor]:
         known, embeddings, told = readers(tokens.float())
         colours, where = as_patches(shown, encoder.tokens, readers.cells)
         found = {name: cross_entropy(known[name], right) for name, right in labels(people).items()}
@@ -129,9 +125,8 @@ def train_encoder(
         found["patches"] = PATCHES * ((told - colours).abs() * where).sum() / where.sum().clamp(min=1)
         return found
 
-    yield from train(folder, {"encoder": encoder, "readers": readers}, losses, steps, save_every)
-    settle_norms(encoder, lambda step: examples.batch(step)[0])
-    encoder.eval().save(folder)
+    yield from train(folder, {"encoder": encoder, "readers": readers}, examples.batch, losses, steps, save_every)
+    encoder.save(folder)
 
 
 def recognised(encoder: Encoder, subjects: int, seed: int) -> float:

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from persona.clay.judge import Judge, as_tensor
 from persona.clay.world import ACCESSORIES, CLASSES, COLOURLESS, COLOURS, CONTEXTS, PATTERNS, STYLES, VIEWS, Scene
 from persona.pretrain.clay.data import SET, pixels_of, scenes_of, shards_of
-from persona.pretrain.clay.looking import contrastive, roughened, settle_norms, train
+from persona.pretrain.clay.looking import contrastive, roughened, train
 
 SUBJECTS = 24  # in a batch, each in two of its scenes
 RIVALRIES = 6  # classes that they are of: fewer rivals each than of two, but the head of classes is not dragged about
@@ -99,20 +99,18 @@ def train_judge(
     """
     torch.manual_seed(seed)
     judge = Judge(HEADS)
-    judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     examples = Sets(sets, singles, seed)
 
-    def losses(step: int) -> dict[str, Tensor]:
-        pictures, scenes, groups = examples.batch(step)
-        with torch.autocast("cpu", torch.bfloat16):
-            heads, embeddings = judge(pictures.contiguous(memory_format=torch.channels_last))
+    def losses(
+        seen: tuple[dict[str, Tensor], Tensor], _: Tensor, scenes: list[Scene], groups: Tensor
+    ) -> dict[str, Tensor]:
+        heads, embeddings = seen
         found = {name: cross_entropy(heads[name].float(), right) for name, right in labels(scenes).items()}
         paired = groups >= 0
         return found | {"identity": contrastive(embeddings[paired].float(), groups[paired])}
 
-    yield from train(folder, {"judge": judge}, losses, steps, save_every)
-    settle_norms(judge, lambda step: examples.batch(step)[0])
-    calibrate(judge.eval(), examples)
+    yield from train(folder, {"judge": judge}, examples.batch, losses, steps, save_every)
+    calibrate(judge, examples)
     judge.save(folder)
 
 

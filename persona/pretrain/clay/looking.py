@@ -1,19 +1,22 @@
 """What the trainings of the networks have in common that look at clay's pictures: judge, segmenter and encoder."""
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, TypeVarTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, log_softmax, pad
 
-from persona.pretrain.state import Run
+from persona.pretrain.state import Run, cosine
 
 TEMPERATURE = 0.07
 RATE = 2e-3
 SETTLING = 24  # batches that the norms are measured on
+
+Truth = TypeVarTuple("Truth")
+"""What is true of a batch."""
 
 
 def contrastive(embeddings: Tensor, groups: Tensor) -> Tensor:
@@ -45,53 +48,40 @@ def roughened(pictures: Tensor, step: int) -> Tensor:
     return (pictures * (1 + 0.1 * torch.randn(n, 1, 1, 1, generator=rng))).clamp(-1, 1)
 
 
-def rate(step: int, steps: int) -> float:
-    """Return the learning rate of a step: it warms up for two hundred, then falls as a cosine to a hundredth."""
-    return RATE * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-
-
-@torch.no_grad()
-def settle_norms(network: nn.Module, batch: Callable[[int], Tensor]) -> None:
-    """Let the batch norms measure what the averaged weights make of pictures: training saw others' statistics.
-
-    Args:
-        network: takes a batch.
-        batch: returns the pictures of a step.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # the plain mean over what follows
-    for step in range(SETTLING):
-        network(batch(step))
-
-
 def train(
     folder: Path,
     modules: dict[str, nn.Module],
-    losses: Callable[[int], dict[str, Tensor]],
+    batch: Callable[[int], tuple[Tensor, *Truth]],
+    losses: Callable[[Any, Tensor, *Truth], dict[str, Tensor]],
     steps: int,
     save_every: int,
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """Train to `steps`, from the state in `folder` if there is one; yields (step, losses) now and then.
 
-    In the end the modules have their averaged weights.
+    In the end the modules have their averaged weights, and the network is ready to look.
 
     Args:
         folder: of the states.
-        modules: what learns, by name.
-        losses: returns the losses of a step, whose sum is what counts.
+        modules: what learns, by name: the network that looks, and then what else reads from what it sees.
+        batch: returns the pictures of a step, (B, C, H, W), and what is true of them.
+        losses: returns the losses of what the network sees of a batch, by name; their sum is what counts.
         steps: the last one.
         save_every: steps between states.
     """
+    network = next(iter(modules.values()))
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learning = [parameter for module in modules.values() for parameter in module.parameters()]
     optimizer = torch.optim.AdamW(learning, lr=RATE, betas=(0.9, 0.98), weight_decay=0.02)
     run = Run(folder, modules, optimizer, decay=0.998)
     run.resume()
     while run.step < steps:
         started = time.perf_counter()
-        found = losses(run.step)
-        run.advance(sum(found.values(), torch.zeros(())), rate(run.step, steps), started)
+        drawn = batch(run.step)
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = network(drawn[0].contiguous(memory_format=torch.channels_last))
+        found = losses(seen, *drawn)
+        rate = cosine(RATE, run.step, steps, warm_up=200, least=0.01)
+        run.advance(sum(found.values(), torch.zeros(())), rate, started)
         if run.step % 50 == 0:
             told = {name: loss.item() for name, loss in found.items()}
             run.curve.append((run.step, sum(told.values())))
@@ -99,3 +89,16 @@ def train(
         if run.step % save_every == 0 or run.step == steps:
             run.save()
     run.use_average()
+    _settle_norms(network, (batch(step)[0] for step in range(SETTLING)))
+    network.eval()
+
+
+@torch.no_grad()
+def _settle_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Let the batch norms measure what the averaged weights make of pictures: training saw others' statistics."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the plain mean over what follows
+    for pictures in batches:
+        network(pictures)

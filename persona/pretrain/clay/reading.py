@@ -5,7 +5,6 @@ trained together, the encoder's states of "dog" and "car" came to differ by 3 %,
 subjects looked alike. So the encoder is taught first and then stays as it is, as that of Stable Diffusion does.
 """
 
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,7 @@ from persona.clay.world import (
 )
 from persona.pretrain.clay.data import scenes_of, shards_of
 from persona.pretrain.clay.text import MAX_TOKENS, prompt_of
-from persona.pretrain.state import Run
+from persona.pretrain.state import Run, cosine
 
 BATCH = 128
 RATE = 1e-3
@@ -121,7 +120,7 @@ def train_text_encoder(
         read = reader(states.float(), tokens.input_ids == tokenizer.eos_token_id)
         wanted = labels(chosen)
         loss = sum((cross_entropy(read[name], right) for name, right in wanted.items()), torch.zeros(()))
-        run.advance(loss, _rate(run.step, steps), started)
+        run.advance(loss, cosine(RATE, run.step, steps, warm_up=100, least=0.02), started)
         if run.step % 50 == 0:
             run.curve.append((run.step, loss.item()))
             yield run.step, loss.item()
@@ -141,8 +140,3 @@ def labels(scenes: list[Scene]) -> dict[str, Tensor]:
         for name, known in MEANINGS.items()
         if any(name in one for one in told)
     }
-
-
-def _rate(step: int, steps: int) -> float:
-    """Warm up for a hundred steps, then fall as a cosine to a fiftieth."""
-    return RATE * min(1.0, step / 100 + 0.01) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from persona.clay.segmenter import Segmenter
 from persona.clay.world import CLASSES, Scene, render
 from persona.pretrain.clay.data import mask_of, pixels_of, scenes_of, shards_of
-from persona.pretrain.clay.looking import roughened, settle_norms, train
+from persona.pretrain.clay.looking import roughened, train
 
 BATCH = 32
 
@@ -54,18 +54,12 @@ def train_segmenter(
     """
     torch.manual_seed(seed)
     segmenter = Segmenter(CLASSES)
-    segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    examples = Scenes(data, masks, seed)
 
-    def losses(step: int) -> dict[str, Tensor]:
-        pictures, shown = examples.batch(step)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = segmenter(pictures.contiguous(memory_format=torch.channels_last))
+    def losses(logits: Tensor, _: Tensor, shown: Tensor) -> dict[str, Tensor]:
         return {"pixels": cross_entropy(logits.float(), shown)}
 
-    yield from train(folder, {"segmenter": segmenter}, losses, steps, save_every)
-    settle_norms(segmenter, lambda step: examples.batch(step)[0])
-    segmenter.eval().save(folder)
+    yield from train(folder, {"segmenter": segmenter}, Scenes(data, masks, seed).batch, losses, steps, save_every)
+    segmenter.save(folder)
 
 
 def agreement(segmenter: Segmenter, scenes: list[Scene]) -> float:
