@@ -7,11 +7,15 @@ import shutil
 import string
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from persona.families import Family
 
 BYTES = sorted(ByteLevel.alphabet())
 WORDS = ("a", "an", "and", "beach", "cat", "dog", "in", "of", "on", "photo", "red", "sks", "snow", "the", "zwx")
@@ -22,6 +26,8 @@ SCHEDULE: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_sche
 NO_QUANT_CONV = {"use_quant_conv": False, "use_post_quant_conv": False}
 SIZE = 32
 """Side of the tiny bases' pictures, in pixels."""
+U_NETS, SHAPE = ("sd-eps", "sd-v-zero", "sdxl"), (4, 8, 8)
+"""Bases that differ in what matters to methods on U-Nets, and the shape of their latents."""
 
 
 def clip_tokenizer(length: int = 16, **special: str) -> Any:
@@ -254,3 +260,13 @@ def halve(folder: Path, to: Path, **formats: torch.dtype) -> Path:
         halves = {key: value.to(kind) if value.is_floating_point() else value for key, value in weights}
         save_file(halves, path, {"format": "pt"})
     return to
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def predict(base: "Family", latents: Tensor, prompt: str = "a dog") -> Tensor:
+    """Return what a base says of latents (B, C, h, w) at one time."""
+    return base.predict(latents, torch.full((len(latents),), 500), base.conditioning([prompt] * len(latents)))

@@ -1,6 +1,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -12,6 +13,9 @@ import torch
 from PIL import Image
 
 from persona.photos import Photo, read
+
+if TYPE_CHECKING:
+    from persona.families import Family
 
 hypothesis.settings.register_profile("busy", deadline=None)  # a busy machine is no bug
 hypothesis.settings.load_profile("busy")
@@ -38,6 +42,22 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         return made[name]
 
     return folder
+
+
+@pytest.fixture(params=bases.U_NETS)
+def base(request: pytest.FixtureRequest, base_folder: Callable[[str], Path]) -> "Family":
+    """Return each of the tiny U-Nets."""
+    from persona import families  # takes seconds, which tests of other rooms need not
+
+    return families.load(str(base_folder(request.param)), device="cpu")
+
+
+@pytest.fixture
+def one(base_folder: Callable[[str], Path]) -> "Family":
+    """Return one of them."""
+    from persona import families
+
+    return families.load(str(base_folder("sd-v-zero")), device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bases import SHAPE, noise, predict
 from diffusers.models.attention_processor import Attention
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,24 +20,6 @@ from persona.methods.coupling import Coupling, Memory, masked
 from persona.methods.guidance import guide
 from persona.methods.jedi import WEIGHTS, JeDi, References, Sets
 
-U_NETS = ("sd-eps", "sd-v-zero", "sdxl")
-SHAPE = (4, 8, 8)
-"""Of the tiny bases' latents."""
-
-
-@pytest.fixture(params=U_NETS)
-def base(request: pytest.FixtureRequest, base_folder: Callable[[str], Path]) -> Family:
-    return families.load(str(base_folder(request.param)), device="cpu")
-
-
-@pytest.fixture
-def one(base_folder: Callable[[str], Path]) -> Family:
-    return families.load(str(base_folder("sd-v-zero")), device="cpu")
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
 
 @torch.no_grad()
 def learnt(base: Family, *, renoised: bool = False) -> JeDi:
@@ -45,12 +28,6 @@ def learnt(base: Family, *, renoised: bool = False) -> JeDi:
     for number, parameter in enumerate((*jedi.difference.parameters.values(), jedi.channels.weight)):
         parameter.copy_(0.2 * noise(*parameter.shape, seed=number))
     return jedi
-
-
-@torch.no_grad()
-def predict(base: Family, latents: Tensor, prompt: str = "a dog") -> Tensor:
-    times = torch.full((len(latents),), 500)
-    return base.predict(latents, times, base.conditioning([prompt] * len(latents)))
 
 
 def known(pictures: int, seed: int = 5) -> References:

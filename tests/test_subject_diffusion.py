@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bases import SHAPE, noise, predict
 from PIL import Image
 from tiny_encoder import Eye
 from torch import Tensor
@@ -23,29 +24,12 @@ from persona.methods.gated import fourier
 from persona.methods.subject_diffusion import Scenes, SubjectDiffusion
 from persona.methods.telling import STORE
 
-U_NETS = ("sd-eps", "sd-v-zero", "sdxl")
-SHAPE = (4, 8, 8)
-"""Of the tiny bases' latents."""
 LEFT, RIGHT = (0.0, 0.2, 0.5, 1.0), (0.5, 0.2, 1.0, 1.0)
 
 
 @pytest.fixture(autouse=True)
 def eye(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "load", lambda name, device: Eye())
-
-
-@pytest.fixture(params=U_NETS)
-def base(request: pytest.FixtureRequest, base_folder: Callable[[str], Path]) -> Family:
-    return families.load(str(base_folder(request.param)), device="cpu")
-
-
-@pytest.fixture
-def one(base_folder: Callable[[str], Path]) -> Family:
-    return families.load(str(base_folder("sd-v-zero")), device="cpu")
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
@@ -56,11 +40,6 @@ def learnt(base: Family) -> SubjectDiffusion:
         moved = noise(*parameter.shape, seed=number) if parameter.dim() else torch.tensor(1.0)
         parameter.add_(moved if "alpha" in name else 0.2 * moved)
     return method
-
-
-@torch.no_grad()
-def predict(base: Family, latents: Tensor, prompt: str = "a dog") -> Tensor:
-    return base.predict(latents, torch.full((len(latents),), 500), base.conditioning([prompt] * len(latents)))
 
 
 def portrait(colour: str, box: Any = LEFT) -> Portrait:
