@@ -10,6 +10,7 @@ import numpy as np
 import personas
 import pytest
 from PIL import Image, ImageSequence
+from results import pixels
 
 from persona import adapter, families, film
 from persona.between import slerp
@@ -40,11 +41,6 @@ def here(two_personas: Path, base_folder: Callable[..., Path], tmp_path: Path, m
 
 def config(*prompts: str, **options: Any) -> InterpolateConfig:
     return InterpolateConfig(prompts=prompts, **{"frames": 4, "steps": 2, "linear": True, **options})
-
-
-def pixels(path: Path) -> Any:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"), int)
 
 
 def drawn(prompt: str, **options: Any) -> Any:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from results import apart, facts, notes
 from tiny_encoder import Eye
 from typer.testing import CliRunner
 
@@ -15,11 +15,13 @@ from persona import encoder, families
 from persona.cli import app
 from persona.config import InterpolateConfig, SampleConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt
-from persona.events import Event, Note
 from persona.interpolate import interpolate
 from persona.methods.subject_diffusion import SubjectDiffusion
 from persona.methods.telling import STORE
 from persona.sample import sample
+
+if TYPE_CHECKING:
+    from persona.events import Event
 
 
 @pytest.fixture(autouse=True)
@@ -67,24 +69,6 @@ def config(*prompts: str, **options: Any) -> SampleConfig:
 
 
 BOTH = ("V=dog.png", "W=cat.png")
-
-
-def pixels(path: Path) -> Any:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"), int)
-
-
-def apart(first: Path, second: Path) -> int:
-    return int(abs(pixels(first) - pixels(second)).max())
-
-
-def facts(path: Path) -> dict[Any, Any]:
-    with Image.open(path) as image:
-        return dict(image.info)
-
-
-def notes(events: list[Event]) -> str:
-    return "\n".join(event.text for event in events if isinstance(event, Note))
 
 
 def test_a_subject_is_drawn_where_it_is_wanted(here: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from results import pixels
 
 from persona import families, priors
 from persona.config import PriorsConfig
@@ -24,11 +24,6 @@ def base(base_folder: Callable[..., Path]) -> Family:
 @pytest.fixture
 def config(tmp_path: Path) -> PriorsConfig:
     return PriorsConfig(class_noun="dog", n=5, steps=2, store=tmp_path / "store")
-
-
-def pixels(path: Path) -> Any:
-    with Image.open(path) as image:
-        return np.asarray(image, int)
 
 
 def test_pictures_are_drawn_once_and_found_again(base: Family, config: PriorsConfig) -> None:

@@ -1,19 +1,16 @@
 """Drawing from references, and one new subject together: tiny bases with JeDi weights that have moved somewhere."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import printed
+from results import apart, facts, notes
 from typer.testing import CliRunner
 
 from persona import families, score
@@ -60,24 +57,6 @@ def config(*prompts: str, **options: Any) -> SampleConfig:
 
 def shown(*prompts: str, **options: Any) -> SampleConfig:
     return config(*prompts, **{"reference": Path("refs"), "class_noun": "dog", **options})
-
-
-def pixels(path: Path) -> Any:
-    with Image.open(path) as image:
-        return np.asarray(image, int)
-
-
-def apart(first: Path, second: Path) -> int:
-    return int(abs(pixels(first) - pixels(second)).max())
-
-
-def facts(path: Path) -> dict[Any, Any]:
-    with Image.open(path) as image:
-        return dict(image.info)
-
-
-def notes(events: list[Event]) -> str:
-    return "\n".join(event.text for event in events if isinstance(event, Note))
 
 
 # From references
@@ -174,20 +153,7 @@ def test_together_is_not_split_among_processes(here: Path) -> None:
         " jedi=Path('weights'))\n"
         "print(len(sample(config)))"
     )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    environment = os.environ | group | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            env=environment | {"RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    assert [run.communicate(timeout=480)[0].split() for run in runs] == [["3"], ["3"]]
+    assert [text.split() for text in printed(program)] == [["3"], ["3"]]
     alone = sorted(picture.path for picture in sample(config("a dog", n=3, together=True)))
     assert max(map(apart, sorted(Path("shared").glob("a-*.png")), alone)) <= 1
 

@@ -1,18 +1,15 @@
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import personas
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from processes import printed
+from results import apart, notes
 
 from persona import families
 from persona.config import SampleConfig
@@ -38,19 +35,6 @@ def here(persona: Persona, base_folder: Callable[..., Path], tmp_path: Path, mon
 
 def config(*prompts: str, **options: Any) -> SampleConfig:
     return SampleConfig(prompts=prompts or ("a [V] dog on the beach",), **{"n": 2, "steps": 2, **options})
-
-
-def pixels(path: Path) -> Any:
-    with Image.open(path) as image:
-        return np.asarray(image, int)
-
-
-def apart(first: Path, second: Path) -> int:
-    return int(abs(pixels(first) - pixels(second)).max())
-
-
-def notes(events: list[Event]) -> str:
-    return "\n".join(event.text for event in events if isinstance(event, Note))
 
 
 def test_the_newest_persona_is_drawn_and_named(here: Path) -> None:
@@ -204,20 +188,7 @@ def test_two_processes_share_the_work(here: Path) -> None:
         "made = sample(config, lambda event: totals.append(getattr(event, 'total', None)))\n"
         "print(len(made), max(filter(None, totals)))"
     )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    environment = os.environ | group | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            env=environment | {"RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    assert [run.communicate(timeout=240)[0].split() for run in runs] == [["3", "2"], ["3", "1"]]
+    assert [text.split() for text in printed(program)] == [["3", "2"], ["3", "1"]]
     shared = sorted(Path("shared").glob("a-*.png"))
     alone = sorted(picture.path for picture in sample(config("a [V] dog", n=3)))
     assert [path.name for path in shared] == [path.name for path in alone]

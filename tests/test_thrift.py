@@ -12,13 +12,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from results import notes
 from safetensors.torch import load as from_bytes
 from torch import Tensor
 
 from persona import families
 from persona.config import TrainConfig
 from persona.errors import NoMemory
-from persona.events import Event, Note, Progress
+from persona.events import Event, Progress
 from persona.families import Family
 from persona.methods.dreambooth import DreamBooth
 from persona.methods.settings import Settings
@@ -41,10 +42,6 @@ def config(base_folder: Folder, photo_folder: Path, tmp_path: Path) -> TrainConf
         prior="none",
         precision="fp32",
     )
-
-
-def notes(events: Sequence[Event]) -> str:
-    return " ".join(event.text for event in events if isinstance(event, Note))
 
 
 def losses(events: Sequence[Event]) -> dict[int, float]:

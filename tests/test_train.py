@@ -15,13 +15,14 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL.Image import Image
+from results import notes
 from safetensors.torch import load as from_bytes
 from torch import Tensor
 
 from persona import checkpoints
 from persona.config import TrainConfig
 from persona.errors import BadOption, BadPersona, Busy, Diverged, NoSpace
-from persona.events import Event, Note, Progress
+from persona.events import Event, Progress
 from persona.folder import Persona
 from persona.methods.dreambooth import DreamBooth
 from persona.score import Scores
@@ -55,10 +56,6 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 def losses(events: Sequence[Event]) -> list[float]:
     return [e.loss for e in events if isinstance(e, Progress) and e.loss is not None]
-
-
-def notes(events: Sequence[Event]) -> str:
-    return " ".join(event.text for event in events if isinstance(event, Note))
 
 
 @pytest.mark.parametrize("prior", ["generated", "self", "none", "folder"])
