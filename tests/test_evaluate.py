@@ -1,12 +1,8 @@
 """Evaluations as users run them: on tiny real bases and networks, stopped, resumed, and asked for what cannot be."""
 
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -17,16 +13,18 @@ import personas
 import pytest
 import tiny_networks
 import torch
+from bases import noise
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from processes import printed
 from test_judge import small
 from torch.nn.functional import normalize
 
 import persona
 from persona import drawing, families
 from persona import evaluate as measuring
-from persona.clay import weights_folder, world
+from persona.clay import encoder, segmenter, weights_folder, world
 from persona.config import CompareConfig, EvaluateConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, PersonaError
 from persona.evaluate import Evaluation, clay, compare, evaluate, pictures
@@ -34,7 +32,10 @@ from persona.evaluate.subjects import INDEX, chosen, papers_prompts, read_dreamb
 from persona.events import Event, Note, Progress
 from persona.families.vocabulary import read_words, unknown
 from persona.folder import ADAPTER, Persona
-from persona.methods.jedi import WEIGHTS, JeDi
+from persona.methods import jedi, telling
+from persona.methods.jedi import JeDi
+from persona.methods.subject_diffusion import SubjectDiffusion
+from persona.photos import Photo
 from persona.photos import pictures as read_photos
 from persona.pretrain.clay.judging import HEADS
 
@@ -250,41 +251,46 @@ print(json.dumps({row.label: {name: cell.mean for name, cell in row.cells.items(
 @pytest.mark.slow
 def test_two_processes_find_what_one_does(config: EvaluateConfig, tmp_path: Path) -> None:
     given = {name: getattr(config, name) for name in ("names", "photos", "base", "networks", "prompts", "n", "steps")}
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    environment = os.environ | group | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, json.dumps(given, default=str)],
-            env=environment | {"RANK": rank, "LOCAL_RANK": rank},
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
     alone = values(evaluate(config))
-    for one in runs:
-        shared = json.loads(one.communicate(timeout=600)[0])
+    for text in printed(PROGRAM, json.dumps(given, default=str), folder=tmp_path):
+        shared = json.loads(text)
         for label, scores in alone.items():
             assert {name: shared[label][name] for name in scores} == pytest.approx(scores, abs=2e-2)
     assert (tmp_path / "shared/report.html").is_file()
 
 
-def test_jedi_joins_without_learning(config: EvaluateConfig, base_folder: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.fixture
+def able(base_folder: Callable[..., Path], tmp_path: Path) -> Path:
+    """Return a tiny base that ships with a segmenter, an encoder, and weights for methods that look at photos."""
     folder = shutil.copytree(base_folder("sd-v-zero"), tmp_path / "base")
-    model = JeDi(families.load(str(folder), device="cpu"))
-    model.channels.weight.data.fill_(0.2)
-    (folder / "jedi").mkdir()
-    (folder / "jedi" / WEIGHTS).write_bytes(model.save())
-    found = evaluate(replace(config, names=("jedi", "base"), base=str(folder), class_noun="dog", prompts="1", n=1))
+    torch.manual_seed(0)
+    segmenter.Segmenter(["dog"], widths=(4, 8)).eval().save(folder / segmenter.FOLDER)
+    encoder.Encoder(widths=(4, 8, 8), depth=1).eval().save(folder / encoder.FOLDER)
+    base = families.load(str(folder), device="cpu")
+    method: Any
+    for store, method in ((jedi.STORE, JeDi), (telling.STORE, SubjectDiffusion)):
+        model = method(base)
+        for parameter in model.parameters.values():
+            parameter.data += 0.2 * noise(*parameter.shape)
+        (folder / store.name).mkdir()
+        (folder / store.name / store.file).write_bytes(model.save())
+        model.remove()
+    return folder
+
+
+@pytest.mark.parametrize(("method", "looks_at"), [("jedi", 3), ("subject-diffusion", 1)])
+def test_methods_that_look_at_photos_join_without_learning(
+    config: EvaluateConfig, able: Path, photos: list[Photo], method: str, looks_at: int
+) -> None:
+    found = evaluate(replace(config, names=(method, "base"), base=str(able), class_noun="dog", prompts="1", n=1))
     rows = values(found)
-    assert rows["jedi"]["DINO"] != rows["base"]["DINO"]
-    assert rows["jedi"]["drift"] == rows["base"]["drift"] == pytest.approx(0, abs=1e-4)
-    assert rows["jedi"]["PRES"] == rows["base"]["PRES"]  # it leaves the class to the base
-    assert next(row for row in found.rows if row.label == "jedi").cells["learning, min"].mean == 0
+    assert rows[method]["DINO"] != rows["base"]["DINO"]
+    assert rows[method]["drift"] == rows["base"]["drift"] == pytest.approx(0, abs=1e-4)
+    assert rows[method]["PRES"] == rows["base"]["PRES"]  # it leaves the class to the base
+    assert next(row for row in found.rows if row.label == method).cells["learning, min"].mean == 0
     assert found.report.read_text().count("a dog, seed 0") == 1 * 2  # shown once: caption and text, nothing borrowed
+    (about,) = config.out.glob(f"pictures/{method}-*/about.json")
+    assert json.loads(about.read_text())["references"] == [photo.sha256 for photo in photos[:looks_at]]
 
 
 # The protocol
@@ -401,6 +407,8 @@ def test_what_cannot_be_is_refused_before_anything_is_drawn(
         ({"prompts": str(tmp_path / "no-v.txt")}, BadPrompt, "has no [V]"),
         ({"names": ("base",), "class_noun": None}, BadOption, "--class"),
         ({"names": ("dreambooth",), "photos": (), "class_noun": "dog"}, BadOption, "--photos"),
+        ({"names": (config.names[0], "jedi"), "photos": ()}, BadOption, "jedi draws from photos"),
+        ({"names": (config.names[0], "subject-diffusion"), "photos": ()}, BadOption, "draws from a photo. Say where"),
         ({**bench, "names": ("rex",)}, BadOption, "rex is no method"),
         ({**bench, "names": (), "base": None}, BadOption, "--base"),
         ({**bench, "names": (), "dreambench": str(tmp_path / "empty")}, BadOption, f"it has no {INDEX}"),

@@ -5,9 +5,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL.Image import Image
 
@@ -16,13 +15,13 @@ from persona.config import TrainConfig
 from persona.drawing import Artist, Size
 from persona.errors import BadOption
 from persona.evaluate.entrants import Entrant, Studio, of_persona
-from persona.evaluate.subjects import Subject
-from persona.events import Listener, Note
+from persona.evaluate.subjects import Prompt, Subject
+from persona.events import Note
 from persona.families import Family
 from persona.folder import RECORD, Persona, slug
-from persona.methods.casting import Portrait
-from persona.methods.jedi import JeDi, References
+from persona.methods.jedi import JeDi
 from persona.methods.subject_diffusion import SubjectDiffusion
+from persona.photos import Photo
 from persona.portraits import Reference
 from persona.train import train
 
@@ -76,94 +75,86 @@ def jedi(subject: Subject, studio: Studio) -> list[Entrant]:
     """Draw from the photos, without training on them (2407.06187)."""
     if not subject.photos:
         raise BadOption("jedi draws from photos. Say where they are with --photos.")
-    base = studio.base_of(None)
-    model = JeDi.load(base)  # are there weights for this base at all
-    weights = hashlib.sha256(model.save()).hexdigest()
-    model.remove()
-    return [
-        Entrant(
-            label="jedi",
-            line="jedi",
-            subject=subject,
-            base=base,
-            decides={"jedi": weights, "references": [photo.sha256 for photo in subject.photos]},
-            open=partial(_looking, base, subject),
-            text=lambda prompt: prompt.bare(subject.class_noun),
-            learning=0.0,
-            leaves=True,
-        )
-    ]
 
+    def look(model: JeDi, size: Size) -> dict[str, Any]:
+        known = references.prepare(model.base, subject.photos, subject.class_noun, size)
+        return {"references": references.fitting(model, known, 1, size)}
 
-@dataclass(frozen=True)
-class _Looking:
-    """JeDi with its references."""
+    def text(prompt: Prompt) -> str:
+        return prompt.bare(subject.class_noun)
 
-    model: JeDi
-    known: References
-
-    def batch_of(self, size: Size) -> int:
-        return self.model.batch_of(size)
-
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], **how: Any) -> list[Image]:
-        return self.model.draw(prompts, seeds, references=self.known, **how)
-
-
-@contextmanager
-def _looking(base: Family, subject: Subject, size: Size) -> Iterator[Artist]:
-    model = JeDi.load(base)
-    try:
-        known = references.prepare(base, subject.photos, subject.class_noun, size)
-        yield _Looking(model, references.fitting(model, known, 1, size))
-    finally:
-        model.remove()
+    return [_looking("jedi", JeDi.load, subject, studio, photos=subject.photos, look=look, text=text)]
 
 
 def subject_diffusion(subject: Subject, studio: Studio) -> list[Entrant]:
     """Draw from the first photo alone, cut out, without training on it (2307.11410)."""
     if not subject.photos:
         raise BadOption("subject-diffusion draws from a photo. Say where it is with --photos.")
-    base, photo = studio.base_of(None), subject.photos[0]
-    model = SubjectDiffusion.load(base)  # are there weights for this base at all
+    photos = subject.photos[:1]
+
+    def look(model: SubjectDiffusion, size: Size) -> dict[str, Any]:
+        shown = {"V": Reference(photos[0])}
+        cutouts = portraits.cut_out(shown, model.base, studio.listener)
+        return {"portraits": portraits.paint(model, shown, cutouts)}
+
+    def text(prompt: Prompt) -> str:
+        return prompt.text(subject.class_noun)
+
+    return [_looking("subject-diffusion", SubjectDiffusion.load, subject, studio, photos=photos, look=look, text=text)]
+
+
+Model = TypeVar("Model", JeDi, SubjectDiffusion)
+
+
+def _looking(
+    name: str,
+    load: Callable[[Family], Model],
+    subject: Subject,
+    studio: Studio,
+    *,
+    photos: Sequence[Photo],
+    look: Callable[[Model, Size], Mapping[str, Any]],
+    text: Callable[[Prompt], str],
+) -> Entrant:
+    """Return a method that looks at photos instead of learning from them; what it sees is for its drawing."""
+    base = studio.base_of(None)
+    model = load(base)  # are there weights for this base at all
     weights = hashlib.sha256(model.save()).hexdigest()
     model.remove()
-    return [
-        Entrant(
-            label="subject-diffusion",
-            line="subject-diffusion",
-            subject=subject,
-            base=base,
-            decides={"subject-diffusion": weights, "references": [photo.sha256]},
-            open=partial(_portrayed, base, Reference(photo), studio.listener),
-            text=lambda prompt: prompt.text(subject.class_noun),
-            learning=0.0,
-            leaves=True,
-        )
-    ]
+
+    @contextmanager
+    def seeing(size: Size) -> Iterator[Artist]:
+        model = load(base)
+        try:
+            yield _Seeing(model, look(model, size))
+        finally:
+            model.remove()
+
+    return Entrant(
+        label=name,
+        line=name,
+        subject=subject,
+        base=base,
+        decides={name: weights, "references": [photo.sha256 for photo in photos]},
+        open=seeing,
+        text=text,
+        learning=0.0,
+        leaves=True,
+    )
 
 
 @dataclass(frozen=True)
-class _Portraying:
-    """Subject-Diffusion with its portrait."""
+class _Seeing:
+    """A method with what it sees of a subject."""
 
-    model: SubjectDiffusion
-    portraits: Mapping[str, Portrait]
+    model: Artist
+    seen: Mapping[str, Any]
 
     def batch_of(self, size: Size) -> int:
         return self.model.batch_of(size)
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int], **how: Any) -> list[Image]:
-        return self.model.draw(prompts, seeds, portraits=self.portraits, **how)
-
-
-@contextmanager
-def _portrayed(base: Family, reference: Reference, listener: Listener, size: Size) -> Iterator[Artist]:
-    cutouts = portraits.cut_out({"V": reference}, base, listener)
-    model = SubjectDiffusion.load(base)
-    try:
-        yield _Portraying(model, portraits.paint(model, {"V": reference}, cutouts))
-    finally:
-        model.remove()
+        return self.model.draw(prompts, seeds, **self.seen, **how)
 
 
 METHODS: dict[str, Callable[[Subject, Studio], list[Entrant]]] = {
