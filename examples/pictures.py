@@ -1,4 +1,4 @@
-"""Draw the pictures of README: teach clay the dog of `examples/photos`, and type every command of its table of tasks.
+"""Draw the pictures of README: teach clay the dog of `examples/photos`, and type every command of its tables of tasks.
 
 python examples/pictures.py [OUT]
 
@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from itertools import takewhile
 from pathlib import Path
 
 from PIL import Image
@@ -19,12 +20,13 @@ HERE = Path(__file__).parent
 PHOTOS = HERE / "photos" / "dog"
 SHOWN = 4
 """Pictures in a strip."""
-ROW = re.compile(r"^\| (?P<task>[A-Z]\w+)\b[^|]*\| `persona sample (?P<prompts>[^`]+)` \|", re.MULTILINE)
+ROW = re.compile(r"^\| (?P<task>[A-Z]\w+)\b[^|]*\| `persona sample (?P<words>[^`]+)` \|", re.MULTILINE)
 
 
 def persona(*words: str) -> dict[str, object]:
     """Type a command, and return what it says to a script."""
-    done = subprocess.run([sys.executable, "-m", "persona", *words, "--json"], stdout=subprocess.PIPE, check=True)
+    command = [sys.executable, "-m", "persona", *words, "--json"]
+    done = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, check=True)
     told: dict[str, object] = json.loads(done.stdout)
     return told
 
@@ -40,20 +42,24 @@ def strip(paths: list[Path], target: Path) -> None:
 
 
 def main(out: Path) -> None:
-    """Train once, then draw each row: of each of its prompts as many pictures as there is room for."""
+    """Train once, then draw each row: of each of its prompts as many pictures as there is room for.
+
+    Rows that bring pictures of the subject along need no training.
+    """
     out.mkdir(parents=True, exist_ok=True)
     strip(sorted(PHOTOS.glob("*.png"))[:SHOWN], out / "photos.webp")
     with tempfile.TemporaryDirectory() as work:
         learnt = Path(work) / "dog"
         persona("train", str(PHOTOS), "--class", "dog", "--token", "sks", "--out", str(learnt))
         for row in ROW.finditer((HERE.parent / "README.md").read_text(encoding="utf-8")):
-            prompts = shlex.split(row["prompts"])
-            each = SHOWN // len(prompts)
+            words = shlex.split(row["words"])
+            prompts = list(takewhile(lambda word: not word.startswith("--"), words))
+            who = [] if len(words) > len(prompts) else ["--persona", str(learnt)]
             drawn = Path(work) / row["task"]
-            made = persona("sample", *prompts, "-n", str(each), "--persona", str(learnt), "--out", str(drawn))
+            made = persona("sample", *words, *who, "-n", str(SHOWN // len(prompts)), "--out", str(drawn))
             paths = [Path(picture["path"]) for picture in made["pictures"]]
             strip(paths[:SHOWN], out / f"{row['task'].lower()}.webp")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "pictures")
+    main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else HERE / "pictures")
