@@ -36,10 +36,10 @@ SUBJECT_WEIGHT = 4.0
 MEAN_WEIGHT = 1.6
 RECIPE = {
     "widest": 1.0,
-    "least_steps": 200,
-    "most_steps": 300,
-    "steps_per_photo": 60,
-    "learning_rate": 5e-4,
+    "least_steps": 300,
+    "most_steps": 400,
+    "steps_per_photo": 80,
+    "learning_rate": 2e-3,
     "text_learning_rate": 1e-4,
     "pretraining_rate": 5e-4,
     "batch": 4,
