@@ -3,13 +3,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
+# One thread: tiny networks would only wait for others, and none survive a fork.
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "1",
+}
 
 import bases
 import hypothesis
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from persona.photos import Photo, read
@@ -19,7 +24,6 @@ if TYPE_CHECKING:
 
 hypothesis.settings.register_profile("busy", deadline=None)  # a busy machine is no bug
 hypothesis.settings.load_profile("busy")
-torch.set_num_threads(1)  # tiny networks: threads only wait for each other
 
 
 @pytest.fixture(scope="session", autouse=True)

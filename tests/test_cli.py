@@ -452,7 +452,8 @@ def test_from_photos_to_pictures(
 
 def test_ctrl_c() -> None:
     program = """
-import sys, time, types
+import signal, sys, time, types
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background was told to ignore it
 def train(config, listener):
     print("ready", flush=True)
     time.sleep(60)
