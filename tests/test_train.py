@@ -326,6 +326,15 @@ def test_the_best_checkpoint_is_kept_and_training_stops_once_it_has_passed(confi
     assert "trained already" in notes(events)
 
 
+def test_a_run_that_has_learnt_nothing_yet_goes_on(
+    config: TrainConfig, scored: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeScorer, "totals", (0, 0, 0, 0, 0.2, 0.1))
+    made = train(replace(config, steps=12, score_every=2))
+    assert [one["step"] for one in made.history] == [2, 4, 6, 8, 10, 12]
+    assert made.step == 10
+
+
 def test_previews_leave_no_trace_in_training(config: TrainConfig, scored: None, tmp_path: Path) -> None:
     plain, watched = list[Event](), list[Event]()
     train(replace(config, text_encoder=True), plain.append)

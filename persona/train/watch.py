@@ -84,8 +84,8 @@ class Watch:
 
     @property
     def passed(self) -> bool:
-        """Whether the best is so long ago that going on is of no use."""
-        if self.best is None:
+        """Whether the best is so long ago that going on is of no use; where nothing was learnt yet, it never is."""
+        if self.best is None or self.best["total"] <= 0:
             return False
         return len(self.history) - 1 - self.history.index(self.best) >= PATIENCE
 
