@@ -32,6 +32,18 @@ def _over(values: Tensor, x: Tensor) -> Tensor:
     return values.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
+def squared_error(said: Tensor, target: Tensor, emphasis: Tensor | None = None) -> Tensor:
+    """Return the mean squared error of each row, (rows,), of what a network should have said.
+
+    Args:
+        said: (rows, ...).
+        target: of the same shape.
+        emphasis: how much each place counts, (rows, h, w), for rows (rows, C, h, w); ``None`` if all count alike.
+    """
+    errors = (said - target).square()
+    return (errors if emphasis is None else errors * emphasis[:, None]).flatten(1).mean(1)
+
+
 class Diffusion:
     """Variance-preserving noise, ``z = sqrt(kept) x + sqrt(1 - kept) eps`` (Ho et al., 2006.11239, eq. 4).
 

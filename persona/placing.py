@@ -182,14 +182,15 @@ def places(prompt: str, wanted: Sequence[tuple[Box | None, float]]) -> list[Box]
     def crowded(slots: Sequence[Box]) -> float:
         """Return how much the places of those that nobody placed share with the others."""
         mine, theirs = zip(*((slot, box or slot) for slot, (box, _) in zip(slots, wanted, strict=True)), strict=True)
-        return _shared(mine[0], theirs[1]) + _shared(mine[1], theirs[0])
+        return common(mine[0], theirs[1]) + common(mine[1], theirs[0])
 
     if crowded(slots[::-1]) < crowded(slots):
         slots = slots[::-1]
     return [box or _fitted(slot, shape) for slot, (box, shape) in zip(slots, wanted, strict=True)]
 
 
-def _shared(one: Box, other: Box) -> float:
+def common(one: Box, other: Box) -> float:
+    """Return the area that two boxes have in common, as a share of the picture."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     return max(0.0, width) * max(0.0, height)

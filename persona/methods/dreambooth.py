@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 from persona import adapter
 from persona.events import Listener, Progress, silent
 from persona.families import Family
+from persona.noise import squared_error
 from persona.photos import Photo, buckets, crops
 
 
@@ -130,7 +131,7 @@ class DreamBooth:
             target = target.clone()
             target[rows] = self._teach(noisy[rows], times[rows], prompts[rows])
         said = self.base.predict(noisy, times, self.base.conditioning(prompts))
-        errors = (said - target).square().flatten(1).mean(1)
+        errors = squared_error(said, target)
         return (errors * self.base.noise.weights(times, self.gamma) * share).sum()
 
     @torch.no_grad()

@@ -25,6 +25,7 @@ from persona.methods.coupling import Coupling, Memory, masked
 from persona.methods.difference import Difference
 from persona.methods.guidance import Say, at_a_time, draw, guide, unless_empty
 from persona.methods.weights import Store
+from persona.noise import squared_error
 
 TARGETS = ("attn1",)
 """Modules that differ from the base's: the self-attention, which is what couples."""
@@ -152,10 +153,8 @@ class JeDi:
         noisy, target = base.noise.corrupt(x, eps, when)
         with self.coupling.recalling(memory, size=times.shape[1] - known if sets.together else 1):
             said = base.predict(noisy, when, told)
-        wrong = (said - target).square()
-        if sets.emphasis is not None:
-            wrong = wrong * sets.emphasis[:, known:].flatten(0, 1)[:, None].to(base.device)
-        return wrong.flatten(1).mean(1).view(len(times), -1)
+        emphasis = None if sets.emphasis is None else sets.emphasis[:, known:].flatten(0, 1).to(base.device)
+        return squared_error(said, target, emphasis).view(len(times), -1)
 
     def _told(self, prompts: Sequence[str]) -> Conditioning:
         """Return the conditioning of prompts, one row each; of none, what guidance will lead away from."""

@@ -22,6 +22,7 @@ from persona.methods.casting import Cast, Portrait, cast
 from persona.methods.fusion import words_of
 from persona.methods.guidance import Say, at_a_time, denoise, draw, guide, unless_empty
 from persona.methods.telling import Telling
+from persona.noise import squared_error
 from persona.placing import named
 
 IMAGE_GUIDANCE = 1.5
@@ -71,11 +72,9 @@ class SubjectDiffusion(Telling):
         grid = latents.shape[-2], latents.shape[-1]
         with self.told(who, placed, grid), self.watch.keeping() as maps:
             said = base.predict(noisy, times, conditioning)
-        wrong = (said - target).square()
-        if scenes.emphasis is not None:
-            wrong = wrong * scenes.emphasis[:, None].to(base.device)
+        wrong = squared_error(said, target, None if scenes.emphasis is None else scenes.emphasis.to(base.device))
         words = self._words(scenes, maps[0].shape[-1]).to(base.device)
-        return wrong.flatten(1).mean(1) + attention * control(maps, words, scenes.masks.to(base.device))
+        return wrong + attention * control(maps, words, scenes.masks.to(base.device))
 
     def _words(self, scenes: Scenes, length: int) -> Tensor:
         prompts = [self.spoken(prompt) for prompt in scenes.prompts]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from persona.metrics import Mask
 from persona.photos.cutouts import pixels_of
-from persona.placing import Box
+from persona.placing import Box, common
 
 LONGEST = 600 / 512
 """Least longer side of a picture, in sides of the pictures that are made."""
@@ -107,8 +107,6 @@ def _flaw(candidate: Candidate, caption: str, others: Sequence[Candidate]) -> st
 
 def overlap(one: Box, other: Box) -> tuple[float, float]:
     """Return what two boxes have in common, as a share of their union and of the smaller of them."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    common = max(width, 0.0) * max(height, 0.0)
+    both = common(one, other)
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return common / (sum(areas) - common), common / min(areas)
+    return both / (sum(areas) - both), both / min(areas)

@@ -22,6 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from persona.atomic import beside
+from persona.noise import Diffusion
 from persona.pretrain.clay.alignment import Alignment
 from persona.pretrain.clay.autoencoder import encode
 from persona.pretrain.clay.data import masks_of, pixels_of, scenes_of, shards_of
@@ -149,7 +150,7 @@ def train_denoiser(
     optimizer = torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=1e-2, fused=True)
     run = Run(folder, {"unet": unet, "alignment": alignment}, optimizer, decay=0.9993)
     run.resume()
-    kept = new_scheduler().alphas_cumprod
+    noise = Diffusion.of(new_scheduler())
     losses: list[float] = []
     with ThreadPoolExecutor(1) as ahead:
         coming = ahead.submit(examples.batch, run.step)
@@ -157,7 +158,7 @@ def train_denoiser(
             started = time.perf_counter()
             clean, weights, tokens, seen = coming.result()
             coming = ahead.submit(examples.batch, run.step + 1)
-            noisy, target, times = _corrupted(clean, kept, seed * 1_000_003 + run.step)
+            noisy, target, times = _corrupted(clean, noise, seed * 1_000_003 + run.step)
             # The backward of the fused attention is the slow one at 256 tokens and fewer (bf16 on a CPU).
             with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
                 with torch.no_grad():
@@ -175,30 +176,26 @@ def train_denoiser(
                 run.save()
 
 
-def _times(kept: Tensor, rng: torch.Generator) -> Tensor:
-    """Draw the times (BATCH,) of a step, by the signal (times,) kept at each.
+def _times(noise: Diffusion, rng: torch.Generator) -> Tensor:
+    """Draw the times (BATCH,) of a step.
 
     They are drawn as often as they count, the root of what min-SNR (Hang et al. 2023, "Efficient diffusion training via
     min-SNR weighting strategy") lets them, and a floor. Drawn evenly, a third of the pictures would be of noise alone,
     whose gradient at t = 900 has eleven times the energy of that at t = 220, where shapes get sharp, and says little.
     One is drawn from each of BATCH equal shares of them: the same mean as independent times, less variance.
     """
-    ratio = kept / (1 - kept)
-    chances = (ratio.clamp(max=5) / (ratio + 1)).sqrt().clamp(min=0.075).cumsum(0)
+    times = len(noise.kept)
+    chances = noise.weights(torch.arange(times), 5).sqrt().clamp(min=0.075).cumsum(0)
     even = (torch.rand(BATCH, generator=rng) + torch.arange(BATCH)) / BATCH
-    return torch.searchsorted(chances / chances[-1], even).clamp(max=len(kept) - 1)
+    return torch.searchsorted(chances / chances[-1], even).clamp(max=times - 1)
 
 
-def _corrupted(clean: Tensor, kept: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return noisy latents and velocities, both shaped like the clean ones, and their times (B,).
-
-    v = a * noise - s * clean (Salimans and Ho 2022), with a^2 the signal that the schedule has kept and s^2 = 1 - a^2.
-    """
+def _corrupted(clean: Tensor, noise: Diffusion, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return noisy latents and velocities, both shaped like the clean ones, and their times (B,)."""
     rng = torch.Generator().manual_seed(seed)
-    noise = torch.randn(clean.shape, generator=rng)
-    times = _times(kept, rng)
-    a, s = kept[times].sqrt().view(-1, 1, 1, 1), (1 - kept[times]).sqrt().view(-1, 1, 1, 1)
-    return a * clean + s * noise, a * noise - s * clean, times
+    eps = torch.randn(clean.shape, generator=rng)
+    times = _times(noise, rng)
+    return *noise.corrupt(clean, eps, times), times
 
 
 def assemble(vae: Path, text: Path, tokenizer: CLIPTokenizer, state: Path, target: Path) -> StableDiffusionPipeline:

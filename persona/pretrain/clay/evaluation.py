@@ -35,6 +35,7 @@ from persona.clay.world import (
 from persona.clay.world.captions import ACCESSORY_PHRASES, CONTEXT_PHRASES, STYLE_PHRASES, VIEW_PHRASES
 from persona.events import Listener, Progress, silent
 from persona.families import Family
+from persona.placing import any_of
 from persona.pretrain.clay import encoding, segmenting
 from persona.pretrain.clay.judging import accuracy
 
@@ -116,7 +117,7 @@ def _request(rng: Generator) -> Request:
     if style not in COLOURLESS and rng.random() < 0.6:
         expected["colour"] = str(rng.choice(list(COLOURS)))
         words = f"{expected['colour']} {words}"
-    phrase = f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    phrase = any_of(words)
     if who.class_noun in LIVE and rng.random() < 0.4:
         expected["accessory"] = str(rng.choice(list(ACCESSORY_PHRASES)))
         phrase += f" {ACCESSORY_PHRASES[expected['accessory']][0]}"

@@ -69,7 +69,7 @@ def train(
         save_every: steps between states.
     """
     network = next(iter(modules.values()))
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
     learning = [parameter for module in modules.values() for parameter in module.parameters()]
     optimizer = torch.optim.AdamW(learning, lr=RATE, betas=(0.9, 0.98), weight_decay=0.02)
     run = Run(folder, modules, optimizer, decay=0.998)
