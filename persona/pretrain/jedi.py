@@ -135,9 +135,9 @@ class Completion:
             prompts[known:] = [""] * (len(order) - known)
         alike = together or self.jedi.renoised
         times = self.jedi.base.noise.times(1 if alike else len(order), generator).expand(len(order))
-        chosen = torch.from_numpy(order)
+        chosen, grid = torch.from_numpy(order), (latents.shape[-2], latents.shape[-1])
         noise = torch.randn(latents[chosen].shape, generator=generator)
-        return latents[chosen], noise, times, prompts, emphasis(self.sets.masks(number)[chosen])
+        return latents[chosen], noise, times, prompts, emphasis(self.sets.masks(number, grid)[chosen])
 
     def show(self) -> Image.Image:
         """Draw the last picture of some sets from one of the others, from all of them, and one set from nothing."""

@@ -73,9 +73,9 @@ class Sets(ABC):
     def captions(self, number: int, random: Random) -> list[str]:
         """Return a caption for each picture of a set."""
 
-    def masks(self, number: int) -> Tensor:
-        """Return where the subject of a set shows, (pictures, h, w) of the latents in [0, 1]; zero if nobody knows."""
-        return torch.zeros_like(self.latents(number)[:, 0])
+    def masks(self, number: int, grid: tuple[int, int]) -> Tensor:
+        """Return where the subject of a set shows, (pictures, *grid) in [0, 1]; zero if nobody knows."""
+        return torch.zeros(self._places[number][2], *grid)
 
     def encode(self, base: Family, accelerator: Accelerator, listener: Listener) -> None:
         """Write the latents (N, C, h, w) float16 of every shard that has none; the processes share the work.

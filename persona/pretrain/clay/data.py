@@ -237,7 +237,7 @@ def masks_of(folder: Path, shard: int) -> NDArray[np.bool_]:
     return np.unpackbits(np.load(folder / f"{shard:05}.npy"), axis=-1).astype(bool)
 
 
-def mask_of(folder: Path, shard: int, number: int, entity: int) -> NDArray[np.bool_]:
-    """Return the mask of one entity of one scene of a shard, (128, 128) bool."""
+def mask_of(folder: Path, shard: int, number: int | slice, entity: int) -> NDArray[np.bool_]:
+    """Return the mask of one entity of one scene of a shard, (128, 128) bool, or of several scenes, (N, 128, 128)."""
     packed = np.load(folder / f"{shard:05}.npy", mmap_mode="r")[number, entity]
     return np.unpackbits(packed, axis=-1).astype(bool)

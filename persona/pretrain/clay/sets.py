@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from numpy.random import Generator
 from PIL import Image
@@ -35,12 +34,11 @@ class ClaySets(Sets):
         """See :class:`Sets`."""
         return self._scenes[number * SET].entities[0].subject.class_noun
 
-    def masks(self, number: int) -> Tensor:
+    def masks(self, number: int, grid: tuple[int, int]) -> Tensor:
         """See :class:`Sets`."""
         shard, first, size = self._places[number]
-        shown = [mask_of(self.data / MASKS[SETS], int(shard), picture, 0) for picture in range(first, first + size)]
-        grid = self.latents(number).shape[-2:]
-        return adaptive_avg_pool2d(torch.from_numpy(np.stack(shown)).float(), (grid[0], grid[1]))
+        shown = mask_of(self.data / MASKS[SETS], int(shard), slice(first, first + size), 0)
+        return adaptive_avg_pool2d(torch.from_numpy(shown).float(), grid)
 
     def captions(self, number: int, random: Generator) -> list[str]:
         """See :class:`Sets`."""
