@@ -18,7 +18,7 @@ from statistics import mean, median
 
 import numpy as np
 from PIL import Image
-from table import ACCESSORIES, NEW_CONTEXTS, STYLES
+from table import ACCESSORIES, NEW_CONTEXTS, STYLES, resumed
 
 import persona
 from persona import adapter, families, metrics
@@ -91,15 +91,7 @@ def measured(folder: Path, out: Path, given: argparse.Namespace) -> dict[str, di
         },
         "DreamBooth": partial(of_dreambooth, sitter, out, seeds),
     }
-    noted = out / "figures.json"
-    known: dict[str, dict[str, float]] = json.loads(noted.read_text()) if noted.exists() else {}
-    for name, job in jobs.items():
-        if name not in known:
-            known[name] = job()
-            out.mkdir(parents=True, exist_ok=True)
-            noted.write_text(json.dumps(known, indent=1))
-            print(out.name, name, known[name], flush=True)
-    return {name: known[name] for name in jobs}
+    return resumed(out, jobs)
 
 
 def of_base(sitter: Sitter, seeds: int) -> dict[str, float]:

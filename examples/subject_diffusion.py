@@ -11,7 +11,6 @@ a component of the method out; attention control, which only training knows, by 
 """
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from statistics import mean, median
 import numpy as np
 from jedi import renders, timed
 from PIL import Image
-from table import NEW_CONTEXTS, STYLES
+from table import NEW_CONTEXTS, STYLES, resumed
 
 import persona
 from persona import families, portraits
@@ -36,6 +35,7 @@ from persona.photos import picture
 from persona.photos.cutouts import box_of
 from persona.placing import Box, plain
 from persona.portraits import Reference
+from persona.pretrain import filters
 
 SEED = 1_000_003
 """Of subjects that no training draws."""
@@ -130,14 +130,7 @@ def measured(number: int, given: argparse.Namespace) -> dict[str, dict[str, floa
     }
     if given.uncontrolled:
         jobs["without attention control"] = partial(of_method, pair, given.uncontrolled, given.seeds, nothing)
-    noted = folder / "figures.json"
-    known: dict[str, dict[str, float]] = json.loads(noted.read_text()) if noted.exists() else {}
-    for name, job in jobs.items():
-        if name not in known:
-            known[name] = job()
-            noted.write_text(json.dumps(known, indent=1))
-            print(folder.name, name, known[name], flush=True)
-    return {name: known[name] for name in jobs}
+    return resumed(folder, jobs)
 
 
 def nothing(method: SubjectDiffusion) -> None:
@@ -162,7 +155,11 @@ def of_base(pair: Pair, seeds: int) -> dict[str, float]:
     def draw(prompts: Sequence[str], numbers: Sequence[int]) -> list[Image.Image]:
         return base.draw([plain(prompt) for prompt in prompts], numbers)
 
-    return {**kept(draw, judge, alone(pair), "one", seeds), **kept(draw, judge, both(pair), "two", seeds)}
+    figures: dict[str, float] = {}
+    for who, name in ((alone(pair), "one"), (both(pair), "two")):
+        prompts, numbers, _ = asked(who, seeds)
+        figures |= kept(draw(prompts, numbers), draw, judge, who, name, seeds)
+    return figures
 
 
 def of_method(
@@ -194,13 +191,18 @@ def asked(who: str, seeds: int) -> tuple[list[str], list[int], list[str]]:
 
 
 def kept(
-    draw: Callable[[Sequence[str], Sequence[int]], list[Image.Image]], judge: Judge, who: str, name: str, seeds: int
+    placed: Sequence[Image.Image],
+    draw: Callable[[Sequence[str], Sequence[int]], list[Image.Image]],
+    judge: Judge,
+    who: str,
+    name: str,
+    seeds: int,
 ) -> dict[str, float]:
-    """Return the shares of pictures whose place and whose style are right."""
-    prompts, numbers, contexts = asked(who, seeds)
+    """Return the shares of the pictures that were asked for whose place is right, and of paintings whose style is."""
+    _, _, contexts = asked(who, seeds)
     styles = [(style, seed) for style in STYLES for seed in range(seeds)]
     painted = draw([STYLE_PHRASES[style][0].format(who) for style, _ in styles], [seed for _, seed in styles])
-    read = judge.read(draw(prompts, numbers))[0]["context"], judge.read(painted)[0]["style"]
+    read = judge.read(placed)[0]["context"], judge.read(painted)[0]["style"]
     wanted = contexts, [style for style, _ in styles]
     right = [mean(a == b for a, b in zip(*pair, strict=True)) for pair in zip(read, wanted, strict=True)]
     return {f"{name}: context": right[0], f"{name}: style": right[1]}
@@ -215,7 +217,8 @@ def of_one(tools: Tools, pair: Pair, seeds: int) -> dict[str, float]:
         return method.draw(prompts, numbers, portraits=known)
 
     prompts, numbers, _ = asked(alone(pair), seeds)
-    seen = judge.read(draw(prompts, numbers))[1]
+    drawn = draw(prompts, numbers)
+    seen = judge.read(drawn)[1]
     agreed = []
     for box in ALONE:
         placed = method.draw(prompts, numbers, portraits=tools.portraits(pair, [box]))
@@ -224,7 +227,7 @@ def of_one(tools: Tools, pair: Pair, seeds: int) -> dict[str, float]:
         "one: identity": judge.recovered(seen, judge.read(pair.renders[0])[1], noun).mean().item(),
         "one: box": mean(agreed),
         "one: seconds": median(timed(draw, prompts[0], seed) for seed in range(TIMED)),
-        **kept(draw, judge, alone(pair), "one", seeds),
+        **kept(drawn, draw, judge, alone(pair), "one", seeds),
     }
 
 
@@ -244,7 +247,7 @@ def of_two(tools: Tools, pair: Pair, seeds: int) -> dict[str, float]:
         **known_again([[half(one, box) for one in drawn] for box in BESIDE], judge, pair),
         "two: box": mean(agreed),
         "two: seconds": median(timed(draw, prompts[0], seed) for seed in range(TIMED)),
-        **kept(draw, judge, both(pair), "two", seeds),
+        **kept(drawn, draw, judge, both(pair), "two", seeds),
     }
 
 
@@ -304,13 +307,7 @@ def in_half(mask: np.ndarray, place: int) -> np.ndarray:
 
 def overlap(box: Box, mask: np.ndarray) -> float:
     """Return the intersection over union of a box and that of a mask."""
-    if not mask.any():
-        return 0.0
-    other = box_of(mask)
-    width, height = (min(box[2 + side], other[2 + side]) - max(box[side], other[side]) for side in (0, 1))
-    shared = max(0.0, width) * max(0.0, height)
-    areas = [(one[2] - one[0]) * (one[3] - one[1]) for one in (box, other)]
-    return shared / (sum(areas) - shared)
+    return filters.overlap(box, box_of(mask))[0] if mask.any() else 0.0
 
 
 def of_series(judge: Judge, pair: Pair, weights: Path | None, seeds: int) -> dict[str, float]:

@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
@@ -53,8 +53,6 @@ def main() -> None:
 
 def measure(photos: Path, out: Path, seeds: int) -> dict[str, Any]:
     """Return every figure of one subject, from the file of an earlier call where it is there."""
-    noted = out / "figures.json"
-    figures: dict[str, Any] = json.loads(noted.read_text()) if noted.exists() else {}
     truth = json.loads((photos / "truth.json").read_text())
     subject = from_dict(next(iter(truth.values()))["scene"]).entities[0].subject
     noun = subject.class_noun
@@ -66,13 +64,20 @@ def measure(photos: Path, out: Path, seeds: int) -> dict[str, Any]:
         "no class": lambda: run(photos, out, subject, NO_CLASS, seeds),
         "wrong class": lambda: run(photos, out, subject, wrong, seeds),
     }
+    return {"subject": photos.name, **resumed(out, jobs)}
+
+
+def resumed(out: Path, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Return what jobs find, each from a file in the folder if an earlier call did it."""
+    noted = out / "figures.json"
+    known: dict[str, Any] = json.loads(noted.read_text()) if noted.exists() else {}
     for name, job in jobs.items():
-        if name not in figures:
-            figures[name] = job()
+        if name not in known:
+            known[name] = job()
             out.mkdir(parents=True, exist_ok=True)
-            noted.write_text(json.dumps(figures, indent=1))
-            print(photos.name, name, figures[name], flush=True)
-    return {"subject": photos.name, **figures}
+            noted.write_text(json.dumps(known, indent=1))
+            print(out.name, name, known[name], flush=True)
+    return {name: known[name] for name in jobs}
 
 
 def run(photos: Path, out: Path, subject: Subject, noun: str, seeds: int, **settings: Any) -> dict[str, Any]:
