@@ -99,7 +99,7 @@ def whole(name: str) -> Family:
 
 def attached(base: Family) -> tuple[list[nn.Parameter], torch.optim.Optimizer]:
     """Give a base a LoRA, and return its parameters with their optimizer."""
-    learning = adapter.attach(base, adapter.Make(rank=RANK, alpha=float(RANK), targets=base.targets))
+    learning = adapter.attach(base, adapter.Make(rank=RANK, alpha=float(RANK), targets=base.recipe.targets))
     rates = [(parameters, RATE) for parameters in learning.values()]
     return [one for part in learning.values() for one in part], make_optimizer("adamw8bit", rates, silent)
 

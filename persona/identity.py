@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from PIL.Image import Image
+from torch import Tensor
 
 from persona.errors import BadToken
 from persona.events import Listener, Note, Progress, silent
@@ -41,6 +42,9 @@ class Base(Protocol):
     def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, steps: int | None = None) -> list[Image]:
         """Draw one picture for each pair of prompt and seed."""
 
+    def conditioning(self, prompts: Sequence[str]) -> Mapping[str, Tensor]:
+        """Return what the denoiser is told of prompts, one row each."""
+
 
 @dataclass(frozen=True)
 class Token:
@@ -50,7 +54,7 @@ class Token:
         text: the word.
         ids: its ids in each tokenizer.
         evidence: for each word that was looked at, how far it pulls the pictures of the class to something of its
-            own, from 0 (not at all); empty for a word that the user gave.
+            own, from 0 (not at all), for what of it is heard; empty for a word that the user gave.
     """
 
     text: str
@@ -62,8 +66,9 @@ def choose(base: Base, class_noun: str, listener: Listener = silent) -> Token:
     """Choose the word that the base has the least to say about.
 
     The rarest words that are one token in each tokenizer stand before the class noun in a prompt; the same seeds
-    draw the prompt without the word. What a word changes on all seeds alike is its own meaning; the one with the
-    least wins.
+    draw the prompt without the word. What a word changes on all seeds alike is its own meaning. A word may also change
+    nothing because the text encoders hardly hear it, and what is not heard cannot be taught: so the word is chosen
+    that changes the pictures least for what it changes in the encoded prompt.
 
     Raises:
         BadToken: the base has no such word.
@@ -77,9 +82,23 @@ def choose(base: Base, class_noun: str, listener: Listener = silent) -> Token:
         seen[prompt] = np.stack([look(image) for image in base.draw([prompt] * len(SEEDS), SEEDS, steps=STEPS)])
     listener(Progress("Choosing a token", len(words) + 1, len(words) + 1))
     alone = seen[any_of(class_noun)]
-    pull = {word: float(np.linalg.norm((seen[f"a {word} {class_noun}"] - alone).mean(0))) for word in words}
+    heard = _heard(base, any_of(class_noun), [f"a {word} {class_noun}" for word in words])
+    pull = {
+        word: float(np.linalg.norm((seen[f"a {word} {class_noun}"] - alone).mean(0))) / loud
+        for word, loud in zip(words, heard, strict=True)
+    }
     best = min(pull, key=lambda word: pull[word])
     return Token(best, _ids(base.tokenizers, best), pull)
+
+
+def _heard(base: Base, prompt: str, others: Sequence[str]) -> list[float]:
+    """Return how far what the denoiser is told of others is from what it is told of a prompt, as a share of that."""
+    total = np.full(len(others), 1e-6)
+    for told in base.conditioning([prompt, *others]).values():
+        rows = told.detach().float().flatten(1)
+        total += ((rows[1:] - rows[0]).norm(dim=1) / rows[0].norm().clamp(min=1e-6)).cpu().numpy()
+    heard: list[float] = total.tolist()
+    return heard
 
 
 def rare(tokenizers: list[Any]) -> Iterator[str]:

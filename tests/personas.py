@@ -14,7 +14,7 @@ def make(
 ) -> Persona:
     """Write a persona, with checkpoints of the steps 1 and 2; what else is given says how its adapter is made."""
     base = families.load(str(base_folder), device="cpu")
-    how = adapter.Make(**{"rank": 2, "alpha": 2, "targets": base.targets, **other})
+    how = adapter.Make(**{"rank": 2, "alpha": 2, "targets": base.recipe.targets, **other})
     parameters = [p for part in adapter.attach(base, how, seed=seed).values() for p in part]
     random = torch.Generator().manual_seed(seed)
     for step in (1, 2):

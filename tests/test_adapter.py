@@ -26,7 +26,7 @@ def load(folder: Folder, name: str = "sd-eps", dtype: torch.dtype = torch.float3
 
 
 def make(base: Family, kind: str = "lora", **other: object) -> adapter.Make:
-    settings = {"rank": 4, "alpha": 8.0, "targets": base.targets, "text_targets": base.text_targets, **other}
+    settings = {"rank": 4, "alpha": 8.0, "targets": base.recipe.targets, "text_targets": base.text_targets, **other}
     return adapter.Make(kind=kind, **settings)  # type: ignore[arg-type]
 
 

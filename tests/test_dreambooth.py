@@ -32,7 +32,9 @@ def examples(base: Family, *, captions: bool, seed: int = 0, sides: Sequence[int
 
 def trained(base: Family, *, text_encoder: bool) -> list[torch.nn.Parameter]:
     """Attach an adapter that has learnt something, so that the teacher and the adapted text encoder differ."""
-    make = adapter.Make(rank=4, alpha=4.0, targets=base.targets, text_targets=base.text_targets if text_encoder else ())
+    make = adapter.Make(
+        rank=4, alpha=4.0, targets=base.recipe.targets, text_targets=base.text_targets if text_encoder else ()
+    )
     parameters = [p for part in adapter.attach(base, make).values() for p in part]
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -147,7 +149,7 @@ def test_an_untrained_adapter_is_its_own_teacher(base_folder: Folder) -> None:
     base = families.load(str(base_folder("sd-eps")), device="cpu")
     subject = examples(base, captions=False)
     dreambooth = DreamBooth(base, [Half(without("sks", subject), taught=True)])
-    adapter.attach(base, adapter.Make(rank=4, alpha=4.0, targets=base.targets))
+    adapter.attach(base, adapter.Make(rank=4, alpha=4.0, targets=base.recipe.targets))
     assert dreambooth.loss(range(3), 3).item() == 0
 
 

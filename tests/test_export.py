@@ -139,7 +139,7 @@ def test_diffusers_reads_kohyas_keys_of_flux(base_folder: Folder, tmp_path: Path
     products = {
         ("transformer", path): exchange.Product(torch.randn(2, layer.in_features), torch.randn(layer.out_features, 2))
         for path, layer in layers.items()
-        if any(path.endswith(target) for target in base.targets)
+        if any(path.endswith(target) for target in base.recipe.targets)
     }
     path = tmp_path / "lora.safetensors"
     save_file(exchange.write(products, base, "kohya"), path)

@@ -4,6 +4,7 @@ from typing import Any
 
 import bases
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,9 +20,10 @@ WORDS = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=12)
 class Painter:
     """A base for which some words have a colour, and the others mean nothing."""
 
-    def __init__(self, *tokenizers: Any, colours: dict[str, str] | None = None) -> None:
+    def __init__(self, *tokenizers: Any, colours: dict[str, str] | None = None, loud: dict[str, float] | None = None):
         self.tokenizers = list(tokenizers)
         self.colours = colours or {}
+        self.loud = loud or {}
         self.drawn: list[str] = []
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, steps: int | None = None) -> list[Image.Image]:
@@ -33,6 +35,11 @@ class Painter:
             image.paste((80 * seed, 0, 0), (0, 0, 8, 8))
             images.append(image)
         return images
+
+    def conditioning(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+        words = [prompt.replace("dog", "").split()[1:] for prompt in prompts]
+        loud = [sum(self.loud.get(word, 1.0) for word in one) for one in words]
+        return {"states": torch.tensor([[1.0, one] for one in loud])}
 
 
 def tokenizer(*words: str, unknown: bool = False) -> Any:
@@ -61,6 +68,13 @@ def test_the_word_that_means_least_is_chosen_and_the_evidence_kept() -> None:
     assert set(token.evidence) == {"red", "sun", "zwx", "qvy"}
     assert min(pull for word, pull in token.evidence.items() if word != "zwx") > 0.05
     assert events[-1] == Progress("Choosing a token", 5, 5)
+
+
+def test_a_word_that_is_hardly_heard_is_not_chosen_for_changing_little() -> None:
+    colours = {"zwx": "#808078", "qvy": "#808070"}
+    words = tokenizer("dog", "zwx", "qvy")
+    assert choose(Painter(words, colours=colours), "dog").text == "zwx"
+    assert choose(Painter(words, colours=colours, loud={"zwx": 0.2}), "dog").text == "qvy"
 
 
 def test_only_the_rarest_are_looked_at() -> None:

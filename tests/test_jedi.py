@@ -18,7 +18,7 @@ from persona.errors import BadBase, BadOption
 from persona.families import Family
 from persona.methods.coupling import Coupling, Memory, masked
 from persona.methods.guidance import guide
-from persona.methods.jedi import WEIGHTS, JeDi, References, Sets
+from persona.methods.jedi import STORE, JeDi, References, Sets
 
 
 @torch.no_grad()
@@ -312,7 +312,7 @@ def test_negative_prompts_and_strengths_count(one: Family) -> None:
 @pytest.fixture
 def saved(one: Family, tmp_path: Path) -> Path:
     jedi = learnt(one, renoised=True)
-    (tmp_path / WEIGHTS).write_bytes(jedi.save())
+    (tmp_path / STORE.file).write_bytes(jedi.save())
     jedi.remove()
     return tmp_path
 
@@ -340,7 +340,7 @@ def test_a_base_without_weights_says_how_to_get_some(one: Family) -> None:
 def test_weights_that_do_not_fit_are_refused(
     one: Family, saved: Path, spoil: str, base_folder: Callable[[str], Path]
 ) -> None:
-    path, base = saved / WEIGHTS, one
+    path, base = saved / STORE.file, one
     before = predict(base, noise(1, *SHAPE))
     match spoil:
         case "cut":

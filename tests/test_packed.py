@@ -120,7 +120,7 @@ def test_an_untrained_adapter_of_any_kind_changes_nothing_and_can_learn(
     base = families.load(str(base_folder("sd-eps")), device="cpu", bits=bits)
     noisy, times, told = torch.randn(1, 4, 8, 8), torch.tensor([10]), base.encode_prompts(["a dog"])
     before = base.predict(noisy, times, told)
-    learning = adapter.attach(base, adapter.Make(kind=kind, rank=4, alpha=4.0, targets=base.targets))
+    learning = adapter.attach(base, adapter.Make(kind=kind, rank=4, alpha=4.0, targets=base.recipe.targets))
     after = base.predict(noisy, times, told)
     torch.testing.assert_close(after, before)
     torch.autograd.backward(after.square().sum())

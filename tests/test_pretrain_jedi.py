@@ -126,6 +126,20 @@ def test_a_finished_run_stays_as_it_is(config: JediConfig) -> None:
     assert losses(events) == []
 
 
+def test_a_run_starts_from_weights_of_another_base(
+    whole: Learnt, config: JediConfig, base_folder: Callable[[str], Path]
+) -> None:
+    config = replace(config, steps=1, learning_rate=1e-12, start_from=whole.weights.parent)
+    for base in ("sd-v-zero", "sd-v"):
+        made = pretrain_jedi(replace(config, base=str(base_folder(base)), out=config.out / base))
+        start, end = load_file(whole.weights), load_file(made.weights)
+        assert all(torch.equal(end[name], value) for name, value in start.items())
+    with pytest.raises(BadOption, match="holds a run with --start-from"):
+        pretrain_jedi(replace(config, out=config.out / "sd-v-zero", start_from=None))
+    with pytest.raises(BadOption, match="to start from"):
+        pretrain_jedi(replace(config, start_from=config.out))
+
+
 def test_accumulated_batches_are_one_large_one(whole: Learnt, config: JediConfig) -> None:
     made = pretrain_jedi(replace(config, batch=1, accumulate=2))
     one, other = load_file(whole.weights), load_file(made.weights)

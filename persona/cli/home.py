@@ -135,7 +135,6 @@ def _base(name: str) -> dict[str, Any]:
         "pipeline": base.pipeline,
         "resolution": base.resolution,
         "parameters": sum(weights.numel() for weights in base.denoiser.parameters()),
-        "adapted": list(base.targets),
         "hash": base.hash,
         "recipe": asdict(base.recipe),
     }

@@ -46,6 +46,10 @@ class PretrainMethodConfig(Config):
     targets: Annotated[
         tuple[str, ...], Option("Modules that learn; repeat for more.", flag=("--target",), expert=True)
     ] = ()
+    start_from: Annotated[
+        Path | None,
+        Option("Folder of weights to start from; an earlier version of the base may have them.", expert=True),
+    ] = None
     precision: ForwardPrecision = "auto"
     save_every: Annotated[int, Option("Steps between saved states.", min=1, max=1_000_000, expert=True)] = 250
 

@@ -53,8 +53,6 @@ class Family(Named):
     """Short names of well-known bases, and what they stand for."""
     denoiser_name: ClassVar[str] = "transformer"
     process: ClassVar[type[Process]] = Flow
-    targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
-    """Modules of the denoiser that are adapted, by the end of their names."""
     text_targets: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "out_proj")
     """Modules of the text encoders that are adapted; an encoder that has none of them stays as it is."""
     embeds: ClassVar[dict[str, str]] = {"encoder_hidden_states": "prompt_embeds"}

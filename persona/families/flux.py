@@ -12,7 +12,7 @@ from persona.errors import BadOption
 from persona.families.conditioning import Conditioning
 from persona.families.family import Family
 from persona.families.known import Known
-from persona.families.recipe import Recipe
+from persona.families.recipe import ATTENTION, Recipe
 
 
 class Flux(Family):
@@ -27,11 +27,6 @@ class Flux(Family):
             ("flux-schnell", "FLUX.1-schnell", "Apache-2.0", "flux-schnell"),
         )
     }
-    targets = (
-        *Family.targets,
-        *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
-        *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
-    )
     embeds: ClassVar = {"encoder_hidden_states": "prompt_embeds", "pooled_projections": "pooled_prompt_embeds"}
     original: ClassVar = {
         "double_blocks.*.img_attn.qkv": tuple(f"transformer_blocks.*.attn.to_{one}" for one in "qkv"),
@@ -51,7 +46,16 @@ class Flux(Family):
         "single_blocks.*.modulation.lin": ("single_transformer_blocks.*.norm.linear",),
     }
     kohya: ClassVar = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te3"}
-    recommended = Recipe(sample_steps=28, ancestral_steps=28, guidance=3.5)
+    recommended = Recipe(
+        targets=(
+            *ATTENTION,
+            *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+            *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
+        ),
+        sample_steps=28,
+        ancestral_steps=28,
+        guidance=3.5,
+    )
 
     def recommend(self) -> Recipe:
         """Draw in four steps where the model was distilled to that: such a one is not told its guidance."""

@@ -1,13 +1,17 @@
 """What a family of base models recommends, so that its users need no knob."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from persona.errors import BadBase
 
 RECIPE = "recipe.json"
 """What a base's own settings are called in its folder."""
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+"""The attention layers of a denoiser."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +25,7 @@ class Recipe:
         least_steps: ... but no fewer ...
         most_steps: ... and no more.
         rank: rank of the adapter; its alpha is the same.
+        targets: modules of the denoiser that are adapted, by the end of their names.
         learning_rate: of the denoiser's adapter.
         text_learning_rate: of the text encoders' adapters.
         pretraining_rate: highest learning rate of what methods are pretrained by, which changes the weights themselves.
@@ -43,6 +48,7 @@ class Recipe:
     least_steps: int = 400
     most_steps: int = 800
     rank: int = 16
+    targets: tuple[str, ...] = ATTENTION
     learning_rate: float = 1e-4
     text_learning_rate: float = 1e-5
     pretraining_rate: float = 5e-5
@@ -71,6 +77,11 @@ class Recipe:
         if not path.is_file():
             return self
         try:
-            return replace(self, **json.loads(path.read_text(encoding="utf-8")))
+            return replace(self, **_read(json.loads(path.read_text(encoding="utf-8"))))
         except (ValueError, TypeError) as error:
             raise BadBase(f"The recipe of the base cannot be read ({error}). Mend or remove {path.name}.") from error
+
+
+def _read(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings that JSON gives, their lists as tuples again."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}

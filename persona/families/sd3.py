@@ -6,7 +6,7 @@ from typing import ClassVar
 from persona.families.conditioning import Conditioning
 from persona.families.family import Family
 from persona.families.known import Known
-from persona.families.recipe import Recipe
+from persona.families.recipe import ATTENTION, Recipe
 
 
 class StableDiffusion3(Family):
@@ -21,7 +21,6 @@ class StableDiffusion3(Family):
             ("sd35-large", "stable-diffusion-3.5-large", 27.6, "sd35_large"),
         )
     }
-    targets = (*Family.targets, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
     embeds: ClassVar = {"encoder_hidden_states": "prompt_embeds", "pooled_projections": "pooled_prompt_embeds"}
     original: ClassVar = {
         "joint_blocks.*.x_block.attn.qkv": tuple(f"transformer_blocks.*.attn.to_{one}" for one in "qkv"),
@@ -37,7 +36,12 @@ class StableDiffusion3(Family):
         "joint_blocks.*.context_block.mlp.fc2": ("transformer_blocks.*.ff_context.net.2",),
     }
     kohya: ClassVar = {**Family.kohya, "text_encoder_3": "lora_te3"}
-    recommended = Recipe(sample_steps=28, ancestral_steps=28, guidance=4.5)
+    recommended = Recipe(
+        targets=(*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+        sample_steps=28,
+        ancestral_steps=28,
+        guidance=4.5,
+    )
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Return ``encoder_hidden_states`` (prompts, tokens, width) and ``pooled_projections`` (prompts, width)."""

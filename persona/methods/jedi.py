@@ -31,7 +31,6 @@ TARGETS = ("attn1",)
 """Modules that differ from the base's: the self-attention, which is what couples."""
 IMAGE_GUIDANCE = 1.5
 STORE = Store("JeDi", "jedi", frozenset({"targets", "renoised"}))
-FOLDER, WEIGHTS = STORE.name, STORE.file
 
 
 @dataclass(frozen=True)

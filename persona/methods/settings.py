@@ -44,7 +44,6 @@ class Settings:
         advised: dict[str, Any] = {
             "steps": recipe.steps(photos),
             "alpha": float(rank),
-            "targets": base.targets,
             "resolution": base.resolution,
             "optimizer": "adamw8bit",
             "quantize": "none",

@@ -65,14 +65,27 @@ class Store:
             BadBase: there are none, or they are damaged or another base's. The base stays as it was.
         """
         made, tensors = self._read(base, folder)
+        if made["base_hash"] != base.hash:
+            path = self._path(base, folder)
+            raise BadBase(f"{path} was made for another base than {base.name}. {self._other(base)}")
         method = join(made)
         if not _put(tensors, method.parameters):
             method.remove()
             raise BadBase(f"{self._path(base, folder)} does not fit {base.name}. {self._other(base)}")
         return method
 
+    def start(self, base: Family, folder: Path, method: Joined) -> None:
+        """Put weights into a method that is to learn on, even where they were made for another version of its base.
+
+        Raises:
+            BadBase: there are none, or they are damaged or of another shape.
+        """
+        _, tensors = self._read(base, folder)
+        if not _put(tensors, method.parameters):
+            raise BadBase(f"{self._path(base, folder)} does not fit {base.name}: leave --start-from out.")
+
     def _read(self, base: Family, folder: Path | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return how the weights for a base were made, and the tensors, float32."""
+        """Return how weights were made, and the tensors, float32."""
         path = self._path(base, folder)
         if not path.is_file():
             raise BadBase(f"{base.name} has no {self.title} weights. {self._other(base)}")
@@ -85,8 +98,6 @@ class Store:
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             hint = f"it is damaged, or not written by persona. {self._other(base)}"
             raise BadBase(f"{path} cannot be read: {hint}") from error
-        if made["base_hash"] != base.hash:
-            raise BadBase(f"{path} was made for another base than {base.name}. {self._other(base)}")
         return made, tensors
 
     def _path(self, base: Family, folder: Path | None) -> Path:

@@ -14,7 +14,7 @@ from persona.config import JediConfig
 from persona.errors import BadOption
 from persona.events import Listener, silent
 from persona.families import Family
-from persona.methods.jedi import WEIGHTS, JeDi, References
+from persona.methods.jedi import STORE, JeDi, References
 from persona.methods.jedi import Sets as Drawn
 from persona.placing import any_of
 from persona.pretrain.clay.data import SETS, render_records, shards_of
@@ -57,11 +57,13 @@ def pretrain_jedi(config: JediConfig, listener: Listener = silent) -> Learnt:
     """
     if config.data is None and config.base != "clay":
         raise BadOption(f"Say what {config.base} shall learn from: --data SHARDS, as persona gen-sets makes them.")
-    return pretrain(config, {"renoised": config.renoised}, WEIGHTS, partial(_prepare, config), listener)
+    return pretrain(config, {"renoised": config.renoised}, STORE.file, partial(_prepare, config), listener)
 
 
 def _prepare(config: JediConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Objective:
     jedi = JeDi(base, config.targets, renoised=config.renoised)
+    if config.start_from:
+        STORE.start(base, config.start_from, jedi)
     if config.data is None:
         agree(accelerator, lambda: render_records(config.out / "data", CLAY_SETS, 0, config.seed, listener))
     sets = _open(config.data or config.out / "data", config.out / "latents")

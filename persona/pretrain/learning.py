@@ -4,6 +4,7 @@ A step depends on the seed and its number alone, so a run that was killed goes o
 one process with a batch of eight, two with four, or one that accumulates two of four take the same steps.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from torch.optim import Optimizer
 from persona import checkpoints, drawing, families, report
 from persona.atomic import beside
 from persona.config import PretrainMethodConfig
+from persona.errors import BadOption
 from persona.events import Listener, Progress, silent
 from persona.families import Family
 from persona.methods import Method
@@ -126,7 +128,8 @@ def pretrain(
         listener: told how far each stage is.
 
     Raises:
-        BadOption: the folder holds a run with other settings, or the processes are to share out weights.
+        BadOption: the folder holds a run with other settings, the processes are to share out weights, or there are no
+            weights to start from.
         BadBase: the base cannot be found.
         Busy: another run holds the folder.
         Diverged: a loss is no longer a number.
@@ -145,6 +148,7 @@ def pretrain(
             "batch": config.batch * config.accumulate * accelerator.num_processes,
             "learning_rate": rate,
             "targets": config.targets,
+            "start_from": _digest(config.start_from / name) if config.start_from else None,
             "seed": config.seed,
         }
         agree(accelerator, lambda: settle(config.out, {**common, **settings}))
@@ -152,6 +156,18 @@ def pretrain(
         base.free_image_encoder()
         base.denoiser.to(memory_format=torch.channels_last)  # convolutions of a CPU would turn their input, each time
         return learn(objective, config, rate, name, accelerator, listener)
+
+
+def _digest(path: Path) -> str:
+    """Return what tells the weights that a run starts from from others.
+
+    Raises:
+        BadOption: there are none.
+    """
+    if not path.is_file():
+        raise BadOption(f"There is no {path} to start from. Name a folder that holds one, or leave --start-from out.")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def learn(

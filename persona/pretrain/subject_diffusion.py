@@ -65,6 +65,8 @@ def pretrain_subject_diffusion(config: SubjectDiffusionConfig, listener: Listene
 def _prepare(config: SubjectDiffusionConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Objective:
     seen_by = config.encoder or ("" if encoder.shipped(base.folder) else encoder.CLIP)
     method = SubjectDiffusion(base, seen_by, config.targets)
+    if config.start_from:
+        STORE.start(base, config.start_from, method)
     data = config.data or config.out / "data"
     if config.data is None:
         agree(accelerator, lambda: render_records(data, CLAY_SETS, CLAY_PAIRS, config.seed, listener))
