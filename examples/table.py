@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
@@ -108,31 +108,31 @@ def look(made: persona.Persona | None, subject: Subject, noun: str, seeds: int) 
         wanted = [(fill(prompt, "sks", noun), seed) for prompt in prompts for seed in range(seeds)]
         return base.draw([prompt for prompt, _ in wanted], [seed for _, seed in wanted])
 
-    def share(head: str, labels: Iterable[str], prompts: Iterable[str]) -> float:
-        read = judge.read(drawn(prompts))[0][head]
+    def share(head: str, labels: Iterable[str], pictures: Sequence[Image.Image]) -> float:
+        read = judge.read(pictures)[0][head]
         return mean(read[i] == label for i, label in enumerate(label for label in labels for _ in range(seeds)))
 
-    in_contexts = [f"a photo of a {who} {CONTEXT_PHRASES[context][0]}" for context in NEW_CONTEXTS]
-    shown = judge.read(drawn(in_contexts))[1]
+    in_contexts = drawn(f"a photo of a {who} {CONTEXT_PHRASES[context][0]}" for context in NEW_CONTEXTS)
+    shown = judge.read(in_contexts)[1]
     bare = drawn([f"a {subject.class_noun}"] * 4)
     bare_read, bare_shown = judge.read(bare)
     figures = {
         "identity": judge.recovered(shown, reference, subject.class_noun).mean().item(),
         "context": share("context", NEW_CONTEXTS, in_contexts),
-        "style": share("style", STYLES, [STYLE_PHRASES[style][0].format(f"a {who}") for style in STYLES]),
+        "style": share("style", STYLES, drawn(STYLE_PHRASES[style][0].format(f"a {who}") for style in STYLES)),
         "bare class": mean(label == subject.class_noun for label in bare_read["class"]),
         "bare identity": judge.recovered(bare_shown, reference, subject.class_noun).mean().item(),
         "PRES": (bare_shown @ reference.T).mean().item(),
-        "DIV": _diversity(judge, [drawn([prompt]) for prompt in in_contexts[:4]]),
+        "DIV": _diversity(judge, [in_contexts[at : at + seeds] for at in range(0, 4 * seeds, seeds)]),
     }
     if subject.class_noun in LIVE:
-        wearing = [f"a {who} {ACCESSORY_PHRASES[accessory][0]}" for accessory in ACCESSORIES]
+        wearing = drawn(f"a {who} {ACCESSORY_PHRASES[accessory][0]}" for accessory in ACCESSORIES)
         figures["accessory"] = share("accessory", ACCESSORIES, wearing)
     return figures
 
 
 @torch.no_grad()
-def _diversity(judge: Judge, groups: list[list[Image.Image]]) -> float:
+def _diversity(judge: Judge, groups: Sequence[Sequence[Image.Image]]) -> float:
     """Mean distance (1 - cosine) of the judge's features between pictures of one prompt: clay's stand-in for LPIPS."""
     distances = []
     for group in groups:

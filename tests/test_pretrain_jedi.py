@@ -31,7 +31,7 @@ from persona.noise import Diffusion
 from persona.pretrain.clay.data import render_records
 from persona.pretrain.clay.sets import ClaySets
 from persona.pretrain.jedi import Completion, pretrain_jedi
-from persona.pretrain.learning import Learnt, emphasis, importance, share
+from persona.pretrain.learning import Learnt, emphasis, share, times
 from persona.pretrain.sets import WebSets
 
 forked = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
@@ -337,8 +337,9 @@ def test_a_subject_counts_more_than_the_rest_and_a_picture_as_much_as_another() 
 
 
 @pytest.mark.parametrize("velocity", [False, True])
-def test_times_of_noise_alone_count_least_but_count(velocity: bool) -> None:
-    kept = torch.linspace(0.999, 0.001, 1000)
-    weights = importance(Diffusion(kept, velocity=velocity), torch.tensor([[300, 600], [900, 999]])).flatten()
-    assert (weights.diff() < 0).all() == velocity
-    assert 0.1 < weights.min() <= weights.max() <= 1
+def test_times_are_drawn_as_often_as_they_count(velocity: bool) -> None:
+    noise = Diffusion(torch.linspace(0.999, 0.001, 1000), velocity=velocity)
+    drawn = times(noise, 20_000, torch.Generator().manual_seed(0))
+    weights = noise.weights(torch.arange(1000), 5).sqrt().clamp(min=0.15).view(10, 100).mean(1)
+    shares = torch.histc(drawn.float(), 10, 0, 999) / len(drawn)
+    torch.testing.assert_close(shares, weights / weights.sum(), rtol=0.12, atol=0.002)

@@ -17,6 +17,7 @@ def gen_priors(config: PriorsConfig, json: bool) -> None:
 
     with Display() as display:
         display.name_base(config.base)
+        from persona.placing import any_of
         from persona.priors import gen_priors
 
         pictures = gen_priors(config, display)
@@ -24,7 +25,7 @@ def gen_priors(config: PriorsConfig, json: bool) -> None:
     display.close(
         "gen-priors",
         Outcome(
-            f"{len(pictures)} pictures of a {config.class_noun}",
+            f"{len(pictures)} pictures of {any_of(config.class_noun)}",
             folders,
             f"persona train PHOTOS --class {shlex.quote(config.class_noun)}{base_option(config.base)}",
             {"class": config.class_noun, "base": config.base, "folders": folders, "pictures": list(map(str, pictures))},

@@ -19,7 +19,7 @@ from persona.methods.jedi import Sets as Drawn
 from persona.placing import any_of
 from persona.pretrain.clay.data import SETS, render_records, shards_of
 from persona.pretrain.clay.sets import ClaySets
-from persona.pretrain.learning import Learnt, Objective, emphasis, importance, lot, pretrain
+from persona.pretrain.learning import Learnt, Objective, emphasis, lot, pretrain, times
 from persona.pretrain.sets import Sets, WebSets
 from persona.sheet import Row, sheet
 from persona.train.processes import agree
@@ -112,16 +112,13 @@ class Completion:
         known = int(random.integers(self.sets.pictures))
         several = known < self.sets.pictures - 1
         together = several and bool(random.random() < (WITH_REFERENCES if known else TOGETHER))
-        latents, noise, times, prompts, places = zip(
-            *(self._draw(slot, known, together) for slot in slots), strict=True
-        )
+        latents, noise, when, prompts, places = zip(*(self._draw(slot, known, together) for slot in slots), strict=True)
         told = [prompt for one in prompts for prompt in one]
         drawn = Drawn(
-            torch.stack(latents), torch.stack(noise), torch.stack(times), told, known, together, torch.stack(places)
+            torch.stack(latents), torch.stack(noise), torch.stack(when), told, known, together, torch.stack(places)
         )
         new = ~_repeated(drawn.latents)[:, known:]
-        weights = new * importance(self.jedi.base.noise, drawn.times)[:, known:]
-        weights = (weights / new.sum(1, keepdim=True).clamp(min=1)).to(self.jedi.base.device)
+        weights = (new / new.sum(1, keepdim=True).clamp(min=1)).to(self.jedi.base.device)
         return (self.jedi.loss(drawn) * weights).sum() / total
 
     def _draw(self, slot: int, known: int, together: bool) -> tuple[Tensor, Tensor, Tensor, list[str], Tensor]:
@@ -136,10 +133,10 @@ class Completion:
         if random.random() < TEXT_DROPPED:
             prompts[known:] = [""] * (len(order) - known)
         alike = together or self.jedi.renoised
-        times = self.jedi.base.noise.times(1 if alike else len(order), generator).expand(len(order))
+        when = times(self.jedi.base.noise, 1 if alike else len(order), generator).expand(len(order))
         chosen, grid = torch.from_numpy(order), (latents.shape[-2], latents.shape[-1])
         noise = torch.randn(latents[chosen].shape, generator=generator)
-        return latents[chosen], noise, times, prompts, emphasis(self.sets.masks(number, grid)[chosen])
+        return latents[chosen], noise, when, prompts, emphasis(self.sets.masks(number, grid)[chosen])
 
     def show(self) -> Image.Image:
         """Draw the last picture of some sets from one of the others, from all of them, and one set from nothing."""

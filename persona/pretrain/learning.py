@@ -43,8 +43,8 @@ SHEETS = 8
 """Sample sheets that are drawn on the way."""
 SUBJECT = 4.0
 """What a place that shows the subject counts in the loss, to one that does not."""
-GAMMA, LEAST = 5.0, 0.15
-"""Of min-SNR, and the least that a time counts."""
+GAMMA, LEAST, DRAWN = 5.0, 0.15, 32
+"""Of min-SNR, the least that a time counts, and how many are drawn for each that is taken."""
 
 
 def lot(slot: int, size: int, seed: int) -> tuple[int, np.random.Generator, torch.Generator]:
@@ -63,13 +63,16 @@ def _shuffled(size: int, seed: int, rounds: int) -> NDArray[np.int64]:
     return default_rng((seed, 2, rounds)).permutation(size)
 
 
-def importance(noise: Process, times: Tensor) -> Tensor:
-    """Return the weight of each time in the loss, shaped like them: the root of min-SNR's, and a floor.
+def times(noise: Process, n: int, generator: torch.Generator) -> Tensor:
+    """Draw the times of examples, (n,), as often as they count: the root of min-SNR's weight, and a floor.
 
-    Without it noise dominates the gradient at small batches; by min-SNR itself next to nothing is learnt where it is
-    decided what there will be to see.
+    Each is one of the process's own, taken out of many by its weight, which is the same in the mean as weighing the
+    losses of even times, and less noisy: half of those would be of hardly anything but noise, and say little. By
+    min-SNR itself next to nothing would be learnt where it is decided what there will be to see.
     """
-    return noise.weights(times.flatten(), GAMMA).sqrt().clamp(min=LEAST).view(times.shape)
+    drawn = noise.times(DRAWN * n, generator).view(n, DRAWN)
+    weights = noise.weights(drawn.flatten(), GAMMA).sqrt().clamp(min=LEAST).view(n, DRAWN)
+    return drawn.gather(1, torch.multinomial(weights, 1, generator=generator))[:, 0]
 
 
 def emphasis(masks: Tensor) -> Tensor:

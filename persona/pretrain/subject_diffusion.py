@@ -25,7 +25,7 @@ from persona.placing import MOST, named
 from persona.pretrain.clay.data import render_records
 from persona.pretrain.clay.records import open_records
 from persona.pretrain.latents import Latents
-from persona.pretrain.learning import Learnt, Objective, emphasis, importance, lot, pretrain
+from persona.pretrain.learning import Learnt, Objective, emphasis, lot, pretrain, times
 from persona.pretrain.records import MARKS, Record, Records
 from persona.sheet import Row, sheet
 from persona.train.processes import agree
@@ -129,8 +129,7 @@ class Depiction:
             placed=torch.tensor([one.placed for one in drawn]),
             emphasis=emphasis(torch.stack([one.masks for one in drawn]).amax(1)),
         )
-        weights = importance(self.method.base.noise, scenes.times).to(self.method.base.device)
-        return (weights * self.method.loss(scenes, self.control)).sum() / total
+        return self.method.loss(scenes, self.control).sum() / total
 
     def _draw(self, slot: int) -> _Example:
         number, random, generator = lot(slot, self._learning, self.seed)
@@ -146,7 +145,7 @@ class Depiction:
         return _Example(
             latents,
             torch.randn(latents.shape, generator=generator),
-            self.method.base.noise.times(1, generator),
+            times(self.method.base.noise, 1, generator),
             "" if dropped in (0, 1) else prompt,
             [record.entities[one].noun for one in order],
             boxes,

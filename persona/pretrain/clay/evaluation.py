@@ -69,7 +69,8 @@ def figures(base: Family, folder: Path, photos: Path | None, listener: Listener 
     if photos is not None:
         measured["autoencoder: photos, dB"] = psnr(vae, photographs(photos))
     measured["seconds a picture"] = seconds_a_picture(lambda: base.draw(["a photo of a dog"], [0]))
-    files = (path for path in base.folder.rglob("*") if path.is_file())
+    parts = (*base.pipe.components, "judge")  # methods and their networks lie beside them
+    files = (path for part in parts for path in (base.folder / part).rglob("*") if path.is_file())
     return measured | {"megabytes": sum(path.stat().st_size for path in files) / 1e6}
 
 
