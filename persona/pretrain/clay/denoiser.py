@@ -27,6 +27,7 @@ from persona.pretrain.clay.alignment import Alignment
 from persona.pretrain.clay.autoencoder import encode
 from persona.pretrain.clay.data import masks_of, pixels_of, scenes_of, shards_of
 from persona.pretrain.clay.text import MAX_TOKENS, WORDS, caption_words, prompt_of
+from persona.pretrain.learning import times
 from persona.pretrain.state import Run
 
 BATCH = 32
@@ -158,12 +159,12 @@ def train_denoiser(
             started = time.perf_counter()
             clean, weights, tokens, seen = coming.result()
             coming = ahead.submit(examples.batch, run.step + 1)
-            noisy, target, times = _corrupted(clean, noise, seed * 1_000_003 + run.step)
+            noisy, target, when = _corrupted(clean, noise, seed * 1_000_003 + run.step)
             # The backward of the fused attention is the slow one at 256 tokens and fewer (bf16 on a CPU).
             with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
                 with torch.no_grad():
                     states = text(tokens).last_hidden_state
-                guess = unet(noisy.contiguous(memory_format=torch.channels_last), times, states).sample
+                guess = unet(noisy.contiguous(memory_format=torch.channels_last), when, states).sample
                 apart = alignment(seen)
             loss = (weights * (guess.float() - target) ** 2).mean()
             run.advance(loss + ALIGNMENT_WEIGHT * apart, rate(run.step, steps), started)
@@ -176,26 +177,12 @@ def train_denoiser(
                 run.save()
 
 
-def _times(noise: Diffusion, rng: torch.Generator) -> Tensor:
-    """Draw the times (BATCH,) of a step.
-
-    They are drawn as often as they count, the root of what min-SNR (Hang et al. 2023, "Efficient diffusion training via
-    min-SNR weighting strategy") lets them, and a floor. Drawn evenly, a third of the pictures would be of noise alone,
-    whose gradient at t = 900 has eleven times the energy of that at t = 220, where shapes get sharp, and says little.
-    One is drawn from each of BATCH equal shares of them: the same mean as independent times, less variance.
-    """
-    times = len(noise.kept)
-    chances = noise.weights(torch.arange(times), 5).sqrt().clamp(min=0.075).cumsum(0)
-    even = (torch.rand(BATCH, generator=rng) + torch.arange(BATCH)) / BATCH
-    return torch.searchsorted(chances / chances[-1], even).clamp(max=times - 1)
-
-
 def _corrupted(clean: Tensor, noise: Diffusion, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return noisy latents and velocities, both shaped like the clean ones, and their times (B,)."""
     rng = torch.Generator().manual_seed(seed)
     eps = torch.randn(clean.shape, generator=rng)
-    times = _times(noise, rng)
-    return *noise.corrupt(clean, eps, times), times
+    when = times(noise, len(clean), rng)
+    return *noise.corrupt(clean, eps, when), when
 
 
 def assemble(vae: Path, text: Path, tokenizer: CLIPTokenizer, state: Path, target: Path) -> StableDiffusionPipeline:
