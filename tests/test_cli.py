@@ -67,11 +67,11 @@ OPTIONS = {
     ),
     "pretrain jedi": (
         "--base --data --out --steps --batch --seed --json --help",
-        "--accumulate --learning-rate --target --precision --save-every --renoised",
+        "--accumulate --learning-rate --target --start-from --precision --save-every --renoised",
     ),
     "pretrain subject-diffusion": (
         "--base --data --out --steps --batch --seed --json --help",
-        "--accumulate --learning-rate --target --precision --save-every --encoder --attention-control",
+        "--accumulate --learning-rate --target --start-from --precision --save-every --encoder --attention-control",
     ),
     "export": ("--to --merge --base --out --json --help", "--checkpoint"),
     "import": ("--base --class --token --out --json --help", ""),

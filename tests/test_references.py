@@ -20,7 +20,7 @@ from persona.cli import app
 from persona.config import SampleConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, BadToken, NoMemory
 from persona.events import Event, Note, Progress
-from persona.methods.jedi import WEIGHTS, JeDi
+from persona.methods.jedi import STORE, JeDi
 from persona.photos import Photo
 from persona.references import prepare, tell_odd
 from persona.sample import sample
@@ -33,7 +33,7 @@ def weights(base_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPat
     for parameter in (*jedi.difference.parameters.values(), jedi.channels.weight):
         parameter.data = 0.2 * torch.randn(parameter.shape, generator=random)
     folder = tmp_path_factory.mktemp("weights")
-    (folder / WEIGHTS).write_bytes(jedi.save())
+    (folder / STORE.file).write_bytes(jedi.save())
     return folder
 
 

@@ -11,7 +11,7 @@ from persona import families
 from persona.config import TrainConfig
 from persona.errors import BadBase
 from persona.events import Event, Note
-from persona.methods.jedi import FOLDER, WEIGHTS, JeDi
+from persona.methods.jedi import STORE, JeDi
 from persona.photos import Photo
 from persona.train import train, views
 
@@ -23,8 +23,8 @@ def able(base_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFa
     shutil.copytree(base_folder("sd-v-zero"), folder)
     jedi = JeDi(families.load(str(folder), device="cpu"))
     torch.nn.init.normal_(jedi.channels.weight, std=0.2)
-    (folder / FOLDER).mkdir()
-    (folder / FOLDER / WEIGHTS).write_bytes(jedi.save())
+    (folder / STORE.name).mkdir()
+    (folder / STORE.name / STORE.file).write_bytes(jedi.save())
     return folder
 
 
