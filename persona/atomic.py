@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, whenever a run is killed."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -46,3 +47,9 @@ def folder_beside(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def digest(path: Path) -> str:
+    """Return the sha256 (hex) of a file, which tells whether it is still the one that was written."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from safetensors import SafetensorError, safe_open
 
-from persona.atomic import beside
+from persona.atomic import beside, digest
 from persona.errors import BadPersona
 
 ADAPTER = "adapter.safetensors"
@@ -86,7 +86,7 @@ class Persona:
         record = _portable(asdict(self))
         del record["path"]
         record["versions"] = _versions()
-        record["files"] = {path.relative_to(self.path).as_posix(): _hash_file(path) for path in weights}
+        record["files"] = {path.relative_to(self.path).as_posix(): digest(path) for path in weights}
         with beside(self.path / RECORD) as part:
             text = json.dumps({"format": FORMAT, **record, "sha256": _hash_record(record)}, indent=2)
             part.write_text(text + "\n", encoding="utf-8")
@@ -128,7 +128,7 @@ class Persona:
         """
         name = ADAPTER if step is None else self._checkpoint(step)
         _check_weights(self.path / name)
-        if _hash_file(self.path / name) != self.files.get(name):
+        if digest(self.path / name) != self.files.get(name):
             raise BadPersona(f"{self.path / name} was changed since it was written. Copy or train the persona again.")
         return self.path / name
 
@@ -177,12 +177,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _checked(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a record that is whole, of this format, and of the right types."""
-    made, digest = record.pop("format", None), record.pop("sha256", None)
+    made, signed = record.pop("format", None), record.pop("sha256", None)
     if isinstance(made, int) and made > FORMAT:
         raise BadPersona(f"{path} was made by a later version. Update: pip install --upgrade persona")
     kinds = {kept.name: _json_kind(kept.type) for kept in fields(Persona) if kept.name != "path"}
     whole = record.keys() == kinds.keys() and all(isinstance(record[name], kinds[name]) for name in kinds)
-    if not whole or digest != _hash_record(record):
+    if not whole or signed != _hash_record(record):
         raise BadPersona(f"{path / RECORD} is damaged or was changed by hand. Copy or train the persona again.")
     return record | {"photos": tuple(record["photos"]), "history": tuple(record["history"])}
 
@@ -248,8 +248,3 @@ def _versions() -> dict[str, str]:
 def _hash_record(record: Mapping[str, Any]) -> str:
     """Hash the record as it comes back from JSON, whatever its order."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

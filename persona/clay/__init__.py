@@ -3,12 +3,11 @@
 Clay draws toys of its own world and nothing else. For photographs, name a real base with ``--base``.
 """
 
-import hashlib
 import json
 from functools import cache
 from pathlib import Path
 
-from persona.atomic import beside
+from persona.atomic import beside, digest
 from persona.errors import BadBase
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -25,7 +24,7 @@ def weights_folder() -> Path:
     """
     try:
         manifest: dict[str, str] = json.loads((WEIGHTS / MANIFEST).read_text(encoding="utf-8"))
-        wrong = [name for name, digest in manifest.items() if _digest(WEIGHTS / name) != digest]
+        wrong = [name for name, known in manifest.items() if digest(WEIGHTS / name) != known]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise BadBase(_reinstall(f"its weights cannot be read ({error.__class__.__name__})")) from error
     if wrong:
@@ -36,14 +35,9 @@ def weights_folder() -> Path:
 def write_manifest(folder: Path) -> None:
     """Record what the weights in a folder are, for :func:`weights_folder` to check."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    digests = {name: _digest(folder / name) for name in names if name != MANIFEST}
+    digests = {name: digest(folder / name) for name in names if name != MANIFEST}
     with beside(folder / MANIFEST) as part:
         part.write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reinstall(reason: str) -> str:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from persona.atomic import digest
+
 KEPT = (".json", ".safetensors", ".txt", ".model")
 """What makes a pipeline draw as it does: configs, weights, vocabularies."""
 
@@ -21,16 +23,11 @@ def fingerprint(files: Mapping[str, Path]) -> str:
     for name, path in sorted(files.items()):
         stat = path.stat()
         key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
-        known[key] = remembered.get(key) or _hash_file(path)
+        known[key] = remembered.get(key) or digest(path)
         whole.update(f"{name} {known[key]}\n".encode())
     if not known.keys() <= remembered.keys():
         _remember(remembered | known)
     return whole.hexdigest()
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _memory() -> Path:

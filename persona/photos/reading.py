@@ -1,6 +1,5 @@
 """From a plain folder to upright RGB pictures, whatever a phone, a camera or a browser has put there."""
 
-import hashlib
 import io
 import os
 import struct
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from persona.atomic import digest
 from persona.errors import BadPhotos
 from persona.events import Listener, Note, silent
 from persona.photos.advice import advise, some
@@ -166,10 +166,8 @@ def _photo(path: Path, formats: tuple[str, ...]) -> Photo:
             image.draft("RGB", (2 * SHORT_SIDE, 2 * SHORT_SIDE))
             turned = ImageOps.exif_transpose(image)
             upright, mask = _shrunk(_rgb(turned)), _mask(turned)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     name = os.fsencode(path.name).decode("utf-8", "replace")  # names that are no text would break what is written
-    return Photo(name, upright, _caption(path), digest, mask)
+    return Photo(name, upright, _caption(path), digest(path), mask)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -4,7 +4,6 @@ A step depends on the seed and its number alone, so a run that was killed goes o
 one process with a batch of eight, two with four, or one that accumulates two of four take the same steps.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from persona import checkpoints, drawing, families, report
-from persona.atomic import beside
+from persona.atomic import beside, digest
 from persona.config import PretrainMethodConfig
 from persona.errors import BadOption
 from persona.events import Listener, Progress, silent
@@ -152,7 +151,7 @@ def pretrain(
             "batch": config.batch * config.accumulate * accelerator.num_processes,
             "learning_rate": rate,
             "targets": config.targets,
-            "start_from": _digest(config.start_from / name) if config.start_from else None,
+            "start_from": _start(config.start_from / name) if config.start_from else None,
             "seed": config.seed,
         }
         agree(accelerator, lambda: settle(config.out, {**common, **settings}))
@@ -162,7 +161,7 @@ def pretrain(
         return learn(objective, config, rate, name, accelerator, listener)
 
 
-def _digest(path: Path) -> str:
+def _start(path: Path) -> str:
     """Return what tells the weights that a run starts from from others.
 
     Raises:
@@ -170,8 +169,7 @@ def _digest(path: Path) -> str:
     """
     if not path.is_file():
         raise BadOption(f"There is no {path} to start from. Name a folder that holds one, or leave --start-from out.")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return digest(path)[:12]
 
 
 def learn(
