@@ -20,7 +20,7 @@ from persona.families import Family
 from persona.methods.attention_control import control
 from persona.methods.casting import Portrait, cast, inside
 from persona.methods.fusion import words_of
-from persona.methods.gated import fourier
+from persona.methods.gated import GAIN, Gate, Told, fourier
 from persona.methods.subject_diffusion import Scenes, SubjectDiffusion
 from persona.methods.telling import STORE
 
@@ -37,8 +37,7 @@ def learnt(base: Family) -> SubjectDiffusion:
     """Return one whose weights have moved somewhere, and whose gates are open."""
     method = SubjectDiffusion(base)
     for number, (name, parameter) in enumerate(sorted(method.parameters.items())):
-        moved = noise(*parameter.shape, seed=number) if parameter.dim() else torch.tensor(1.0)
-        parameter.add_(moved if "alpha" in name else 0.2 * moved)
+        parameter.add_(1 / GAIN if "alpha" in name else 0.2 * noise(*parameter.shape, seed=number))
     return method
 
 
@@ -65,8 +64,7 @@ def scenes(**changed: Any) -> Scenes:
         prompts=prompts,
         nouns=[["dog", "cat"], ["dog"]],
         cast=cast(prompts, TWO),
-        masks=torch.stack([inside(torch.tensor([[box]] * 2), torch.ones(2, 1).bool(), (8, 8))[:, 0]
-                           for box in (LEFT, RIGHT)], dim=1),
+        masks=inside(torch.tensor([[LEFT, RIGHT]] * 2), (8, 8)),
         placed=torch.tensor([True, True]),
     )  # fmt: skip
     return replace(given, **changed)
@@ -140,6 +138,18 @@ def test_each_part_is_seen(one: Family, part: str) -> None:
             said = predict(one, latents)
         with method.told(changed, told, SHAPE[1:]):
             assert (predict(one, latents) - said).abs().max() > 1e-3
+
+
+def test_a_place_sees_the_subjects_in_whose_boxes_it_lies() -> None:
+    gate, places = Gate(16, 4, 2, 8), noise(1, 32, 16)
+    with torch.no_grad():
+        gate.alpha_attn.fill_(1 / GAIN)
+    told = Told(noise(1, 6, 4, seed=1), inside(torch.tensor([[LEFT, RIGHT]]), (8, 16)))
+    other = Told(torch.cat([told.tokens[:, :3] + 1, told.tokens[:, 3:]], dim=1), told.where)
+    moved = (gate(places, told) - gate(places, other)).abs().amax(-1).view(4, 8)
+    within = inside(torch.tensor([[LEFT]]), (8, 16))[0, 0].view(4, 2, 8, 2).amax((1, 3)).bool()
+    assert moved[within].min() > 0
+    assert moved[~within].max() == 0
 
 
 def test_prompts_without_subjects_are_read_as_before(base: Family) -> None:
@@ -278,8 +288,7 @@ def test_boxes_have_codes_and_places() -> None:
     assert codes.shape == (2, 64)
     assert (codes[0] - codes[1]).abs().max() > 0.1
     boxes = torch.tensor([[LEFT, RIGHT]])
-    assert inside(boxes, torch.tensor([[True, False]]), (10, 4))[0, 0].tolist() == [[0] * 4] * 2 + [[1, 1, 0, 0]] * 8
-    assert not inside(boxes, torch.tensor([[False, False]]), (4, 4)).any()
+    assert inside(boxes, (10, 4))[0, 0].tolist() == [[0] * 4] * 2 + [[1, 1, 0, 0]] * 8
 
 
 def test_a_subject_is_found_in_its_reference(one: Family) -> None:

@@ -61,16 +61,20 @@ def cast(prompts: Sequence[str], portraits: Mapping[str, Portrait]) -> Cast:
     return Cast(features, boxes, present)
 
 
-def inside(boxes: Tensor, present: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return what lies in any of the boxes that are present, (rows, 1, h, w): 1, and 0 elsewhere.
+def inside(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return what lies in each of the boxes (rows, slots, 4), (rows, slots, h, w): 1, and 0 elsewhere.
 
     Args:
-        boxes: (rows, slots, 4), their sides in [0, 1].
-        present: (rows, slots).
+        boxes: their sides in [0, 1].
         grid: height and width.
     """
     down, along = ((torch.arange(side, device=boxes.device) + 0.5) / side for side in grid)
     left, top, right, bottom = boxes[..., None].unbind(-2)
     rows, columns = (top <= down) & (down < bottom), (left <= along) & (along < right)
-    covered = rows[..., :, None] & columns[..., None, :] & present[..., None, None]
-    return covered.any(1, keepdim=True).float()
+    return (rows[..., :, None] & columns[..., None, :]).float()
+
+
+def coarser(grid: Sequence[int], places: int) -> tuple[int, int]:
+    """Return the height and width of so many places, on a level of a U-Net whose finest grid is given."""
+    scale = (places / (grid[0] * grid[1])) ** 0.5
+    return round(grid[0] * scale), round(grid[1] * scale)

@@ -2,22 +2,31 @@
 
 Between self- and cross-attention a picture's tokens attend to those of the subjects, which say what they show and where
 they belong. The gates are closed at the start, so that nothing has changed yet.
+
+Here a place sees only the subjects in whose boxes it lies. The code of a box tells as much, but which places it means
+has to be learnt first, and until then two subjects are blended everywhere.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock, GatedSelfAttentionDense
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_max_pool2d
 
 from persona.families.attention import choose_kernels
+from persona.methods.casting import coarser
 
 FREQUENCIES, HOTTEST = 8, 100.0
 """Of the code of a box; their ratio, all in all."""
 CODE = 4 * 2 * FREQUENCIES
 """Numbers that a box is told by."""
+GAIN = 10.0
+"""Of the gates: an optimizer that moves all numbers alike would open them over thousands of steps, and what is behind
+them learns only as far as they are open."""
 
 
 def fourier(boxes: Tensor) -> Tensor:
@@ -57,32 +66,66 @@ class Slots(nn.Module):
         return told.flatten(1, 2)
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a network's places can see of the subjects.
+
+    Attributes:
+        tokens: of all subjects, one after the other, (rows, slots * n, width).
+        where: the places that see each, (rows, slots, h, w) in {0, 1}, on the grid of the latents.
+    """
+
+    tokens: Tensor
+    where: Tensor
+
+    def mask(self, places: int) -> Tensor:
+        """Return what is added to the attention of so many places, (rows, places, places + slots * n): 0 or -inf."""
+        grid = coarser(self.where.shape[-2:], places)
+        seen = adaptive_max_pool2d(self.where, grid).flatten(2).mT.bool()
+        shown = seen.repeat_interleave(self.tokens.shape[1] // seen.shape[2], dim=2)
+        everywhere = shown.new_ones(len(shown), places, places)  # each place sees the picture itself
+        hidden = ~torch.cat([everywhere, shown], dim=2)
+        return torch.zeros_like(hidden, dtype=self.tokens.dtype).masked_fill(hidden, -torch.inf)
+
+
+class Gate(GatedSelfAttentionDense):  # type: ignore[misc]  # diffusers is untyped
+    """That of one block."""
+
+    def forward(self, x: Tensor, objs: Told) -> Tensor:
+        """Return a picture's tokens (rows, places, width) after a look at its subjects."""
+        places = x.shape[1]
+        both = self.norm1(torch.cat([x, self.linear(objs.tokens)], dim=1))
+        seen = self.attn(both[:, :places], both, attention_mask=objs.mask(places).to(x.dtype))
+        x = x + (GAIN * self.alpha_attn).tanh() * seen
+        return x + (GAIN * self.alpha_dense).tanh() * self.ff(self.norm2(x))
+
+
 class Gates:
     """Gated self-attention in every transformer block of a U-Net, where diffusers keeps that of GLIGEN."""
 
     def __init__(self, denoiser: Any, width: int) -> None:
         """Add closed gates for tokens of a width to a network, on its device."""
         self._denoiser = denoiser
-        self._tokens: Tensor | None = None
+        self._told: Told | None = None
         self.adapters = nn.ModuleDict()
         for name, block in denoiser.named_modules():
             if isinstance(block, BasicTransformerBlock):
                 own = block.attn1
-                adapter = GatedSelfAttentionDense(own.query_dim, width, own.heads, own.inner_dim // own.heads)
+                adapter = Gate(own.query_dim, width, own.heads, own.inner_dim // own.heads)
                 block.fuser = adapter.to(own.to_q.weight.device)
                 self.adapters[name.replace(".", "-")] = block.fuser
         choose_kernels(denoiser)
-        denoiser.position_net = nn.Identity()  # the tokens know already where they belong
+        denoiser.position_net = nn.Identity()  # what is told knows already where it belongs
         self._handle = denoiser.register_forward_pre_hook(self._tell, with_kwargs=True)
 
     @contextmanager
-    def given(self, tokens: Tensor) -> Iterator[None]:
-        """Let the next forward passes see tokens (rows, n, width); without them the gates are not there."""
-        self._tokens = tokens
+    def given(self, told: Told) -> Iterator[None]:
+        """Let the next forward passes see subjects; without them the gates are not there."""
+        self._told = told
         try:
             yield
         finally:
-            self._tokens = None
+            self._told = None
 
     def remove(self) -> None:
         """Leave the network as it was."""
@@ -93,6 +136,6 @@ class Gates:
                 del block.fuser
 
     def _tell(self, _: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        if self._tokens is None:
+        if self._told is None:
             return None
-        return given, {**named, "cross_attention_kwargs": {"gligen": {"input": self._tokens}}}
+        return given, {**named, "cross_attention_kwargs": {"gligen": {"input": self._told}}}

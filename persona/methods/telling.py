@@ -18,7 +18,7 @@ from persona.methods.casting import Cast, inside
 from persona.methods.channels import Channels, first_convolution
 from persona.methods.difference import Difference
 from persona.methods.fusion import Fusion
-from persona.methods.gated import Gates, Slots
+from persona.methods.gated import Gates, Slots, Told
 from persona.methods.weights import Store
 from persona.placing import MOST, named, say
 
@@ -140,6 +140,7 @@ class Telling:
     def told(self, who: Cast, placed: Tensor, grid: tuple[int, int]) -> Iterator[None]:
         """Let the next forward passes see subjects, and in the rows that are placed (rows,) their boxes too."""
         tokens = self.slots(who.features[:, :, 1:], who.boxes, who.present)
-        shown = who.present & placed[:, None]
-        with self.gates.given(tokens), self.channels.given(inside(who.boxes, shown, grid)):
+        within, present = inside(who.boxes, grid), who.present[..., None, None]
+        shown = (within * (present & placed[:, None, None, None])).amax(1, keepdim=True)
+        with self.gates.given(Told(tokens, within.where(present, 1.0))), self.channels.given(shown):
             yield
