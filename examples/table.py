@@ -42,8 +42,10 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("out", nargs="?", type=Path, default=Path("build/table"))
     options.add_argument("--subjects", type=int, default=6)
-    options.add_argument("--seeds", type=int, default=4)
+    options.add_argument("--seeds", type=int, default=4, help="pictures of each prompt, at least 2")
     given = options.parse_args()
+    if given.seeds < 2:
+        options.error("--seeds 2 or more: one picture of a prompt says nothing of their diversity")
     truth = {folder.name: folder for folder in sorted((HERE / "photos").iterdir()) if folder.is_dir()}
     rows = [measure(folder, given.out / name, given.seeds) for name, folder in list(truth.items())[: given.subjects]]
     given.out.mkdir(parents=True, exist_ok=True)
