@@ -3,8 +3,10 @@
 Between self- and cross-attention a picture's tokens attend to those of the subjects, which say what they show and where
 they belong. The gates are closed at the start, so that nothing has changed yet.
 
-Here a place sees only the subjects in whose boxes it lies. The code of a box tells as much, but which places it means
-has to be learnt first, and until then two subjects are blended everywhere.
+Two things are ours. A gate is a matrix, the adapter's last, instead of a number: behind a number near zero nothing
+learns in which direction to open it (clay's stood at 0.07 after 3,700 steps), a matrix at zero learns at once (Zhang et
+al., 2302.05543). And a place sees only the subjects in whose boxes it lies: the code of a box tells as much, but which
+places it means has to be learnt first, and until then two subjects are blended everywhere.
 """
 
 from collections.abc import Iterator
@@ -13,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.models.attention import BasicTransformerBlock, GatedSelfAttentionDense
+from diffusers.models.attention import BasicTransformerBlock, FeedForward
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d
 
@@ -24,9 +27,6 @@ FREQUENCIES, HOTTEST = 8, 100.0
 """Of the code of a box; their ratio, all in all."""
 CODE = 4 * 2 * FREQUENCIES
 """Numbers that a box is told by."""
-GAIN = 10.0
-"""Of the gates: an optimizer that moves all numbers alike would open them over thousands of steps, and what is behind
-them learns only as far as they are open."""
 
 
 def fourier(boxes: Tensor) -> Tensor:
@@ -88,16 +88,26 @@ class Told:
         return torch.zeros_like(hidden, dtype=self.tokens.dtype).masked_fill(hidden, -torch.inf)
 
 
-class Gate(GatedSelfAttentionDense):  # type: ignore[misc]  # diffusers is untyped
-    """That of one block."""
+class Gate(nn.Module):
+    """That of one block: a look at the subjects, and what is made of it."""
 
-    def forward(self, x: Tensor, objs: Told) -> Tensor:
+    def __init__(self, width: int, told: int, heads: int, head: int) -> None:
+        """Make a closed one, for a block of a width and heads, and tokens of the width that subjects are told in."""
+        super().__init__()
+        self.linear = nn.Linear(told, width)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = Attention(width, heads=heads, dim_head=head)
+        self.ff = FeedForward(width, activation_fn="geglu")
+        for gate in (self.attn.to_out[0], self.ff.net[-1]):
+            nn.init.zeros_(gate.weight)
+            nn.init.zeros_(gate.bias)
+
+    def forward(self, x: Tensor, told: Told) -> Tensor:
         """Return a picture's tokens (rows, places, width) after a look at its subjects."""
         places = x.shape[1]
-        both = self.norm1(torch.cat([x, self.linear(objs.tokens)], dim=1))
-        seen = self.attn(both[:, :places], both, attention_mask=objs.mask(places).to(x.dtype))
-        x = x + (GAIN * self.alpha_attn).tanh() * seen
-        return x + (GAIN * self.alpha_dense).tanh() * self.ff(self.norm2(x))
+        both = self.norm1(torch.cat([x, self.linear(told.tokens)], dim=1))
+        x = x + self.attn(both[:, :places], both, attention_mask=told.mask(places).to(x.dtype))
+        return x + self.ff(self.norm2(x))
 
 
 class Gates:
