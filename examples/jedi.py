@@ -21,11 +21,12 @@ from PIL import Image
 from table import ACCESSORIES, NEW_CONTEXTS, STYLES, resumed
 
 import persona
-from persona import adapter, families, metrics
+from persona import adapter, metrics
 from persona.clay import weights_folder
 from persona.clay.judge import Judge
 from persona.clay.world import LIVE, Subject, from_dict, random_scene, render
 from persona.clay.world.captions import ACCESSORY_PHRASES, CONTEXT_PHRASES, STYLE_PHRASES, VIEW_PHRASES
+from persona.drawing import open_base
 from persona.identity import bare, fill
 from persona.methods.jedi import JeDi
 from persona.photos import Photo, pictures
@@ -95,12 +96,12 @@ def measured(folder: Path, out: Path, given: argparse.Namespace) -> dict[str, di
 
 
 def of_base(sitter: Sitter, seeds: int) -> dict[str, float]:
-    base, noun = families.load("clay"), sitter.who.class_noun
+    base, noun = open_base("clay"), sitter.who.class_noun
     return look(lambda prompts, numbers: base.draw([bare(one, noun) for one in prompts], numbers), sitter, seeds)
 
 
 def of_jedi(sitter: Sitter, count: int, seeds: int, weights: Path | None) -> dict[str, float]:
-    base, noun = families.load("clay"), sitter.who.class_noun
+    base, noun = open_base("clay"), sitter.who.class_noun
     jedi = JeDi.load(base, weights)
     known = prepare(base, sitter.photos[:count], noun, (base.resolution, base.resolution))
 
@@ -115,7 +116,7 @@ def of_dreambooth(sitter: Sitter, out: Path, seeds: int) -> dict[str, float]:
     noun, started = sitter.who.class_noun, time.perf_counter()
     made = persona.train(persona.TrainConfig(photos=sitter.folder, class_noun=noun, out=out / "persona"))
     minutes = (time.perf_counter() - started) / 60
-    base = families.load("clay")
+    base = open_base("clay")
     wear(base, made)
     adapter.scale(base, made.recommended_scale)
 

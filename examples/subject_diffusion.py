@@ -23,11 +23,12 @@ from PIL import Image
 from table import NEW_CONTEXTS, STYLES, resumed
 
 import persona
-from persona import families, portraits
+from persona import portraits
 from persona.clay import weights_folder, world
 from persona.clay.judge import Judge
 from persona.clay.segmenter import Segmenter
 from persona.clay.world.captions import CONTEXT_PHRASES, STYLE_PHRASES
+from persona.drawing import open_base
 from persona.families import Family
 from persona.methods.casting import Portrait
 from persona.methods.subject_diffusion import SubjectDiffusion
@@ -150,7 +151,7 @@ def undetailed(method: SubjectDiffusion) -> None:
 
 
 def of_base(pair: Pair, seeds: int) -> dict[str, float]:
-    base, judge = families.load("clay"), Judge.load(weights_folder() / "judge")
+    base, judge = open_base("clay"), Judge.load(weights_folder() / "judge")
 
     def draw(prompts: Sequence[str], numbers: Sequence[int]) -> list[Image.Image]:
         return base.draw([plain(prompt) for prompt in prompts], numbers)
@@ -165,7 +166,7 @@ def of_base(pair: Pair, seeds: int) -> dict[str, float]:
 def of_method(
     pair: Pair, weights: Path | None, seeds: int, leave_out: Callable[[SubjectDiffusion], None], *, series: bool = False
 ) -> dict[str, float]:
-    base = families.load("clay")
+    base = open_base("clay")
     folder = weights_folder()
     tools = Tools(
         SubjectDiffusion.load(base, weights), Judge.load(folder / "judge"), Segmenter.load(folder / "segmenter")

@@ -22,11 +22,12 @@ import torch
 from PIL import Image
 
 import persona
-from persona import adapter, families
+from persona import adapter
 from persona.clay import weights_folder
 from persona.clay.judge import Judge, as_tensor
 from persona.clay.world import LIVE, Subject, from_dict, random_scene, render
 from persona.clay.world.captions import ACCESSORY_PHRASES, CONTEXT_PHRASES, STYLE_PHRASES
+from persona.drawing import open_base
 from persona.identity import fill
 from persona.sitters import wear
 
@@ -94,7 +95,7 @@ def run(photos: Path, out: Path, subject: Subject, noun: str, seeds: int, **sett
 
 def look(made: persona.Persona | None, subject: Subject, noun: str, seeds: int) -> dict[str, float]:
     """Draw with a persona (or the bare base) and let the judge read the pictures."""
-    base = families.load("clay")
+    base = open_base("clay")
     if made is not None:
         wear(base, made)
         adapter.scale(base, made.recommended_scale)

@@ -13,7 +13,7 @@ from huggingface_hub import model_info
 
 from persona.checkpoints import KEPT
 from persona.config import PlanConfig, TrainConfig
-from persona.drawing import free, processes, training_dtype
+from persona.drawing import free, number_format, processes
 from persona.events import Listener, Progress, silent
 from persona.families import blueprint, here, known
 from persona.methods.settings import Settings
@@ -146,10 +146,10 @@ def _machine(config: PlanConfig) -> _Machine:
     """Return the card that was asked for; else this machine's device, or a card without end for a table of all."""
     device = processes().device
     if config.vram is None and (device.type != "cpu" or not config.every):
-        return _Machine(device, True, training_dtype(config.precision, device), int(SHARE * free(device)))
+        return _Machine(device, True, number_format(config.precision, device), int(SHARE * free(device)))
     here = device.type == "cuda"
     device = device if here else torch.device("cuda")
-    dtype = training_dtype(config.precision, device) if here or config.precision != "auto" else torch.bfloat16
+    dtype = number_format(config.precision, device) if here or config.precision != "auto" else torch.bfloat16
     return _Machine(device, here, dtype, int(SHARE * config.vram * 2**30) - CONTEXT if config.vram else None)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from persona.atomic import beside
 from persona.config import PriorsConfig
-from persona.drawing import Job, draw, open_base, processes, size_of, training_dtype, whole
+from persona.drawing import Job, draw, open_base, processes, size_of, whole
 from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.placing import any_of
@@ -36,8 +36,7 @@ def gen_priors(config: PriorsConfig, listener: Listener = silent) -> list[Path]:
         BadBase: the base cannot be found, or is damaged.
         OSError: the disk is full, or the store may not be written to. Run again, and it goes on where it was.
     """
-    dtype = training_dtype("auto", processes().device)  # as in a training, which then finds these to be its own
-    return ensure(config, open_base(config.base, dtype, listener), listener)
+    return ensure(config, open_base(config.base, listener), listener)
 
 
 def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> list[Path]:

@@ -11,7 +11,7 @@ from results import pixels
 
 from persona import families, priors
 from persona.config import PriorsConfig
-from persona.drawing import training_dtype
+from persona.drawing import number_format
 from persona.events import Event, Note, Progress
 from persona.families import Family
 
@@ -115,7 +115,7 @@ def test_the_command_draws_what_a_training_will_look_for_in_the_users_cache(
     config = PriorsConfig(class_noun="cat", base=str(base_folder("sd-v-zero")), n=1, steps=1)
     (path,) = priors.gen_priors(config)
     assert path.is_relative_to(own_cache / "persona" / "priors")
-    trained = families.load(config.base, dtype=training_dtype("auto", torch.device("cpu")))
+    trained = families.load(config.base, dtype=number_format("auto", torch.device("cpu")))
     assert priors.ensure(config, trained) == [path]
     other = torch.float32 if trained.dtype == torch.bfloat16 else torch.bfloat16
     assert priors.ensure(config, families.load(config.base, dtype=other)) != [path]

@@ -142,7 +142,7 @@ def pretrain(
     if not accelerator.is_main_process:
         listener = silent
     device = accelerator.device
-    base = families.load(config.base, dtype=drawing.training_dtype(config.precision, device), device=device)
+    base = families.load(config.base, dtype=drawing.number_format(config.precision, device), device=device)
     with ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(config.out)))
         rate = config.learning_rate or base.recipe.pretraining_rate

@@ -43,7 +43,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     if not accelerator.is_main_process:
         listener = silent
     photos = read(config.photos, listener)
-    dtype = drawing.training_dtype(config.precision, accelerator.device)
+    dtype = drawing.number_format(config.precision, accelerator.device)
     choice, seen = agree(
         accelerator,
         lambda: choose(config, len(photos), dtype, accelerator.device, accelerator.num_processes, listener),

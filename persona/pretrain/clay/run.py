@@ -16,11 +16,12 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from persona import checkpoints, families, report
+from persona import checkpoints, report
 from persona.atomic import beside, folder_beside
 from persona.clay import encoder, judge, segmenter, write_manifest
 from persona.clay.judge import Judge
 from persona.config import PretrainConfig
+from persona.drawing import open_base
 from persona.events import Listener, Progress, silent
 from persona.pretrain.clay import card, evaluation
 from persona.pretrain.clay.alignment import sight_shards
@@ -189,7 +190,7 @@ class _Pretraining:
         """Put the weights together, measure them, and write everything down."""
         weights = self._assemble()
         self._show(self.config.denoiser_steps)
-        base = families.load(str(weights))
+        base = open_base(str(weights))
         figures = evaluation.figures(base, self.out / "evaluation", self.config.photos, self.listener)
         seconds = self._seconds()
         made = Made(weights, self.out / "CARD.md", self.out / "report.html", figures)
@@ -245,7 +246,7 @@ class _Pretraining:
         path = self._sheet_of(step)
         if path.exists():
             return
-        base = families.load(str(self.out / "weights"))
+        base = open_base(str(self.out / "weights"))
         prompts = [prompt for row in _SHOWN.values() for prompt in row]
         drawn = iter(base.draw(prompts, range(len(prompts))))
         rows = [Row(name, [(next(drawn), prompt) for prompt in row]) for name, row in _SHOWN.items()]
