@@ -119,14 +119,15 @@ class JudgeScorer:
         shown = torch.cat([read[template][1] for template in self.prompts])
         identity = self.judge.recovered(shown, subject, self.class_noun).mean().item()
         after = read[_BARE][1]
-        leak = self.judge.recovered(after, subject, self.class_noun).mean().item()
+        bare = (self.judge.recovered(shown, subject, self.class_noun).mean().item() for shown in (self.before, after))
+        before, leak = (max(likeness, 0.0) for likeness in bare)  # a base may draw something like the subject by chance
         prompt = sum(right) / len(right)
         return Scores(
             identity,
             prompt,
             drift(self.before, after).mean().item(),
             _copied(drawn, self.prompts, photos),
-            trade_off_of_judge(identity, prompt, leak),
+            trade_off_of_judge(identity, prompt, leak - before),
         )
 
 

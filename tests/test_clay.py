@@ -20,6 +20,7 @@ from persona.pretrain.clay.encoding import recognised
 from persona.pretrain.clay.evaluation import held_out_scenes
 from persona.pretrain.clay.segmenting import agreement
 from persona.references import prepare
+from persona.score import JudgeScorer
 
 PHOTOS = Path(__file__).parent.parent / "examples/photos/dog"
 MEGABYTES = 2**20
@@ -69,3 +70,13 @@ def test_references_make_the_subject_known_again(clay: Family) -> None:
     seen = [judge.recovered(judge.read(drawn)[1], truth, "dog").mean() for drawn in (plain, by_one, by_two)]
     assert seen[0] + 0.1 < seen[1]
     assert seen[0] + 0.1 < seen[2]
+
+
+def test_what_the_base_draws_anyway_is_no_leak(clay: Family) -> None:
+    """Its bare class may look like the subject by chance; that is not what the adapter has spoilt."""
+    photos = [photo.image for photo in read(PHOTOS)]
+    scorer = JudgeScorer(clay, "dog")
+    drawn = {template: photos[:2] for template in (*scorer.prompts, *scorer.bare)}
+    spoilt = scorer.score(drawn, photos).total
+    scorer.before = scorer.judge.read(photos[:2])[1]
+    assert scorer.score(drawn, photos).total > spoilt + 0.5
