@@ -76,7 +76,7 @@ def test_what_the_base_draws_anyway_is_no_leak(clay: Family) -> None:
     """Its bare class may look like the subject by chance; that is not what the adapter has spoilt."""
     photos = [photo.image for photo in read(PHOTOS)]
     scorer = JudgeScorer(clay, "dog")
-    drawn = {template: photos[:2] for template in (*scorer.prompts, *scorer.bare)}
+    drawn = dict.fromkeys((*scorer.prompts, *scorer.bare), photos[:2])
     spoilt = scorer.score(drawn, photos).total
     scorer.before = scorer.judge.read(photos[:2])[1]
     assert scorer.score(drawn, photos).total > spoilt + 0.5
