@@ -145,9 +145,10 @@ def unplaced(method: SubjectDiffusion) -> None:
 
 def undetailed(method: SubjectDiffusion) -> None:
     """Close the gates that details pass."""
-    for name, weights in method.gates.adapters.named_parameters():
-        if name.endswith(("alpha_attn", "alpha_dense")):
-            weights.data.zero_()
+    for adapter in method.gates.adapters.values():
+        for gate in adapter.closing:
+            gate.weight.data.zero_()
+            gate.bias.data.zero_()
 
 
 def of_base(pair: Pair, seeds: int) -> dict[str, float]:

@@ -98,9 +98,14 @@ class Gate(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attn = Attention(width, heads=heads, dim_head=head)
         self.ff = FeedForward(width, activation_fn="geglu")
-        for gate in (self.attn.to_out[0], self.ff.net[-1]):
+        for gate in self.closing:
             nn.init.zeros_(gate.weight)
             nn.init.zeros_(gate.bias)
+
+    @property
+    def closing(self) -> tuple[Any, Any]:
+        """The linear layers that close it where they are zero."""
+        return self.attn.to_out[0], self.ff.net[-1]
 
     def forward(self, x: Tensor, told: Told) -> Tensor:
         """Return a picture's tokens (rows, places, width) after a look at its subjects."""
