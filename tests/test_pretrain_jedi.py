@@ -4,17 +4,17 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from numpy.random import default_rng
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -148,30 +148,9 @@ def test_accumulated_batches_are_one_large_one(whole: Learnt, config: JediConfig
         torch.testing.assert_close(other[name], value, rtol=1e-2, atol=2e-4)
 
 
-def _process(rank: int, port: int, config: JediConfig) -> None:
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
-    }  # fmt: skip
-    for state in (GradientState, AcceleratorState, PartialState):
-        state._reset_state()
-    torch.set_num_threads(1)
-    pretrain_jedi(config)
-    torch.distributed.destroy_process_group()
-
-
 @forked
 def test_two_processes_are_one_with_the_doubled_batch(whole: Learnt, config: JediConfig) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    children = [context.Process(target=_process, args=(rank, port, replace(config, batch=1))) for rank in range(2)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(600)
-    assert [child.exitcode for child in children] == [0, 0]
+    processes.forked(partial(pretrain_jedi, replace(config, batch=1)))
     made = load_file(config.out / "weights" / whole.weights.name)
     for name, value in load_file(whole.weights).items():
         torch.testing.assert_close(made[name], value, rtol=1e-2, atol=2e-4)

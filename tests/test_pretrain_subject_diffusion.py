@@ -7,10 +7,12 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 from numpy.random import default_rng
@@ -26,6 +28,7 @@ from persona.errors import BadBase, BadOption
 from persona.events import Event, Progress
 from persona.methods.casting import Portrait
 from persona.methods.subject_diffusion import SubjectDiffusion
+from persona.pretrain import learning
 from persona.pretrain.latents import Latents
 from persona.pretrain.learning import Learnt
 from persona.pretrain.records import Entity, Record, Records, write
@@ -220,3 +223,18 @@ def test_bad_input_is_refused(config: SubjectDiffusionConfig, base_folder: Calla
     (config.out / "nothing").mkdir(parents=True)
     with pytest.raises(BadOption, match="holds no records"):
         pretrain_subject_diffusion(replace(config, data=config.out / "nothing"))
+
+
+@forked
+def test_processes_that_share_out_the_weights_learn_what_one_does(
+    config: SubjectDiffusionConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "SHEETS", 1)
+    monkeypatch.setattr("persona.pretrain.subject_diffusion.SHOWN", 1)
+    one, two = (replace(config, steps=2, out=config.out / name) for name in ("one", "two"))
+    expected = load_file(pretrain_subject_diffusion(one).weights)
+    processes.forked(partial(pretrain_subject_diffusion, replace(two, batch=1)), **processes.FSDP)
+    found = load_file(two.out / "weights" / "subject-diffusion.safetensors")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-2, atol=2e-4)

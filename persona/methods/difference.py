@@ -23,11 +23,7 @@ class _Plus(nn.Module):
 
 
 class Difference:
-    """Adds to the weights of some modules of a network; nothing at the start.
-
-    Attributes:
-        parameters: what is added, by the name of the weight in the network.
-    """
+    """Adds to the weights of some modules of a network; nothing at the start."""
 
     def __init__(self, network: nn.Module, targets: Sequence[str]) -> None:
         """Join differences to all weights of the modules whose names end in one of the targets.
@@ -44,29 +40,32 @@ class Difference:
         }
         if not names:
             raise BadOption(f"The base has no module named {', '.join(targets)}. Leave --target out.")
-        self.parameters: dict[str, nn.Parameter] = {}
-        self._added: list[_Plus] = []
+        self._added: dict[str, _Plus] = {}
         for name in sorted(names):
             owner, leaf = self._place(name)
             plus = _Plus(getattr(owner, leaf))
             register_parametrization(owner, leaf, plus, unsafe=True)  # a bf16 weight becomes a float32 sum
-            self.parameters[name] = plus.difference
-            self._added.append(plus)
+            self._added[name] = plus
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What is added, by the name of the weight in the network."""
+        return {name: plus.difference for name, plus in self._added.items()}
 
     @contextmanager
     def without(self) -> Iterator[None]:
         """Let the network be as it was, to the bit; sums that were cached would not notice."""
-        for plus in self._added:
+        for plus in self._added.values():
             plus.counts = False
         try:
             yield
         finally:
-            for plus in self._added:
+            for plus in self._added.values():
                 plus.counts = True
 
     def remove(self) -> None:
         """Leave the network's weights as they were, to the bit."""
-        for name in self.parameters:
+        for name in self._added:
             remove_parametrizations(*self._place(name), leave_parametrized=False)
 
     def _place(self, name: str) -> tuple[nn.Module, str]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from persona.errors import BadBase
 from persona.families import Family
+from persona.methods.shards import whole
 
 
 class Joined(Protocol):
@@ -50,7 +51,7 @@ class Store:
 
     def write(self, base: Family, made: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> bytes:
         """Return parameters as the bytes of a file, in float16."""
-        halves = {name: tensor.detach().half().cpu().contiguous() for name, tensor in parameters.items()}
+        halves = {name: whole(tensor.detach()).half().cpu().contiguous() for name, tensor in parameters.items()}
         return to_bytes(halves, {self.name: json.dumps({"base_hash": base.hash, **made})})
 
     def load(self, base: Family, folder: Path | None, join: Callable[[dict[str, Any]], M]) -> M:

@@ -41,7 +41,7 @@ SHOWN = 6
 def pretrain_jedi(config: JediConfig, listener: Listener = silent) -> Learnt:
     """Teach a base to complete sets of pictures of one subject, or go on where an earlier call was stopped.
 
-    Under ``accelerate launch`` the processes share each step.
+    Under ``accelerate launch`` the processes share each step, and with ``--use_fsdp`` the denoiser's weights.
 
     Args:
         config: what to learn from, and how long.
@@ -49,7 +49,7 @@ def pretrain_jedi(config: JediConfig, listener: Listener = silent) -> Learnt:
 
     Raises:
         BadOption: there are no data, the folder holds a run with other settings, or the processes are to share out
-            weights.
+            weights by DeepSpeed.
         BadBase: the base cannot be found, or is no U-Net.
         Busy: another run holds the folder.
         Diverged: a loss is no longer a number.

@@ -29,10 +29,11 @@ from persona.errors import BadOption
 from persona.events import Listener, Progress, silent
 from persona.families import Family
 from persona.methods import Method
+from persona.methods.shards import shard
 from persona.noise import Process
 from persona.pretrain.state import Run, settle
 from persona.train.loop import make_optimizer, steps
-from persona.train.processes import agree, launched
+from persona.train.processes import agree, launched, shares_weights
 
 DECAY = 0.999
 """Of the averaged weights, which are those that are kept."""
@@ -121,7 +122,7 @@ def pretrain(
 ) -> Learnt:
     """Teach a base a method, or go on where an earlier call was stopped.
 
-    Under ``accelerate launch`` the processes share each step.
+    Under ``accelerate launch`` the processes share each step, and with ``--use_fsdp`` the denoiser's weights.
 
     Args:
         config: what to learn from, and how long.
@@ -131,14 +132,14 @@ def pretrain(
         listener: told how far each stage is.
 
     Raises:
-        BadOption: the folder holds a run with other settings, the processes are to share out weights, or there are no
-            weights to start from.
+        BadOption: the folder holds a run with other settings, the processes are to share out weights by DeepSpeed, or
+            there are no weights to start from.
         BadBase: the base cannot be found.
         Busy: another run holds the folder.
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """
-    accelerator = launched()
+    accelerator = launched(sharing=True)
     if not accelerator.is_main_process:
         listener = silent
     device = accelerator.device
@@ -157,7 +158,10 @@ def pretrain(
         agree(accelerator, lambda: settle(config.out, {**common, **settings}))
         objective = prepare(base, accelerator, listener)
         base.free_image_encoder()
-        base.denoiser.to(memory_format=torch.channels_last)  # convolutions of a CPU would turn their input, each time
+        if shares_weights(accelerator):
+            shard(base.denoiser, accelerator)
+        else:
+            base.denoiser.to(memory_format=torch.channels_last)  # a CPU's convolutions would turn their input each time
         return learn(objective, config, rate, name, accelerator, listener)
 
 
@@ -199,7 +203,9 @@ def learn(
     run = Run(config.out / "state", objective.modules, optimizer, decay=DECAY)
     run.resume()
     _follow(run, objective, config, rate, accelerator, listener)
-    return agree(accelerator, partial(_conclude, run, objective, config, config.out / "weights" / name))
+    with run.averaged():
+        learnt = objective.save()
+    return agree(accelerator, partial(_conclude, run, learnt, config, config.out / "weights" / name))
 
 
 def _follow(
@@ -232,9 +238,11 @@ def _follow(
             losses.clear()
         listener(Progress("Learning", step.number, last, run.curve[-1][1] if run.curve else None))
         if due:
-            agree(accelerator, run.save)
+            agree(accelerator, partial(run.write, run.tensors()))
         if step.number % every == 0:
-            agree(accelerator, partial(_show, run, objective, config.out / "samples" / f"step-{step.number:06}.png"))
+            with run.averaged():
+                sheet = objective.show()  # by all, for each may hold a part of the weights
+            agree(accelerator, partial(_keep, sheet, config.out / "samples" / f"step-{step.number:06}.png"))
         _set_rate(run.optimizer, rate * share(step.number, last))
         started = time.perf_counter()
 
@@ -254,14 +262,14 @@ def _set_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def _show(run: Run, objective: Objective, path: Path) -> None:
-    with run.averaged(), beside(path) as part:
-        objective.show().save(part)
+def _keep(sheet: Image.Image, path: Path) -> None:
+    with beside(path) as part:
+        sheet.save(part)
 
 
-def _conclude(run: Run, objective: Objective, config: PretrainMethodConfig, weights: Path) -> Learnt:
-    with run.averaged(), beside(weights) as part:
-        part.write_bytes(objective.save())
+def _conclude(run: Run, learnt: bytes, config: PretrainMethodConfig, weights: Path) -> Learnt:
+    with beside(weights) as part:
+        part.write_bytes(learnt)
     sheets = {path.stem: [(path.stem, Image.open(path))] for path in sorted((config.out / "samples").glob("*.png"))}
     page = config.out / "report.html"
     report.write(

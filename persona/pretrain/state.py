@@ -15,9 +15,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from persona.atomic import beside
 from persona.errors import BadOption, Diverged
+from persona.methods.shards import gather_state, part, share_state, shared, whole
 
 STATE = "state.safetensors"
 RECORD = "run.json"
@@ -92,7 +94,7 @@ class Run:
         names, live = zip(*self.parameters(), strict=True)
         if not self.average:
             self.average = {name: p.detach().clone() for name, p in zip(names, live, strict=True)}
-        torch._foreach_lerp_([self.average[name] for name in names], [p.detach() for p in live], 1 - decay)
+        torch._foreach_lerp_([part(self.average[name]) for name in names], [part(p) for p in live], 1 - decay)
 
     @torch.no_grad()
     def use_average(self) -> None:
@@ -118,12 +120,23 @@ class Run:
         Raises:
             OSError: the disk is full.
         """
-        tensors = {f"weight/{name}": p.detach() for name, p in self.parameters()}
-        tensors |= {f"average/{name}": p for name, p in self.average.items()}
+        self.write(self.tensors())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state, by name; where weights are shared out, all processes have to ask for it together."""
+        parameters = dict(self.parameters())
+        tensors = {f"weight/{name}": whole(p.detach()) for name, p in parameters.items()}
+        tensors |= {f"average/{name}": whole(p) for name, p in self.average.items()}
         state: dict[int, dict[str, Any]] = self.optimizer.state_dict()["state"]
+        if _are_shared(parameters):
+            state = {0: gather_state(self.optimizer, list(parameters.values()))}
         tensors |= {
             f"optimizer/{i}/{key}": torch.as_tensor(value) for i, slots in state.items() for key, value in slots.items()
         }
+        return tensors
+
+    def write(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write what :meth:`tensors` returns, and how far it is; see :meth:`save`."""
         position = {"step": self.step, "seconds": self.seconds, "curve": self.curve}
         plain = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
         with beside(self.folder / STATE) as part:
@@ -151,18 +164,25 @@ class Run:
                 kind, _, name = key.partition("/")
                 value = file.get_tensor(key)
                 if kind == "weight":
-                    parameters[name].copy_(value)
+                    parameters[name].copy_(shared(value, parameters[name]))
                 elif kind == "average":
-                    self.average[name] = _laid_out_as(parameters[name], value)
+                    self.average[name] = _laid_out_as(parameters[name], shared(value, parameters[name]))
                 else:
                     number, _, slot = name.partition("/")
                     slots.setdefault(int(number), {})[slot] = _laid_out_as(numbered[int(number)], value)
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
+        if _are_shared(parameters):
+            share_state(self.optimizer, list(parameters.values()), slots[0])
+        else:
+            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
         return True
 
     def _go_to(self, position: dict[str, Any]) -> None:
         self.step, self.seconds = position["step"], position["seconds"]
         self.curve = [(step, loss) for step, loss in position["curve"]]
+
+
+def _are_shared(parameters: Mapping[str, Tensor]) -> bool:
+    return any(isinstance(parameter, DTensor) for parameter in parameters.values())
 
 
 def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:

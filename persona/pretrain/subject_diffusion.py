@@ -43,14 +43,15 @@ SHOWN = 6
 def pretrain_subject_diffusion(config: SubjectDiffusionConfig, listener: Listener = silent) -> Learnt:
     """Teach a base to draw subjects of one reference each, or go on where an earlier call was stopped.
 
-    Under ``accelerate launch`` the processes share each step.
+    Under ``accelerate launch`` the processes share each step, and with ``--use_fsdp`` the denoiser's weights.
 
     Args:
         config: what to learn from, and how long.
         listener: told how far each stage is.
 
     Raises:
-        BadOption: there are no data or no image encoder, or the folder holds a run with other settings.
+        BadOption: there are no data or no image encoder, the folder holds a run with other settings, or the processes
+            are to share out weights by DeepSpeed.
         BadBase: the base cannot be found, or is no U-Net.
         Busy: another run holds the folder.
         Diverged: a loss is no longer a number.

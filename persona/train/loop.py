@@ -4,10 +4,12 @@ import importlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 from persona.errors import Diverged
@@ -68,13 +70,12 @@ def make_optimizer(kind: str, rates: Sequence[tuple[list[nn.Parameter], float]],
 
     Args:
         kind: ``adamw8bit``, ``paged-adamw8bit`` whose state makes room on a GPU when it is needed, or ``adamw``.
-        rates: groups of parameters with their learning rates; each group is laid out flat.
+        rates: groups of parameters with their learning rates; each group is laid out flat, unless it is shared out.
         listener: told where 8 bits cannot be had.
     """
-    flat = [flatten(parameters) for parameters, _ in rates]
-    groups = [{"params": [parameter], "lr": rate} for parameter, (_, rate) in zip(flat, rates, strict=True)]
+    groups = [group | {"lr": rate} for parameters, rate in rates for group in _groups(parameters)]
     if kind != "adamw":
-        paged = kind == "paged-adamw8bit" and flat[0].device.type == "cuda"
+        paged = kind == "paged-adamw8bit" and groups[0]["params"][0].device.type == "cuda"
         try:
             made: Optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit(groups, is_paged=paged)
         except (ImportError, OSError, RuntimeError) as error:  # not installed, or without a library for this device
@@ -83,6 +84,35 @@ def make_optimizer(kind: str, rates: Sequence[tuple[list[nn.Parameter], float]],
         else:
             return made
     return AdamW(groups)
+
+
+def _groups(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+    """Return groups of an optimizer: of one flat parameter, or of those that are shared out and the others."""
+    shards, others = _apart(parameters)
+    if not shards:
+        return [{"params": [flatten(parameters)]}]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    return [{"params": shards, "foreach": True}, {"params": others}]
+
+
+def _apart(parameters: Sequence[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the parameters that are shared out among processes, and the others: no kernel takes both at once."""
+    shards: list[nn.Parameter] = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
+    return shards, [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+
+
+def clip(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Shorten the gradient of parameters to the longest step, in place, and return the norm that it had."""
+    shards, others = _apart(parameters)
+    if not shards:
+        return nn.utils.clip_grad_norm_(parameters, LONGEST_STEP)
+    kinds = [kind for kind in (shards, others) if kind]
+    norms = [nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None], foreach=True) for kind in kinds]
+    norm: Tensor = torch.stack([one.full_tensor() if isinstance(one, DTensor) else one for one in norms]).norm()
+    for kind in kinds:
+        nn.utils.clip_grads_with_norm_(kind, LONGEST_STEP, norm, foreach=True)
+    return norm
 
 
 def steps(
@@ -122,8 +152,8 @@ def steps(
             losses.append(loss.detach())
         mean = torch.stack(losses).sum() if accumulate > 1 else losses[0]
         if processes > 1:
-            mean = add_up(accelerator, [p.grad for p in parameters if p.grad is not None], mean)
-        gradient = nn.utils.clip_grad_norm_(parameters, LONGEST_STEP)
+            mean = add_up(accelerator, [p.grad for p in _apart(parameters)[1] if p.grad is not None], mean)
+        gradient = clip(parameters)
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
         yield Step(number + 1, mean, gradient)

@@ -14,23 +14,41 @@ from persona.errors import BadOption, PersonaError
 
 T = TypeVar("T")
 
-_SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
-
-def launched() -> Accelerator:
+def launched(*, sharing: bool = False) -> Accelerator:
     """Return the processes of this run, as ``accelerate launch`` has started them.
 
+    Args:
+        sharing: whether FSDP is heeded, see :func:`shares_weights`.
+
     Raises:
-        BadOption: they are configured to share out a network's weights. Ours share a step's work: each holds all of the
-            base, which is frozen, so that there is little to share out.
+        BadOption: they are configured to share out weights where they would not. Adapters are small: who learns one
+            holds all of the base. DeepSpeed's engine takes over the backward pass, the optimizer and the state on disk,
+            which it pickles.
     """
-    for name, kind in _SHARDING.items():
-        if os.environ.get(name, "").lower() in ("true", "1", "yes"):
+    if _asked("ACCELERATE_USE_DEEPSPEED"):
+        raise BadOption(
+            "DeepSpeed would share out no weights here. Leave it out of accelerate's config; "
+            "accelerate launch --multi_gpu shares the work, and for persona pretrain --use_fsdp the weights."
+        )
+    if _asked("ACCELERATE_USE_FSDP"):
+        if not sharing:
             raise BadOption(
-                f"{kind} would share out no weights here: each process holds the whole base. "
+                "FSDP would share out no weights here: each process holds the whole base. "
                 "Leave it out of accelerate's config; accelerate launch --multi_gpu shares the work."
             )
+        # Each process loads all by itself; transformers and accelerate would wait for what the first has to send.
+        os.environ |= {"FSDP_CPU_RAM_EFFICIENT_LOADING": "false", "FSDP_SYNC_MODULE_STATES": "false"}
     return Accelerator(cpu=processes().device.type == "cpu")
+
+
+def shares_weights(accelerator: Accelerator) -> bool:
+    """Tell whether the processes were started to share out weights among them, by FSDP."""
+    return accelerator.num_processes > 1 and _asked("ACCELERATE_USE_FSDP")
+
+
+def _asked(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("true", "1", "yes")
 
 
 def agree(accelerator: Accelerator, action: Callable[[], T]) -> T:
