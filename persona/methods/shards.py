@@ -20,19 +20,17 @@ from torch.optim import Optimizer
 def shard(network: Any, accelerator: Accelerator) -> None:
     """Share out a network's weights among the processes, by the blocks that diffusers says are not to be split.
 
-    From now on all processes have to call the network together, and its gradients come added up. Scalars stay whole,
-    and their gradients each process's own.
+    From now on all processes have to call the network together, and its gradients come added up.
 
     Args:
         network: of diffusers, on this process's device, with all that is joined to it; its weights are contiguous.
         accelerator: knows the other processes.
     """
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    scalars = {parameter for parameter in network.parameters() if parameter.dim() == 0}
     named = {module for module in network.modules() if type(module).__name__ in network._no_split_modules}
     blocks = [block for block in network.modules() if named.intersection(block.modules()) == {block}]
     for unit in (*blocks, network):
-        fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=scalars)
+        fully_shard(unit, mesh=mesh, reshard_after_forward=True)
         unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)  # of what there is, gloo can only add
     for block in blocks:
