@@ -21,7 +21,7 @@ from torch import Tensor
 
 from persona import checkpoints
 from persona.config import TrainConfig
-from persona.errors import BadOption, BadPersona, Busy, Diverged, NoSpace
+from persona.errors import BadOption, BadPersona, BadPhotos, Busy, Diverged, NoSpace
 from persona.events import Event, Progress
 from persona.folder import Persona
 from persona.methods.dreambooth import DreamBooth
@@ -223,6 +223,14 @@ def test_a_folder_with_other_files_is_refused(config: TrainConfig, tmp_path: Pat
     with pytest.raises(BadOption, match=r"thesis\.tex"):
         train(replace(config, fresh=True))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_of_class_pictures_is_read_before_the_base(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("persona.families.load")
+    with pytest.raises(BadPhotos, match="Put pictures of the class in one"):
+        train(replace(config, prior=f"folder:{tmp_path / 'nowhere'}"))
 
 
 def test_a_folder_in_use_is_refused(config: TrainConfig, tmp_path: Path) -> None:

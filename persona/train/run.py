@@ -28,7 +28,7 @@ from persona.methods.dreambooth import DreamBooth
 from persona.methods.settings import Settings
 from persona.photos import Photo
 from persona.train.loop import make_optimizer, steps
-from persona.train.material import class_pictures, prepare
+from persona.train.material import drawn_pictures, prepare
 from persona.train.processes import agree
 from persona.train.rehearsal import PICTURES, PREVIEWS, PROMPTS, TRAINING
 from persona.train.thrift import Choice, leaner, words
@@ -75,13 +75,14 @@ class Run:
         load: Callable[[Choice], Family],
         base: Family,
         photos: Sequence[Photo],
+        given: Sequence[Photo],
         token: Token,
         out: Path,
         accelerator: Accelerator,
         listener: Listener,
     ) -> None:
         """Take what is known when the folder of the run is; see :func:`persona.train.train`."""
-        self.asked, self.photos, self.token, self.out = asked, photos, token, out
+        self.asked, self.photos, self.given, self.token, self.out = asked, photos, given, token, out
         self.accelerator, self.listener = accelerator, listener
         self._load = load
         self._choose(choice, base)
@@ -235,7 +236,8 @@ class Run:
                 self.base, self.photos, asked.class_noun, resolution, asked.seed, self.out, self.listener
             )
         # The class is drawn as it was asked for, so that it is drawn but once.
-        priors = class_pictures(asked, self.asked_settings, self.base, self.listener)
+        drawn = drawn_pictures(asked, self.asked_settings, self.base, self.listener)
+        priors = drawn or self.given[: self.asked_settings.priors]
         return prepare(self.config, self.settings, self.base, photos, priors, self.token, self.listener)
 
     def _encode(self, method: DreamBooth) -> None:
