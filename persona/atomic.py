@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,13 @@ def beside(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def clear_left(path: Path) -> None:
+    """Remove what killed processes have left of writing to ``path``; none may be writing there now."""
+    for part in path.parent.glob(f".*-{path.name}"):
+        if re.match(r"\.\d+-", part.name):
+            part.unlink()
 
 
 @contextmanager

@@ -225,6 +225,14 @@ def test_a_folder_with_other_files_is_refused(config: TrainConfig, tmp_path: Pat
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
+def test_what_a_killed_run_and_a_file_manager_left_is_in_nobodys_way(config: TrainConfig) -> None:
+    made = train(replace(config, steps=2))
+    for name in (".4711-persona.json", ".DS_Store"):
+        (made.path / name).touch()
+    assert train(config).step == 6
+    assert [path.name for path in made.path.glob(".*")] == [".DS_Store"]
+
+
 def test_a_folder_of_class_pictures_is_read_before_the_base(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from persona import adapter, checkpoints, report
+from persona.atomic import clear_left
 from persona.checkpoints import Checkpoint
 from persona.config import TrainConfig
 from persona.drawing import out_of_memory
@@ -124,9 +125,12 @@ class Run:
 
     def _start(self) -> Checkpoint | None:
         """Return the checkpoint to go on from, once it is known that the folder is ours to write to."""
-        strangers = sorted(path.name for path in self.out.iterdir() if path.name not in _OURS)
-        if strangers:
+        # What is hidden there file managers have put there, or a killed run has left.
+        seen = {path.name for path in self.out.iterdir() if not path.name.startswith(".")}
+        if strangers := sorted(seen - _OURS):
             raise BadOption(f"{self.out} holds other files ({strangers[0]}). Choose another folder with --out.")
+        for name in _OURS:
+            clear_left(self.out / name)
         start = checkpoints.latest(self.out)
         if (start and start.record["run"] == self._fingerprint()) or not (start or (self.out / RECORD).exists()):
             return start
