@@ -377,6 +377,15 @@ def test_a_damaged_checkpoint_is_refused(config: TrainConfig) -> None:
         train(config)
 
 
+@pytest.mark.parametrize("name", ["adapter.safetensors", "persona.json"])
+def test_a_damaged_persona_is_made_again_of_its_checkpoints(config: TrainConfig, name: str) -> None:
+    made = train(config)
+    before = (made.path / name).read_bytes()
+    (made.path / name).write_bytes(before[:-9])
+    assert train(config) == made
+    assert (made.path / name).read_bytes() == before
+
+
 def test_the_record_of_a_run_is_plain_json(config: TrainConfig) -> None:
     made = train(replace(config, steps=2))
     record = json.loads((made.path / "checkpoints" / "step-000002" / "state.json").read_text())

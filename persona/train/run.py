@@ -20,7 +20,7 @@ from persona.atomic import clear_left
 from persona.checkpoints import Checkpoint
 from persona.config import TrainConfig
 from persona.drawing import out_of_memory
-from persona.errors import BadOption, NoMemory
+from persona.errors import BadOption, BadPersona, NoMemory
 from persona.events import Listener, Note, Progress
 from persona.families import Family
 from persona.folder import RECORD, Persona
@@ -102,9 +102,9 @@ class Run:
             OSError: the disk is full.
         """
         start = agree(self.accelerator, self._start)
-        if start and self._is_done(start) and (self.out / RECORD).exists():
+        if start and self._is_done(start) and (made := self._made()):
             self.listener(Note(f"{self.out} is trained already. Give more --steps to go on."))
-            return Persona.open(self.out)
+            return made
         every, noun = self.settings.score_every, self.asked.class_noun
         self.watch = Watch(self.base, self.photos, self.token.text, noun, every, self.out, self.listener)
         if start:
@@ -122,6 +122,13 @@ class Run:
         return agree(self.accelerator, self._conclude)
 
     # What is there already
+
+    def _made(self) -> Persona | None:
+        """Return the persona that was made of the run, if it is whole; else its checkpoints can make it again."""
+        try:
+            return Persona.open(self.out)
+        except BadPersona:
+            return None
 
     def _start(self) -> Checkpoint | None:
         """Return the checkpoint to go on from, once it is known that the folder is ours to write to."""
