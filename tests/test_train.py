@@ -369,12 +369,14 @@ def test_without_a_scorer_the_last_checkpoint_is_kept_and_said_so(
     assert len(list((made.path / "previews").iterdir())) == 1
 
 
-def test_a_damaged_checkpoint_is_refused(config: TrainConfig) -> None:
+@pytest.mark.parametrize("name", ["adapter.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_refused(config: TrainConfig, name: str) -> None:
     made = train(replace(config, steps=4))
-    adapter = made.path / "checkpoints" / "step-000004" / "adapter.safetensors"
-    adapter.write_bytes(adapter.read_bytes()[:-9])
-    with pytest.raises(BadPersona):
+    file = made.path / "checkpoints" / "step-000004" / name
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(BadPersona, match=r"step-000004 is damaged.*--fresh"):
         train(config)
+    assert train(replace(config, fresh=True)).step == 6
 
 
 @pytest.mark.parametrize("name", ["adapter.safetensors", "persona.json"])

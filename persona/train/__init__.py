@@ -86,7 +86,7 @@ def _token(config: TrainConfig, base: Family, accelerator: Accelerator, listener
             listener(note)
         return token
     unfinished = checkpoints.latest(config.out) if config.out else None
-    if unfinished:
+    if unfinished and not unfinished.damaged:
         return identity.check(base, unfinished.record["token"], config.class_noun)[0]
     return agree(accelerator, lambda: identity.choose(base, config.class_noun, listener))
 

@@ -20,7 +20,7 @@ from persona.atomic import clear_left
 from persona.checkpoints import Checkpoint
 from persona.config import TrainConfig
 from persona.drawing import out_of_memory
-from persona.errors import BadOption, BadPersona, NoMemory
+from persona.errors import BadOption, BadPersona, NoMemory, PersonaError
 from persona.events import Listener, Note, Progress
 from persona.families import Family
 from persona.folder import RECORD, Persona
@@ -41,6 +41,7 @@ READ_EVERY = 10
 CURVE = 500
 """Points of the loss curve that are kept."""
 
+_ELSE = "Choose another --out, or discard that run with --fresh."
 _OURS = {"adapter.safetensors", "checkpoints", "previews", "report.html", RECORD, STORE, checkpoints.LOCK}
 # Settings that another call may change and still go on: they say how long and how, not what is learnt.
 _FREE = {"steps", "checkpoint_every", "score_every", "gradient_checkpointing", "offload", "tiling"}
@@ -139,13 +140,14 @@ class Run:
         for name in _OURS:
             clear_left(self.out / name)
         start = checkpoints.latest(self.out)
-        if (start and start.record["run"] == self._fingerprint()) or not (start or (self.out / RECORD).exists()):
+        if start and start.damaged:
+            why: PersonaError = BadPersona(f"{start.path} is damaged, so the run cannot go on from there. {_ELSE}")
+        elif (start and start.record["run"] == self._fingerprint()) or not (start or (self.out / RECORD).exists()):
             return start
+        else:
+            why = BadOption(f"{self.out} holds a run with other photos or settings. {_ELSE}")
         if not self.asked.fresh:
-            raise BadOption(
-                f"{self.out} holds a run with other photos or settings. Choose another --out, "
-                "or discard that run with --fresh."
-            )
+            raise why
         for path in (self.out / name for name in _OURS - {checkpoints.LOCK}):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return None
