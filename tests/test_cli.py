@@ -348,7 +348,7 @@ def full_disk() -> OSError:
     ("error", "code", "said"),
     [
         (BadPhotos("No photos in [x]. Put some there."), 2, "Error: No photos in [x]. Put some there.\n"),
-        (full_disk(), 2, "Error: The disk is full."),
+        (full_disk(), 2, "Error: The disk is full. Free some space and run the same command again to go on.\n"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "Error: /x: permission denied."),
         (FileExistsError(errno.EEXIST, "File exists", "/x"), 2, "Error: /x: file exists."),
         (MemoryError(), 2, "Error: Out of memory."),
@@ -363,6 +363,15 @@ def test_exit_codes(training: Callable[..., object], error: BaseException, code:
     assert result.exit_code == code
     assert said in result.stderr
     assert result.stdout == ""
+
+
+def test_what_begins_anew_is_not_said_to_go_on(stand_in: Callable[..., None]) -> None:
+    def sample(config: SampleConfig, listener: Listener) -> list[Any]:
+        raise KeyboardInterrupt
+
+    stand_in("sample", sample)
+    result = run("sample", "a [V] dog")
+    assert (result.exit_code, result.stderr) == (130, "stopped; run the same command again to begin anew\n")
 
 
 @pytest.mark.parametrize(
