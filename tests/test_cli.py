@@ -404,6 +404,12 @@ def test_a_base_is_described_before_it_is_fetched() -> None:
     assert not told["here"]
 
 
+def test_facts_are_shown_as_words(base_folder: Callable[[], Path]) -> None:
+    said = " ".join(run("info", str(base_folder())).stderr.split())
+    assert "targets to_q, to_k, to_v, to_out.0 " in said
+    assert "None" not in said
+
+
 def test_refusals_are_json_too(training: Callable[..., object]) -> None:
     training(BadPhotos("No photos."))
     assert json.loads(run(*TRAIN, "--json").stdout) == {"error": {"kind": "BadPhotos", "message": "No photos."}}
