@@ -30,11 +30,9 @@ def beside(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def clear_left(path: Path) -> None:
-    """Remove what killed processes have left of writing to ``path``; none may be writing there now."""
-    for part in path.parent.glob(f".*-{path.name}"):
-        if re.match(r"\.\d+-", part.name):
-            part.unlink()
+def is_left(path: Path) -> bool:
+    """Tell by its name what a killed process has left half-written."""
+    return re.fullmatch(r"\.\d+-.+", path.name) is not None
 
 
 @contextmanager

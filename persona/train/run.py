@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from persona import adapter, checkpoints, report
-from persona.atomic import clear_left
+from persona.atomic import is_left
 from persona.checkpoints import Checkpoint
 from persona.config import TrainConfig
 from persona.drawing import out_of_memory
@@ -137,8 +137,8 @@ class Run:
         seen = {path.name for path in self.out.iterdir() if not path.name.startswith(".")}
         if strangers := sorted(seen - _OURS):
             raise BadOption(f"{self.out} holds other files ({strangers[0]}). Choose another folder with --out.")
-        for name in _OURS:
-            clear_left(self.out / name)
+        for path in filter(is_left, self.out.iterdir()):
+            path.unlink()
         start = checkpoints.latest(self.out)
         if start and start.damaged:
             why: PersonaError = BadPersona(f"{start.path} is damaged, so the run cannot go on from there. {_ELSE}")
