@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,11 @@ def beside(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def is_left(path: Path) -> bool:
+    """Tell by its name what a killed process has left half-written."""
+    return re.fullmatch(r"\.\d+-.+", path.name) is not None
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -55,6 +55,18 @@ class Checkpoint:
         """What was recorded with it."""
         record: dict[str, Any] = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
         return record
+
+    @property
+    def damaged(self) -> bool:
+        """Whether a file of it is missing or cut off, so that training cannot go on from here."""
+        try:
+            json.loads((self.path / RECORD).read_text(encoding="utf-8"))
+            for name in (ADAPTER, OPTIMIZER):
+                with safe_open(self.path / name, "pt"):
+                    pass
+        except (OSError, ValueError, SafetensorError):
+            return True
+        return False
 
 
 def every(run: Path) -> list[Checkpoint]:

@@ -71,6 +71,11 @@ def find(
     return found
 
 
+def shown(mask: Image.Image) -> Mask:
+    """Return what a grey picture shows of its subject, of the same size."""
+    return np.asarray(mask.convert("L")) > 127
+
+
 def _check(picture: Image.Image, mask: Image.Image | None, box: Box | None) -> None:
     if mask is not None and mask.size != picture.size:
         sizes = [f"{one.width}x{one.height}" for one in (mask, picture)]
@@ -86,7 +91,7 @@ def _check(picture: Image.Image, mask: Image.Image | None, box: Box | None) -> N
 def _given(picture: Image.Image, mask: Image.Image | None) -> Mask | None:
     """Return what is said of the subject by a mask or by transparency; ``None`` where nothing is."""
     if mask is not None:
-        found = np.asarray(mask.convert("L")) > 127
+        found = shown(mask)
         if not found.any():
             raise BadOption("The mask is empty: it must be white where the subject is. Draw it anew.")
         return found

@@ -348,7 +348,7 @@ def full_disk() -> OSError:
     ("error", "code", "said"),
     [
         (BadPhotos("No photos in [x]. Put some there."), 2, "Error: No photos in [x]. Put some there.\n"),
-        (full_disk(), 2, "Error: The disk is full."),
+        (full_disk(), 2, "Error: The disk is full. Free some space and run the same command again to go on.\n"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "Error: /x: permission denied."),
         (FileExistsError(errno.EEXIST, "File exists", "/x"), 2, "Error: /x: file exists."),
         (MemoryError(), 2, "Error: Out of memory."),
@@ -363,6 +363,15 @@ def test_exit_codes(training: Callable[..., object], error: BaseException, code:
     assert result.exit_code == code
     assert said in result.stderr
     assert result.stdout == ""
+
+
+def test_what_begins_anew_is_not_said_to_go_on(stand_in: Callable[..., None]) -> None:
+    def sample(config: SampleConfig, listener: Listener) -> list[Any]:
+        raise KeyboardInterrupt
+
+    stand_in("sample", sample)
+    result = run("sample", "a [V] dog")
+    assert (result.exit_code, result.stderr) == (130, "stopped; run the same command again to begin anew\n")
 
 
 @pytest.mark.parametrize(
@@ -393,6 +402,12 @@ def test_a_base_is_described_before_it_is_fetched() -> None:
     assert (told["hub"], told["download_gb"], told["gated"]) == ("black-forest-labs/FLUX.1-dev", 33.7, True)
     assert told["licence"] in result.stderr
     assert not told["here"]
+
+
+def test_facts_are_shown_as_words(base_folder: Callable[[], Path]) -> None:
+    said = " ".join(run("info", str(base_folder())).stderr.split())
+    assert "targets to_q, to_k, to_v, to_out.0 " in said
+    assert "None" not in said
 
 
 def test_refusals_are_json_too(training: Callable[..., object]) -> None:

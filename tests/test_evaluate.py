@@ -20,11 +20,13 @@ from PIL import Image
 from processes import printed
 from test_judge import small
 from torch.nn.functional import normalize
+from typer.testing import CliRunner
 
 import persona
 from persona import drawing, families
 from persona import evaluate as measuring
 from persona.clay import encoder, segmenter, weights_folder, world
+from persona.cli import app
 from persona.config import CompareConfig, EvaluateConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, PersonaError
 from persona.evaluate import Evaluation, clay, compare, evaluate, pictures
@@ -116,6 +118,14 @@ def test_a_persona_and_its_base_on_one_table(config: EvaluateConfig) -> None:
     assert "rex, base on" in found.report.read_text()
     notes, _ = listened(events)
     assert any("DIV (LPIPS) cannot be had here: left out" in note for note in notes)
+
+
+def test_what_to_type_next_draws_with_what_was_measured(config: EvaluateConfig, dog: Path) -> None:
+    options = ["--photos", *map(str, config.photos), "--base", str(config.base), "--networks", str(config.networks)]
+    how = ["--prompts", "1", "-n", "1", "--steps", "1", "--out", str(config.out)]
+    result = CliRunner().invoke(app, ["evaluate", str(dog), *options, *how], env={"COLUMNS": "1000"})
+    assert result.exit_code == 0, result.output
+    assert f"--persona {dog} --base {config.base} -n 8" in result.stderr
 
 
 def test_a_stopped_evaluation_goes_on(config: EvaluateConfig) -> None:

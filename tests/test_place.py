@@ -73,7 +73,7 @@ RESPONSE: Any = SimpleNamespace(headers={}, request=None)
     [
         ("sd15", OfflineModeIsEnabled("offline"), "cannot be fetched"),
         ("flux-dev", OfflineModeIsEnabled("offline"), "hf auth login"),
-        ("someone/model", ConnectionError("no route"), "cannot be fetched"),
+        ("someone/model", ConnectionError("no route"), "cannot be fetched: no route."),
         ("no name/of a model", ValueError("no valid name"), "cannot be fetched"),
         ("flux-dev", GatedRepoError("gated", response=RESPONSE), "agree to its licence"),
         ("someone/model", RepositoryNotFoundError("none", response=RESPONSE), "has no someone/model"),

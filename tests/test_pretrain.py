@@ -22,7 +22,7 @@ from persona.clay.judge import Judge
 from persona.clay.segmenter import Segmenter
 from persona.cli import app
 from persona.config import PretrainConfig
-from persona.errors import BadBase, BadOption, Diverged
+from persona.errors import BadBase, BadOption, BadPhotos, Diverged
 from persona.events import Progress
 from persona.pretrain.clay import evaluation
 from persona.pretrain.clay.alignment import Alignment, sight_shards
@@ -132,6 +132,12 @@ def test_a_finished_run_stays_as_it_is(made: Made, capsys: pytest.CaptureFixture
 def test_other_settings_need_another_folder(made: Made) -> None:
     with pytest.raises(BadOption, match="holds a run with --pictures 24"):
         pretrain_clay(PretrainConfig(out=made.weights.parent, **tiny_clay.CONFIG | {"pictures": 48}))
+
+
+def test_photographs_are_looked_for_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(BadPhotos, match="no JPEG"):
+        pretrain_clay(PretrainConfig(out=tmp_path / "out", photos=tmp_path, **tiny_clay.CONFIG))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_says_what_was_made(made: Made) -> None:

@@ -270,6 +270,7 @@ def test_data_that_cannot_be_learnt_from_are_refused(config: JediConfig, tmp_pat
     with pytest.raises(BadOption) as error:
         pretrain_jedi(replace(config, data=folder))
     assert "\n" not in str(error.value)
+    assert not config.out.exists()
 
 
 def test_other_bases_than_clay_need_data(config: JediConfig) -> None:

@@ -223,6 +223,7 @@ def test_bad_input_is_refused(config: SubjectDiffusionConfig, base_folder: Calla
     (config.out / "nothing").mkdir(parents=True)
     with pytest.raises(BadOption, match="holds no records"):
         pretrain_subject_diffusion(replace(config, data=config.out / "nothing"))
+    assert not (config.out / "run.json").exists()
 
 
 @forked

@@ -273,8 +273,8 @@ def test_a_base_without_weights_says_how_to_get_some(here: Path) -> None:
         app, ["sample", "a [V] dog", "--reference", "refs", "--class", "dog", "--base", "sd-v-zero"]
     )
     assert result.exit_code == 2
-    assert "sd-v-zero has no JeDi weights" in result.stderr
+    assert "Unlike the built-in clay, sd-v-zero has no JeDi weights" in result.stderr
     assert "persona pretrain jedi" in result.stderr
-    with pytest.raises(BadBase):
+    with pytest.raises(BadBase, match="refs holds no JeDi weights"):
         sample(shown(jedi=Path("refs")))
     assert not Path("pictures").exists()

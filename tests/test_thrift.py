@@ -146,6 +146,17 @@ def test_memory_is_measured_before_a_run(config: TrainConfig, monkeypatch: pytes
     assert len(str(refusal.value).splitlines()) <= 2
 
 
+def test_far_larger_pictures_than_the_bases_own_are_measured(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum(file.stat().st_size for file in Path(config.base).glob("*/*.safetensors"))
+    monkeypatch.setattr(thrift, "free", lambda _: 2 * thrift.AMPLE * size)
+    asked = replace(config, batch=1, quantize="none", gradient_checkpointing=False, tiling=False)
+    assert thrift.choose(asked, 3, torch.float32, torch.device("cpu"), 1, print) == ({}, None)
+    with pytest.raises(NoMemory):
+        thrift.choose(replace(asked, resolution=4096), 3, torch.float32, torch.device("cpu"), 1, print)
+
+
 def test_a_run_does_what_was_chosen(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = {"quantize": "int8", "gradient_checkpointing": True, "offload": True, "tiling": True}
     monkeypatch.setattr(sys.modules["persona.train"], "choose", lambda *_: (choice, None))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from persona import checkpoints
 from persona.config import TrainConfig
-from persona.errors import BadOption, BadPersona, Busy, Diverged, NoSpace
+from persona.errors import BadOption, BadPersona, BadPhotos, Busy, Diverged, NoSpace
 from persona.events import Event, Progress
 from persona.folder import Persona
 from persona.methods.dreambooth import DreamBooth
@@ -225,6 +225,22 @@ def test_a_folder_with_other_files_is_refused(config: TrainConfig, tmp_path: Pat
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
+def test_what_a_killed_run_and_a_file_manager_left_is_in_nobodys_way(config: TrainConfig) -> None:
+    made = train(replace(config, steps=2))
+    for name in (".4711-persona.json", ".DS_Store"):
+        (made.path / name).touch()
+    assert train(config).step == 6
+    assert [path.name for path in made.path.glob(".*")] == [".DS_Store"]
+
+
+def test_a_folder_of_class_pictures_is_read_before_the_base(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("persona.families.load")
+    with pytest.raises(BadPhotos, match="Put pictures of the class in one"):
+        train(replace(config, prior=f"folder:{tmp_path / 'nowhere'}"))
+
+
 def test_a_folder_in_use_is_refused(config: TrainConfig, tmp_path: Path) -> None:
     with checkpoints.held(tmp_path / "out"), pytest.raises(Busy):
         train(config)
@@ -353,12 +369,23 @@ def test_without_a_scorer_the_last_checkpoint_is_kept_and_said_so(
     assert len(list((made.path / "previews").iterdir())) == 1
 
 
-def test_a_damaged_checkpoint_is_refused(config: TrainConfig) -> None:
+@pytest.mark.parametrize("name", ["adapter.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_refused(config: TrainConfig, name: str) -> None:
     made = train(replace(config, steps=4))
-    adapter = made.path / "checkpoints" / "step-000004" / "adapter.safetensors"
-    adapter.write_bytes(adapter.read_bytes()[:-9])
-    with pytest.raises(BadPersona):
+    file = made.path / "checkpoints" / "step-000004" / name
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(BadPersona, match=r"step-000004 is damaged.*--fresh"):
         train(config)
+    assert train(replace(config, fresh=True)).step == 6
+
+
+@pytest.mark.parametrize("name", ["adapter.safetensors", "persona.json"])
+def test_a_damaged_persona_is_made_again_of_its_checkpoints(config: TrainConfig, name: str) -> None:
+    made = train(config)
+    before = (made.path / name).read_bytes()
+    (made.path / name).write_bytes(before[:-9])
+    assert train(config) == made
+    assert (made.path / name).read_bytes() == before
 
 
 def test_the_record_of_a_run_is_plain_json(config: TrainConfig) -> None:

@@ -17,6 +17,8 @@ from persona.errors import NoSpace, PersonaError
 
 MENDABLE, BROKEN, STOPPED = 2, 1, 130
 
+_ANEW = ("plan", "sample", "interpolate", "export", "import", "info")  # all others go on where they were
+
 
 class Commands(TyperGroup):
     """Runs a command and turns whatever it raises into a message and an exit code."""
@@ -31,10 +33,10 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            terminal().print("stopped; run the same command again to go on")
+            terminal().print(f"stopped; {_again(ctx)}")
             raise typer.Exit(STOPPED) from None
         except Exception as error:
-            known = _mendable(error)
+            known = _mendable(error, _again(ctx))
             if known is None:
                 raise
             _show(known, as_json=as_json)
@@ -50,12 +52,17 @@ class Commands(TyperGroup):
             sys.exit(BROKEN)
 
 
-def _mendable(error: Exception) -> PersonaError | None:
+def _again(ctx: Any) -> str:
+    """Say what happens to what was begun when the command is typed again."""
+    return f"run the same command again to {'begin anew' if ctx.invoked_subcommand in _ANEW else 'go on'}"
+
+
+def _mendable(error: Exception, again: str) -> PersonaError | None:
     """Return an error as the user can mend it, or None if it is a bug."""
     if isinstance(error, PersonaError):
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace("The disk is full. Free some space and run the same command again: it goes on where it was.")
+        return NoSpace(f"The disk is full. Free some space and {again}.")
     if isinstance(error, OSError) and error.filename is not None:
         return PersonaError(f"{error.filename}: {str(error.strerror).lower()}. Name another, or mend this one.")
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate" in str(error):

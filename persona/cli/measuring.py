@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from persona.cli.following import base_option
 from persona.cli.options import command
 from persona.config import CompareConfig, EvaluateConfig
 
@@ -35,8 +36,7 @@ def evaluate(config: EvaluateConfig, json: bool) -> None:
         from persona.evaluate import evaluate
 
         found = evaluate(config, display)
-    prompt = found.shots[0].prompt if found.shots and config.dreambench is None else ""
-    _close(display, "evaluate", found, f"persona sample {shlex.quote(prompt)} -n 8" if prompt else "", json=json)
+    _close(display, "evaluate", found, _more(config, found), json=json)
 
 
 @command(CompareConfig)
@@ -53,6 +53,18 @@ def compare(config: CompareConfig, json: bool) -> None:
         found = compare(config, display)
     _preview(terminal(), found)
     _close(display, "compare", found, "", json=json)
+
+
+def _more(config: EvaluateConfig, found: "Evaluation") -> str:
+    """Return the command that draws more with the first persona that was measured; empty where there was none."""
+    from persona.evaluate.methods import METHODS, open_persona
+
+    names = [name for name in config.names if name not in METHODS]
+    prompts = [shot.prompt for shot in found.shots if "[V]" in shot.prompt]
+    if not names or not prompts:
+        return ""
+    folder = shlex.quote(str(open_persona(names[0]).path))
+    return f"persona sample {shlex.quote(prompts[0])} --persona {folder}{base_option(config.base or 'clay')} -n 8"
 
 
 def _close(display: Any, command: str, found: "Evaluation", then: str, *, json: bool) -> None:

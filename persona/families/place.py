@@ -196,7 +196,7 @@ def _why(base: str, repo: str, error: BaseException) -> str:
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         return f"The hub has no {repo}, or it is private. Mend the name, or `hf auth login`."
     gate = " It is gated: `hf auth login` before." if one and one.gated else ""
-    return f"The base {base} cannot be fetched: {first_line(error)} Try again with a network.{gate}"
+    return f"The base {base} cannot be fetched: {first_line(causes[-1])} Try again with a network.{gate}"
 
 
 def first_line(error: BaseException) -> str:

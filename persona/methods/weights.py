@@ -89,7 +89,8 @@ class Store:
         """Return how weights were made, and the tensors, float32."""
         path = self._path(base, folder)
         if not path.is_file():
-            raise BadBase(f"{base.name} has no {self.title} weights. {self._other(base)}")
+            where = f"{folder} holds no" if folder else f"Unlike the built-in clay, {base.name} has no"
+            raise BadBase(f"{where} {self.title} weights. {self._other(base)}")
         try:
             with safe_open(path, "pt") as file:
                 made: dict[str, Any] = json.loads((file.metadata() or {})[self.name])

@@ -25,6 +25,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF")
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif"}
 _HEIC = {".heic", ".heif"}
 _KINDS = "JPEG, PNG, WebP, HEIC or AVIF"
+_NEEDED = "three to six photos of the subject"
 
 # What decoders raise on damaged bytes, as far as damaging them at random has shown.
 _DAMAGE = (
@@ -75,7 +76,7 @@ def read(folder: Path, listener: Listener = silent) -> list[Photo]:
     return found
 
 
-def pictures(folder: Path, listener: Listener = silent) -> list[Photo]:
+def pictures(folder: Path, listener: Listener = silent, *, of: str = _NEEDED) -> list[Photo]:
     """Read every photo of a folder, in the order of their names.
 
     What is no photo is skipped with a note, a photo that cannot be decoded with a warning; nothing goes in silence.
@@ -83,6 +84,7 @@ def pictures(folder: Path, listener: Listener = silent) -> list[Photo]:
     Args:
         folder: a plain folder; a text file of the same name as a photo is its caption.
         listener: told what was skipped.
+        of: what the folder should hold, for the words of an error.
 
     Raises:
         BadPhotos: the folder cannot be read, holds no photo, or holds a decompression bomb.
@@ -91,7 +93,7 @@ def pictures(folder: Path, listener: Listener = silent) -> list[Photo]:
     photos: dict[Path, Photo] = {}
     strays: list[Path] = []
     broken: list[Path] = []
-    for path in _files(folder):
+    for path in _files(folder, of):
         try:
             photos[path] = _photo(path, formats)
         except Image.DecompressionBombError:
@@ -104,7 +106,7 @@ def pictures(folder: Path, listener: Listener = silent) -> list[Photo]:
     strays = [path for path in strays if path.suffix.lower() != ".txt" or path.stem not in captioned]
     _tell_skipped(strays, broken, listener)
     if not photos:
-        raise BadPhotos(_none_in(folder, broken))
+        raise BadPhotos(_none_in(folder, broken, of))
     return list(photos.values())
 
 
@@ -128,12 +130,12 @@ def _giant(path: Path) -> BadPhotos:
     return BadPhotos(f"{path} would unfold to a giant picture. Save it smaller, or take it out.")
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, of: str) -> list[Path]:
     """List what is in a folder, without what file managers hide there."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
-        raise BadPhotos(f"There is no folder {folder}. Put three to six photos of the subject in one.") from None
+        raise BadPhotos(f"There is no folder {folder}. Put {of} in one.") from None
     except NotADirectoryError:
         raise BadPhotos(f"{folder} is a file. Name the folder that holds the photos.") from None
     except OSError as error:
@@ -232,9 +234,9 @@ def _names(paths: list[Path]) -> str:
     return some(path.name for path in paths)
 
 
-def _none_in(folder: Path, broken: list[Path]) -> str:
+def _none_in(folder: Path, broken: list[Path], of: str) -> str:
     if broken:
         return f"No photo in {folder} can be read ({_names(broken)}). Save them again as {_KINDS}."
-    if any(path.is_dir() for path in _files(folder)):
+    if any(path.is_dir() for path in _files(folder, of)):
         return f"There are no photos in {folder} itself. Name the folder inside it that holds them."
-    return f"There are no photos in {folder}. Put three to six of the subject there, as {_KINDS}."
+    return f"There are no photos in {folder}. Put {of} there, as {_KINDS}."

@@ -57,16 +57,19 @@ def pretrain_jedi(config: JediConfig, listener: Listener = silent) -> Learnt:
     """
     if config.data is None and config.base != "clay":
         raise BadOption(f"Say what {config.base} shall learn from: --data SHARDS, as persona gen-sets makes them.")
-    return pretrain(config, {"renoised": config.renoised}, STORE.file, partial(_prepare, config), listener)
+    sets = _open(config.data, config.out / "latents") if config.data else None  # before anything is begun
+    return pretrain(config, {"renoised": config.renoised}, STORE.file, partial(_prepare, config, sets), listener)
 
 
-def _prepare(config: JediConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Objective:
+def _prepare(
+    config: JediConfig, sets: Sets | None, base: Family, accelerator: Accelerator, listener: Listener
+) -> Objective:
     jedi = JeDi(base, config.targets, renoised=config.renoised)
     if config.start_from:
         STORE.start(base, config.start_from, jedi)
-    if config.data is None:
+    if sets is None:
         agree(accelerator, lambda: render_records(config.out / "data", CLAY_SETS, 0, config.seed, listener))
-    sets = _open(config.data or config.out / "data", config.out / "latents")
+        sets = _open(config.out / "data", config.out / "latents")
     sets.encode(base, accelerator, listener)
     return Completion(jedi, sets, config.seed)
 

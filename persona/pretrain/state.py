@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from persona.atomic import beside
+from persona.atomic import beside, is_left
 from persona.errors import BadOption, Diverged
 from persona.methods.shards import gather_state, part, share_state, shared, whole
 
@@ -220,9 +219,8 @@ def settle(folder: Path, settings: Mapping[str, Any]) -> None:
                 raise BadOption(f"{folder} holds a run with {flag} {before.get(name)}. Choose another --out.")
     with beside(path) as part:
         part.write_text(json.dumps(settings) + "\n", encoding="utf-8")
-    for left in folder.rglob(".*"):
-        if re.fullmatch(r"\.\d+-.+", left.name):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    for left in filter(is_left, folder.rglob(".*")):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def position_of(folder: Path) -> dict[str, Any]:

@@ -59,20 +59,28 @@ def pretrain_subject_diffusion(config: SubjectDiffusionConfig, listener: Listene
     """
     if config.data is None and config.base != "clay":
         raise BadOption(f"Say what {config.base} shall learn from: --data SHARDS, as persona gen-sdd makes them.")
+    records = open_records(config.data) if config.data else None  # before anything is begun
     told = {"encoder": config.encoder, "attention_control": config.attention_control}
-    return pretrain(config, told, STORE.file, partial(_prepare, config), listener)
+    return pretrain(config, told, STORE.file, partial(_prepare, config, records), listener)
 
 
-def _prepare(config: SubjectDiffusionConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Objective:
+def _prepare(
+    config: SubjectDiffusionConfig,
+    records: Records | None,
+    base: Family,
+    accelerator: Accelerator,
+    listener: Listener,
+) -> Objective:
     seen_by = config.encoder or ("" if encoder.shipped(base.folder) else encoder.CLIP)
     method = SubjectDiffusion(base, seen_by, config.targets)
     if config.start_from:
         STORE.start(base, config.start_from, method)
-    data = config.data or config.out / "data"
-    if config.data is None:
+    if records is None:
+        data = config.out / "data"
         agree(accelerator, lambda: render_records(data, CLAY_SETS, CLAY_PAIRS, config.seed, listener))
-    records = open_records(data)
-    latents = Latents(config.out / "latents", len(records), lambda number: records.record(number).picture)
+        records = open_records(data)
+    known = records
+    latents = Latents(config.out / "latents", len(known), lambda number: known.record(number).picture)
     latents.encode(base, accelerator, listener)
     return Depiction(method, records, latents, config.seed, config.attention_control)
 

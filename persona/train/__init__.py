@@ -19,6 +19,7 @@ from persona.methods.jedi import JeDi
 from persona.photos import read
 from persona.sample import tell_unknown
 from persona.train import speed
+from persona.train.material import given_pictures
 from persona.train.processes import agree, launched
 from persona.train.run import Run
 from persona.train.thrift import Choice, choose
@@ -42,7 +43,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     accelerator = launched()
     if not accelerator.is_main_process:
         listener = silent
-    photos = read(config.photos, listener)
+    photos, given = read(config.photos, listener), given_pictures(config, listener)
     dtype = drawing.number_format(config.precision, accelerator.device)
     choice, seen = agree(
         accelerator,
@@ -69,7 +70,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     out = config.out or folder_for(config.class_noun, token.text)
     with _room(out), ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(out)))
-        run = Run(config, choice, load, base, photos, token, out, accelerator, listener)
+        run = Run(config, choice, load, base, photos, given, token, out, accelerator, listener)
         del base  # the run may have to let go of it
         made = run.finish()
         if seen and run.pace and run.choice == choice:
@@ -85,7 +86,7 @@ def _token(config: TrainConfig, base: Family, accelerator: Accelerator, listener
             listener(note)
         return token
     unfinished = checkpoints.latest(config.out) if config.out else None
-    if unfinished:
+    if unfinished and not unfinished.damaged:
         return identity.check(base, unfinished.record["token"], config.class_noun)[0]
     return agree(accelerator, lambda: identity.choose(base, config.class_noun, listener))
 

@@ -13,18 +13,25 @@ from persona.families import Family
 from persona.identity import Token, caption
 from persona.methods.dreambooth import Cut, DreamBooth, Example, Half, encode, without
 from persona.methods.settings import Settings
-from persona.photos import Photo, read
+from persona.photos import Photo, pictures
 from persona.placing import any_of
 from persona.priors import ensure
 
 
-def class_pictures(config: TrainConfig, settings: Settings, base: Family, listener: Listener) -> list[Photo]:
-    """Return the pictures that keep the class as it was; those that are missing are drawn."""
+def given_pictures(config: TrainConfig, listener: Listener) -> list[Photo]:
+    """Return the user's own pictures of the class, where there is a folder of them.
+
+    Raises:
+        BadPhotos: the folder cannot be read, or holds none.
+    """
     kind, _, folder = config.prior.partition(":")
-    if kind in ("self", "none"):
+    return pictures(Path(folder), listener, of="pictures of the class") if kind == "folder" else []
+
+
+def drawn_pictures(config: TrainConfig, settings: Settings, base: Family, listener: Listener) -> list[Photo]:
+    """Return the pictures of the class that the base draws, if it shall; those that are missing are drawn."""
+    if config.prior != "generated":
         return []
-    if kind == "folder":
-        return read(Path(folder))[: settings.priors]
     asked = PriorsConfig(
         class_noun=config.class_noun,
         base=config.base,

@@ -16,10 +16,11 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from persona import adapter, checkpoints, report
+from persona.atomic import is_left
 from persona.checkpoints import Checkpoint
 from persona.config import TrainConfig
 from persona.drawing import out_of_memory
-from persona.errors import BadOption, NoMemory
+from persona.errors import BadOption, BadPersona, NoMemory, PersonaError
 from persona.events import Listener, Note, Progress
 from persona.families import Family
 from persona.folder import RECORD, Persona
@@ -28,7 +29,7 @@ from persona.methods.dreambooth import DreamBooth
 from persona.methods.settings import Settings
 from persona.photos import Photo
 from persona.train.loop import make_optimizer, steps
-from persona.train.material import class_pictures, prepare
+from persona.train.material import drawn_pictures, prepare
 from persona.train.processes import agree
 from persona.train.rehearsal import PICTURES, PREVIEWS, PROMPTS, TRAINING
 from persona.train.thrift import Choice, leaner, words
@@ -40,6 +41,7 @@ READ_EVERY = 10
 CURVE = 500
 """Points of the loss curve that are kept."""
 
+_ELSE = "Choose another --out, or discard that run with --fresh."
 _OURS = {"adapter.safetensors", "checkpoints", "previews", "report.html", RECORD, STORE, checkpoints.LOCK}
 # Settings that another call may change and still go on: they say how long and how, not what is learnt.
 _FREE = {"steps", "checkpoint_every", "score_every", "gradient_checkpointing", "offload", "tiling"}
@@ -75,13 +77,14 @@ class Run:
         load: Callable[[Choice], Family],
         base: Family,
         photos: Sequence[Photo],
+        given: Sequence[Photo],
         token: Token,
         out: Path,
         accelerator: Accelerator,
         listener: Listener,
     ) -> None:
         """Take what is known when the folder of the run is; see :func:`persona.train.train`."""
-        self.asked, self.photos, self.token, self.out = asked, photos, token, out
+        self.asked, self.photos, self.given, self.token, self.out = asked, photos, given, token, out
         self.accelerator, self.listener = accelerator, listener
         self._load = load
         self._choose(choice, base)
@@ -100,9 +103,9 @@ class Run:
             OSError: the disk is full.
         """
         start = agree(self.accelerator, self._start)
-        if start and self._is_done(start) and (self.out / RECORD).exists():
+        if start and self._is_done(start) and (made := self._made()):
             self.listener(Note(f"{self.out} is trained already. Give more --steps to go on."))
-            return Persona.open(self.out)
+            return made
         every, noun = self.settings.score_every, self.asked.class_noun
         self.watch = Watch(self.base, self.photos, self.token.text, noun, every, self.out, self.listener)
         if start:
@@ -121,19 +124,30 @@ class Run:
 
     # What is there already
 
+    def _made(self) -> Persona | None:
+        """Return the persona that was made of the run, if it is whole; else its checkpoints can make it again."""
+        try:
+            return Persona.open(self.out)
+        except BadPersona:
+            return None
+
     def _start(self) -> Checkpoint | None:
         """Return the checkpoint to go on from, once it is known that the folder is ours to write to."""
-        strangers = sorted(path.name for path in self.out.iterdir() if path.name not in _OURS)
-        if strangers:
+        # What is hidden there file managers have put there, or a killed run has left.
+        seen = {path.name for path in self.out.iterdir() if not path.name.startswith(".")}
+        if strangers := sorted(seen - _OURS):
             raise BadOption(f"{self.out} holds other files ({strangers[0]}). Choose another folder with --out.")
+        for path in filter(is_left, self.out.iterdir()):
+            path.unlink()
         start = checkpoints.latest(self.out)
-        if (start and start.record["run"] == self._fingerprint()) or not (start or (self.out / RECORD).exists()):
+        if start and start.damaged:
+            why: PersonaError = BadPersona(f"{start.path} is damaged, so the run cannot go on from there. {_ELSE}")
+        elif (start and start.record["run"] == self._fingerprint()) or not (start or (self.out / RECORD).exists()):
             return start
+        else:
+            why = BadOption(f"{self.out} holds a run with other photos or settings. {_ELSE}")
         if not self.asked.fresh:
-            raise BadOption(
-                f"{self.out} holds a run with other photos or settings. Choose another --out, "
-                "or discard that run with --fresh."
-            )
+            raise why
         for path in (self.out / name for name in _OURS - {checkpoints.LOCK}):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return None
@@ -235,7 +249,8 @@ class Run:
                 self.base, self.photos, asked.class_noun, resolution, asked.seed, self.out, self.listener
             )
         # The class is drawn as it was asked for, so that it is drawn but once.
-        priors = class_pictures(asked, self.asked_settings, self.base, self.listener)
+        drawn = drawn_pictures(asked, self.asked_settings, self.base, self.listener)
+        priors = drawn or self.given[: self.asked_settings.priors]
         return prepare(self.config, self.settings, self.base, photos, priors, self.token, self.listener)
 
     def _encode(self, method: DreamBooth) -> None:

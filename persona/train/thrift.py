@@ -25,7 +25,8 @@ Choice = Mapping[str, Any]
 SHARE = 0.9
 """Of the memory that is free, so much is planned for: allocators leave gaps, and kernels take some for themselves."""
 AMPLE = 20
-"""Times the size of its weights' files that no base was seen to need: with so much free, nothing is rehearsed."""
+"""Times the size of its weights' files that no base was seen to need for batches and pictures of the size that it
+recommends: with so much free, nothing is rehearsed."""
 
 _HELP = {
     LOADING: ("offload", "quantize"),
@@ -133,7 +134,7 @@ def choose(
     files = [place.file] if place.file else place.folder.glob("*/*.safetensors")
     if device.type == "cpu":
         room //= processes
-    if AMPLE * sum(file.stat().st_size for file in files) < room:
+    if AMPLE * _grown(config, photos) * sum(file.stat().st_size for file in files) < room:
         return {}, None
     asked = Settings.of(config, outline(config.base), photos)
     settings, seen = fit(
@@ -150,3 +151,13 @@ def choose(
         raise NoMemory(f"{config.base} needs {needs},{with_all}. Take a smaller --base; `persona plan` shows them all.")
     listener(Note(f"Memory: {needs}{f', with {how}' if how else ''}."))
     return differing(asked, settings), seen
+
+
+def _grown(config: TrainConfig, photos: int) -> float:
+    """Return how many times the pixels of a step that the base recommends were asked for, at least once."""
+    if config.batch is None and config.resolution is None:
+        return 1.0
+    base = outline(config.base)
+    asked = Settings.of(config, base, photos)
+    own = Settings.of(replace(config, batch=None, resolution=None), base, photos)
+    return max(1.0, asked.batch * asked.resolution**2 / (own.batch * own.resolution**2))

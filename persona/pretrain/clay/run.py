@@ -22,6 +22,7 @@ from persona.clay import encoder, judge, segmenter, write_manifest
 from persona.clay.judge import Judge
 from persona.config import PretrainConfig
 from persona.drawing import open_base
+from persona.errors import BadPhotos
 from persona.events import Listener, Progress, silent
 from persona.pretrain.clay import card, evaluation
 from persona.pretrain.clay.alignment import sight_shards
@@ -90,10 +91,13 @@ def pretrain_clay(config: PretrainConfig, listener: Listener = silent) -> Made:
 
     Raises:
         BadOption: the folder holds a run with other pictures or another autoencoder.
+        BadPhotos: there are no photographs in the folder that is named.
         Busy: another run holds it.
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """
+    if config.photos and not next(config.photos.rglob("*.jpg"), None):
+        raise BadPhotos(f"There is no JPEG (*.jpg) in {config.photos}. Name a folder with some, or leave --photos out.")
     with checkpoints.held(config.out):
         run = _Pretraining(config, listener)
         run.begin()
