@@ -136,6 +136,7 @@ def choose(
         room //= processes
     if AMPLE * _grown(config, photos) * sum(file.stat().st_size for file in files) < room:
         return {}, None
+    listener(Note("Memory could be short. Looking what a step takes ..."))
     asked = Settings.of(config, outline(config.base), photos)
     settings, seen = fit(
         config,

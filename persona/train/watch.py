@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from persona.atomic import beside
 from persona.events import Listener, Note, Progress
 from persona.families import Family
 from persona.folder import slug
@@ -105,7 +106,8 @@ class Watch:
         folder.mkdir(parents=True, exist_ok=True)
         for template, images in drawn.items():
             for seed, image in zip(SEEDS, images, strict=True):
-                image.save(folder / f"{slug(template)}-{seed}.png")
+                with beside(folder / f"{slug(template)}-{seed}.png") as part:
+                    image.save(part)
 
 
 def _open(path: Path) -> Image.Image:
