@@ -48,6 +48,16 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     return folder
 
 
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw as a device does that does not compute in bfloat16: nothing depends on what is drawn along with it."""
+    import torch
+
+    from persona import drawing
+
+    monkeypatch.setattr(drawing, "number_format", lambda *_: torch.float32)
+
+
 @pytest.fixture(params=bases.U_NETS)
 def base(request: pytest.FixtureRequest, base_folder: Callable[[str], Path]) -> "Family":
     """Return each of the tiny U-Nets."""

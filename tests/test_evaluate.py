@@ -128,6 +128,7 @@ def test_what_to_type_next_draws_with_what_was_measured(config: EvaluateConfig, 
     assert f"--persona {dog} --base {config.base} -n 8" in result.stderr
 
 
+@pytest.mark.usefixtures("exact")
 def test_a_stopped_evaluation_goes_on(config: EvaluateConfig) -> None:
     whole = evaluate(replace(config, out=config.out / "whole"))
 
@@ -455,6 +456,7 @@ def test_a_comparison_is_of_two(names: tuple[str, ...]) -> None:
         CompareConfig(names=names)
 
 
+@pytest.mark.usefixtures("exact")
 def test_a_full_disk_loses_nothing(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     real, left = drawing.draw, [3]
 

@@ -95,6 +95,7 @@ def test_one_persona_becomes_another(here: Path) -> None:
     assert not any(event.warning for event in events if isinstance(event, Note))
 
 
+@pytest.mark.usefixtures("exact")
 def test_half_way_between_personas_is_half_of_each_product(here: Path, base_folder: Callable[..., Path]) -> None:
     """The reference adds half of each ``B A`` to the weights themselves; a mean of the factors would fail."""
     both = (Path("personas/dog-zwx"), Path("personas/cat-sks"))

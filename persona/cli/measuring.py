@@ -57,14 +57,14 @@ def compare(config: CompareConfig, json: bool) -> None:
 
 def _more(config: EvaluateConfig, found: "Evaluation") -> str:
     """Return the command that draws more with the first persona that was measured; empty where there was none."""
-    from persona.evaluate.methods import METHODS, open_persona
+    from persona.evaluate.methods import METHODS, folder_of
 
-    names = [name for name in config.names if name not in METHODS]
+    folders = [folder for name in config.names if name not in METHODS and (folder := folder_of(name))]
     prompts = [shot.prompt for shot in found.shots if "[V]" in shot.prompt]
-    if not names or not prompts:
+    if not folders or not prompts:
         return ""
-    folder = shlex.quote(str(open_persona(names[0]).path))
-    return f"persona sample {shlex.quote(prompts[0])} --persona {folder}{base_option(config.base or 'clay')} -n 8"
+    named = f"--persona {shlex.quote(str(folders[0]))}{base_option(config.base or 'clay')}"
+    return f"persona sample {shlex.quote(prompts[0])} {named} -n 8"
 
 
 def _close(display: Any, command: str, found: "Evaluation", then: str, *, json: bool) -> None:

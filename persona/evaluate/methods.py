@@ -166,6 +166,11 @@ METHODS: dict[str, Callable[[Subject, Studio], list[Entrant]]] = {
 """Ways to draw a subject, by the names that they are asked for."""
 
 
+def folder_of(name: str) -> Path | None:
+    """Return the folder of a persona by that folder, or by its name under ``personas``, if it is there."""
+    return next((folder for folder in (Path(name), Path("personas") / name) if folder.is_dir()), None)
+
+
 def open_persona(name: str) -> Persona:
     """Open a persona by its folder, or by its name under ``personas``.
 
@@ -173,7 +178,6 @@ def open_persona(name: str) -> Persona:
         BadOption: there is none of that name, and no method.
         BadPersona: it is damaged.
     """
-    for folder in (Path(name), Path("personas") / name):
-        if folder.is_dir():
-            return Persona.open(folder)
+    if folder := folder_of(name):
+        return Persona.open(folder)
     raise BadOption(f"{name} is no persona here, and no method. Methods are {', '.join(METHODS)}.")

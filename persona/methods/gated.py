@@ -112,7 +112,8 @@ class Gate(nn.Module):
         places = x.shape[1]
         both = self.norm1(torch.cat([x, self.linear(told.tokens)], dim=1))
         x = x + self.attn(both[:, :places], both, attention_mask=told.mask(places).to(x.dtype))
-        return x + self.ff(self.norm2(x))
+        made: Tensor = x + self.ff(self.norm2(x))
+        return made
 
 
 class Gates:
