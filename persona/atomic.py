@@ -30,11 +30,6 @@ def beside(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def is_left(path: Path) -> bool:
-    """Tell by its name what a killed process has left half-written."""
-    return re.fullmatch(r"\.\d+-.+", path.name) is not None
-
-
 @contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
     """Yield a new folder to fill; when all went well, it takes the place of ``path``.
@@ -53,6 +48,13 @@ def folder_beside(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process has left half-written in a folder and those below it; no other may write there."""
+    for left in folder.rglob(".*"):
+        if re.fullmatch(r"\.\d+-.+", left.name):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def digest(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from persona.atomic import beside, is_left
+from persona.atomic import beside, sweep
 from persona.errors import BadOption, Diverged
 from persona.methods.shards import gather_state, part, share_state, shared, whole
 
@@ -219,8 +218,7 @@ def settle(folder: Path, settings: Mapping[str, Any]) -> None:
                 raise BadOption(f"{folder} holds a run with {flag} {before.get(name)}. Choose another --out.")
     with beside(path) as part:
         part.write_text(json.dumps(settings) + "\n", encoding="utf-8")
-    for left in filter(is_left, folder.rglob(".*")):
-        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    sweep(folder)
 
 
 def position_of(folder: Path) -> dict[str, Any]:

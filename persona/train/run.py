@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from persona import adapter, checkpoints, report
-from persona.atomic import is_left
+from persona.atomic import sweep
 from persona.checkpoints import Checkpoint
 from persona.config import TrainConfig
 from persona.drawing import out_of_memory
@@ -137,20 +137,25 @@ class Run:
         seen = {path.name for path in self.out.iterdir() if not path.name.startswith(".")}
         if strangers := sorted(seen - _OURS):
             raise BadOption(f"{self.out} holds other files ({strangers[0]}). Choose another folder with --out.")
-        for path in filter(is_left, self.out.iterdir()):
-            path.unlink()
+        sweep(self.out)
         start = checkpoints.latest(self.out)
-        if start and start.damaged:
-            why: PersonaError = BadPersona(f"{start.path} is damaged, so the run cannot go on from there. {_ELSE}")
-        elif (start and start.record["run"] == self._fingerprint()) or not (start or (self.out / RECORD).exists()):
+        problem = self._problem(start)
+        if problem is None:
             return start
-        else:
-            why = BadOption(f"{self.out} holds a run with other photos or settings. {_ELSE}")
         if not self.asked.fresh:
-            raise why
+            raise problem
         for path in (self.out / name for name in _OURS - {checkpoints.LOCK}):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return None
+
+    def _problem(self, start: Checkpoint | None) -> PersonaError | None:
+        """Return why the run that the folder holds cannot be gone on with; ``None`` if it can, or there is none."""
+        other = BadOption(f"{self.out} holds a run with other photos or settings. {_ELSE}")
+        if start is None:
+            return other if (self.out / RECORD).exists() else None
+        if start.damaged:
+            return BadPersona(f"{start.path} is damaged, so the run cannot go on from there. {_ELSE}")
+        return None if start.record["run"] == self._fingerprint() else other
 
     def _fingerprint(self) -> str:
         """Return a hash (hex) of all that the user has decided about what a step does."""
