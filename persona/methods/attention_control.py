@@ -14,7 +14,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from persona.methods.casting import coarser
+from persona.methods.levels import grid_of
 
 
 class Watch:
@@ -88,7 +88,7 @@ def control(maps: Sequence[Tensor], words: Tensor, masks: Tensor) -> Tensor:
     shares = words / said.clamp(min=1)[..., None]
     rates = []
     for seen in maps:
-        inside = adaptive_avg_pool2d(masks, coarser(masks.shape[-2:], seen.shape[2])).flatten(2)[:, None]
+        inside = adaptive_avg_pool2d(masks, grid_of(seen.shape[2], masks.shape[-2:])).flatten(2)[:, None]
         looks = torch.einsum("rhpt,rst->rhsp", seen, shares)
         rates.append((_mean(looks, 1 - inside) - _mean(looks, inside)).mean(1))
     there = (said > 0).float()

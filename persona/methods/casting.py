@@ -72,9 +72,3 @@ def inside(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
     left, top, right, bottom = boxes[..., None].unbind(-2)
     rows, columns = (top <= down) & (down < bottom), (left <= along) & (along < right)
     return (rows[..., :, None] & columns[..., None, :]).float()
-
-
-def coarser(grid: Sequence[int], places: int) -> tuple[int, int]:
-    """Return the height and width of so many places, on a level of a U-Net whose finest grid is given."""
-    scale = (places / (grid[0] * grid[1])) ** 0.5
-    return round(grid[0] * scale), round(grid[1] * scale)

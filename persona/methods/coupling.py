@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d
 
 from persona.families.attention import attend
+from persona.methods.levels import grid_of
 
 Memory = Mapping["CoupledAttention", tuple[Tensor, Tensor]]
 """Keys and values (sets, heads, tokens, width) of references, by layer; empty where there are none."""
@@ -112,11 +113,9 @@ def masked(memory: Memory, masks: Tensor) -> Memory:
         memory: of one set of references.
         masks: (references, h, w), not zero where the subject is, at the resolution of the latents.
     """
-    area = masks[0].numel()
     told = {}
     for layer, (key, value) in memory.items():
-        scale = (key.shape[2] / len(masks) / area) ** 0.5
-        grid = [round(side * scale) for side in masks.shape[1:]]
+        grid = grid_of(key.shape[2] // len(masks), masks.shape[1:])
         inside = adaptive_max_pool2d(masks.float()[:, None], grid).flatten() > 0
         told[layer] = key[:, :, inside], value[:, :, inside]
     return told

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d
 
 from persona.families.attention import choose_kernels
-from persona.methods.casting import coarser
+from persona.methods.levels import grid_of
 
 FREQUENCIES, HOTTEST = 8, 100.0
 """Of the code of a box; their ratio, all in all."""
@@ -80,8 +80,7 @@ class Told:
 
     def mask(self, places: int) -> Tensor:
         """Return what is added to the attention of so many places, (rows, places, places + slots * n): 0 or -inf."""
-        grid = coarser(self.where.shape[-2:], places)
-        seen = adaptive_max_pool2d(self.where, grid).flatten(2).mT.bool()
+        seen = adaptive_max_pool2d(self.where, grid_of(places, self.where.shape[-2:])).flatten(2).mT.bool()
         shown = seen.repeat_interleave(self.tokens.shape[1] // seen.shape[2], dim=2)
         everywhere = shown.new_ones(len(shown), places, places)  # each place sees the picture itself
         hidden = ~torch.cat([everywhere, shown], dim=2)
