@@ -140,6 +140,19 @@ def test_each_part_is_seen(one: Family, part: str) -> None:
             assert (predict(one, latents) - said).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(("present", "placed"), [(False, True), (True, False)])
+@torch.no_grad()
+def test_the_channel_shows_no_box_of_who_is_not_there_or_not_placed(one: Family, present: bool, placed: bool) -> None:
+    method, latents = learnt(one), noise(1, *SHAPE)
+    who = replace(cast(["a [V] dog"], TWO), present=torch.tensor([[present, False]]))
+    said = []
+    for shown in (1, 0):
+        method.channels.weight.mul_(shown)
+        with method.told(who, torch.tensor([placed]), SHAPE[1:]):
+            said.append(predict(one, latents))
+    assert torch.equal(*said)
+
+
 def test_a_place_sees_the_subjects_in_whose_boxes_it_lies() -> None:
     gate, places = Gate(16, 4, 2, 8), noise(1, 32, 16)
     nn.init.eye_(gate.attn.to_out[0].weight)
