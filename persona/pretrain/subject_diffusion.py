@@ -75,14 +75,16 @@ def _prepare(
     method = SubjectDiffusion(base, seen_by, config.targets)
     if config.start_from:
         STORE.start(base, config.start_from, method)
-    if records is None:
-        data = config.out / "data"
-        agree(accelerator, lambda: render_records(data, CLAY_SETS, CLAY_PAIRS, config.seed, listener))
-        records = open_records(data)
-    known = records
+    known = _rendered(config, accelerator, listener) if records is None else records
     latents = Latents(config.out / "latents", len(known), lambda number: known.record(number).picture)
     latents.encode(base, accelerator, listener)
-    return Depiction(method, records, latents, config.seed, config.attention_control)
+    return Depiction(method, known, latents, config.seed, config.attention_control)
+
+
+def _rendered(config: SubjectDiffusionConfig, accelerator: Accelerator, listener: Listener) -> Records:
+    data = config.out / "data"
+    agree(accelerator, lambda: render_records(data, CLAY_SETS, CLAY_PAIRS, config.seed, listener))
+    return open_records(data)
 
 
 @dataclass(frozen=True)

@@ -185,10 +185,15 @@ def psnr(vae: AutoencoderKL, pictures: Sequence[Image.Image]) -> float:
     return float(np.mean(values))
 
 
+def jpegs(folder: Path) -> Iterator[Path]:
+    """Yield the files of the photographs below a folder."""
+    return folder.rglob("*.jpg")
+
+
 def photographs(folder: Path) -> list[Image.Image]:
     """Return every JPEG below a folder as a 128x128 picture, cut square around its middle."""
     pictures = []
-    for path in sorted(folder.rglob("*.jpg")):
+    for path in sorted(jpegs(folder)):
         with Image.open(path) as image:
             pictures.append(ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS))
     return pictures

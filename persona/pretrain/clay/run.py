@@ -96,7 +96,7 @@ def pretrain_clay(config: PretrainConfig, listener: Listener = silent) -> Made:
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """
-    if config.photos and not next(config.photos.rglob("*.jpg"), None):
+    if config.photos and not any(evaluation.jpegs(config.photos)):
         raise BadPhotos(f"There is no JPEG (*.jpg) in {config.photos}. Name a folder with some, or leave --photos out.")
     with checkpoints.held(config.out):
         run = _Pretraining(config, listener)
