@@ -160,7 +160,8 @@ def trade_off_of_judge(identity: float, prompt: float, leak: float) -> float:
     Args:
         identity: recovered, 0 to 1.
         prompt: share of right answers, 0 to 1.
-        leak: identity recovered in pictures of the bare class; what is above a tenth is taken off.
+        leak: identity recovered in pictures of the bare class, beyond what the base's own have where that is known;
+            what is above a tenth is taken off.
     """
     return math.sqrt(max(identity, 0) * prompt) - max(leak - 0.1, 0)
 

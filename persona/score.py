@@ -119,7 +119,7 @@ class JudgeScorer:
         shown = torch.cat([read[template][1] for template in self.prompts])
         identity = self.judge.recovered(shown, subject, self.class_noun).mean().item()
         after = read[_BARE][1]
-        bare = (self.judge.recovered(shown, subject, self.class_noun).mean().item() for shown in (self.before, after))
+        bare = (self.judge.recovered(seen, subject, self.class_noun).mean().item() for seen in (self.before, after))
         before, leak = (max(likeness, 0.0) for likeness in bare)  # a base may draw something like the subject by chance
         prompt = sum(right) / len(right)
         return Scores(

@@ -45,7 +45,7 @@ def _await(block: FSDPModule, layer: nn.Module, given: tuple[Any, ...], out: Ten
     Keys and values of JeDi's references leave their block by themselves, and the last one's output is not used at all.
     """
     if out.requires_grad:
-        out.register_hook(lambda _: _gather(block))  # type: ignore[no-untyped-call]
+        out.register_hook(lambda _: _gather(block))  # type: ignore[no-untyped-call]  # torch's hooks are untyped
 
 
 def _gather(block: Any) -> None:
