@@ -67,6 +67,18 @@ def drift(before: Tensor, after: Tensor) -> Tensor:
     return (1 - (before * after).sum(1)) / 2
 
 
+def leak(before: Tensor, after: Tensor) -> Tensor:
+    """Return how much more identity is recovered, (B,), in what an adapted base draws of the bare class than before.
+
+    What looks like the subject by chance is no leak; nor is less than any of its class, which counts as 0.
+
+    Args:
+        before: identity recovered in the base's own pictures, (B,).
+        after: the same once adapted, (B,).
+    """
+    return after.clamp_min(0) - before.clamp_min(0)
+
+
 def diversity(distances: Tensor) -> Tensor:
     """Return how far each picture (B,) of one prompt is from the others, given all their distances (B, B), B > 1.
 
@@ -160,8 +172,7 @@ def trade_off_of_judge(identity: float, prompt: float, leak: float) -> float:
     Args:
         identity: recovered, 0 to 1.
         prompt: share of right answers, 0 to 1.
-        leak: identity recovered in pictures of the bare class, beyond what the base's own have where that is known;
-            what is above a tenth is taken off.
+        leak: into pictures of the bare class, by :func:`leak`; what is above a tenth is taken off.
     """
     return math.sqrt(max(identity, 0) * prompt) - max(leak - 0.1, 0)
 

@@ -11,7 +11,16 @@ import torch
 from PIL import Image
 
 from persona.families import Family
-from persona.metrics import agreement, among, drift, likeness, memorisation, trade_off_of_judge, trade_off_of_photos
+from persona.metrics import (
+    agreement,
+    among,
+    drift,
+    leak,
+    likeness,
+    memorisation,
+    trade_off_of_judge,
+    trade_off_of_photos,
+)
 from persona.networks import CLIP, DINO, Clip, Dino, folder_of
 from persona.placing import of_class, plain
 
@@ -119,15 +128,14 @@ class JudgeScorer:
         shown = torch.cat([read[template][1] for template in self.prompts])
         identity = self.judge.recovered(shown, subject, self.class_noun).mean().item()
         after = read[_BARE][1]
-        bare = (self.judge.recovered(seen, subject, self.class_noun).mean().item() for seen in (self.before, after))
-        before, leak = (max(likeness, 0.0) for likeness in bare)  # a base may draw something like the subject by chance
+        bare = (self.judge.recovered(seen, subject, self.class_noun) for seen in (self.before, after))
         prompt = sum(right) / len(right)
         return Scores(
             identity,
             prompt,
             drift(self.before, after).mean().item(),
             _copied(drawn, self.prompts, photos),
-            trade_off_of_judge(identity, prompt, leak - before),
+            trade_off_of_judge(identity, prompt, leak(*bare).mean().item()),
         )
 
 

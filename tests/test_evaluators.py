@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -178,15 +179,16 @@ def test_masks_leave_out_the_background(networks: Networks, tmp_path: Path) -> N
 def test_the_judge_reads_what_was_asked_for(judge: JudgeEvaluator, tmp_path: Path) -> None:
     who = subject(tmp_path, 8, 9)
     pictures = drawn(tmp_path, (SNOW, 1), (SNOW, 2), (BEACH, 3), (BARE, 4))
-    scores = judge.score(who, pictures, pictures)
-    labels, shown = judge._judge.read([Image.open(picture(tmp_path, seed)) for seed in (1, 2, 3, 4)])
+    (before,) = drawn(tmp_path, (BARE, 5))
+    scores = judge.score(who, pictures, [replace(before, seed=pictures[3].seed)])
+    labels, shown = judge._judge.read([Image.open(picture(tmp_path, seed)) for seed in (1, 2, 3, 4, 5)])
     for place in (0, 1):
         assert scores[place]["prompt"] == mean([labels["class"][place] == "dog", labels["context"][place] == "snow"])
     assert "prompt" not in scores[2]  # nothing that a judge can tell
     _, photos = judge._judge.read([photo.image for photo in who.photos])
     identity = judge._judge.recovered(shown, photos, "dog").tolist()
     assert [one["identity"] for one in scores[:3]] == pytest.approx(identity[:3], abs=1e-4)
-    assert scores[3]["leak"] == pytest.approx(identity[3], abs=1e-4)
+    assert scores[3]["leak"] == pytest.approx(max(identity[3], 0) - max(identity[4], 0), abs=1e-4)
     assert set(scores[3]) == {"leak", "PRES (judge)"}
 
 

@@ -55,6 +55,11 @@ def test_drift_is_half_the_distance_of_cosines() -> None:
     assert metrics.drift(before, rows((1, 0), (0, 1), (-1, 0))).tolist() == pytest.approx([0, 0.5, 1])
 
 
+def test_leak_is_what_the_adapter_added_above_any_of_the_class() -> None:
+    before, after = torch.tensor([0.0, 0.3, -0.5, -0.2]), torch.tensor([0.4, 0.5, 0.2, -0.9])
+    assert metrics.leak(before, after).tolist() == pytest.approx([0.4, 0.2, 0.2, 0])
+
+
 def test_diversity_is_the_mean_distance_to_the_others() -> None:
     distances = torch.tensor([[0.0, 0.2, 0.4], [0.2, 0.0, 0.6], [0.4, 0.6, 0.0]])
     found = metrics.diversity(distances)

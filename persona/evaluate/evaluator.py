@@ -115,9 +115,13 @@ def opened(drawn: Sequence[Drawn]) -> list[Image.Image]:
 
 def drift(drawn: Groups, before: Groups, embed: Callable[[Pictures], Tensor]) -> dict[str, Values]:
     """Return how far each picture that is not about the subject is from the base's own of the same prompt and seed."""
-    known = {(one.prompt.template, one.seed): one for one in before["other"]}
-    pairs = [known[one.prompt.template, one.seed] for one in drawn["other"]]
-    return {"drift": metrics.drift(embed(opened(pairs)), embed(opened(drawn["other"])))}
+    return {"drift": metrics.drift(embed(counterparts(drawn, before, "other")), embed(opened(drawn["other"])))}
+
+
+def counterparts(drawn: Groups, before: Groups, kind: str) -> list[Image.Image]:
+    """Read the base's own pictures of the same prompts and seeds as those of a kind, in their order."""
+    known = {(one.prompt.template, one.seed): one for one in before[kind]}
+    return opened([known[one.prompt.template, one.seed] for one in drawn[kind]])
 
 
 def diversity(drawn: Sequence[Drawn], pictures: Pictures, distances: Callable[[Pictures], Tensor]) -> Values:

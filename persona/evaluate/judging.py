@@ -17,6 +17,7 @@ from persona.evaluate.evaluator import (
     Values,
     by_kind,
     copies,
+    counterparts,
     diversity,
     drift,
     opened,
@@ -36,7 +37,7 @@ class JudgeEvaluator:
     columns: Sequence[Column] = (
         Column("identity", "Share of the subject's identity recovered: 0 is any of its class, 1 a photo."),
         Column("prompt", "Share of what was asked for that the judge reads."),
-        Column("leak", "Identity recovered in pictures of the bare class.", -1),
+        Column("leak", "Identity recovered in pictures of the bare class, beyond the base's own.", -1),
         Column("PRES (judge)", "Likeness, to the judge, of pictures of the bare class to the photos.", -1),
         Column("DIV (judge)", "Distance, to the judge, of pictures of one prompt."),
         Column("class kept", "Share of pictures of the bare class that the judge reads as such."),
@@ -84,7 +85,8 @@ class JudgeEvaluator:
         values: dict[str, Values] = {"class kept": _right(drawn["class"], labels)}
         if subject.photos:
             photos = self._embed([photo.image for photo in subject.photos])
-            values["leak"] = self._judge.recovered(shown, photos, subject.class_noun)
+            both = (self._embed(counterparts(drawn, before, "class")), shown)
+            values["leak"] = metrics.leak(*(self._judge.recovered(seen, photos, subject.class_noun) for seen in both))
             values["PRES (judge)"] = metrics.likeness(shown, photos)
         return values
 
