@@ -53,8 +53,7 @@ def export(config: ExportConfig, listener: Listener = silent) -> Exported:
         BadOption: it adapts something that the other program would drop, or the folder cannot be written to.
         OSError: the disk is full.
     """
-    given = Path("personas") / config.persona
-    persona = Persona.open(given if given.is_dir() and not config.persona.exists() else config.persona)
+    persona = Persona.open(config.persona)
     check_output(config.out)
     trigger = f"{persona.token} {persona.class_noun}"
     if config.merge:

@@ -26,6 +26,8 @@ ADAPTER = "adapter.safetensors"
 """The weights that are drawn with."""
 RECORD = "persona.json"
 """What they are, and how they were made."""
+HOME = Path("personas")
+"""Where personas are put when the user names no folder."""
 FORMAT = 1
 """Raised when an older program would misread the record."""
 
@@ -96,15 +98,19 @@ class Persona:
     def open(cls, path: Path) -> Self:
         """Read a persona, and check that it is whole.
 
+        Args:
+            path: its folder, or that folder's name under ``personas``.
+
         Raises:
             BadPersona: it is missing, unfinished, damaged, changed by hand, or made by a later version.
         """
+        path = folder_of(path) or path
         made = cls(path=path, **_checked(path, _read(path)))
         made.weights()
         return made
 
     @classmethod
-    def newest(cls, where: Path = Path("personas")) -> Self:
+    def newest(cls, where: Path = HOME) -> Self:
         """Open the persona that was finished last.
 
         Raises:
@@ -146,9 +152,14 @@ class Persona:
         return steps[step]
 
 
+def folder_of(name: str | Path) -> Path | None:
+    """Return the folder of a persona by that folder, or by its name under ``personas``, if it is there."""
+    return next((folder for folder in (Path(name), HOME / name) if folder.is_dir()), None)
+
+
 def folder_for(class_noun: str, token: str) -> Path:
     """Return where a persona is put when the user names no folder."""
-    return Path("personas") / slug(f"{class_noun}-{token}")
+    return HOME / slug(f"{class_noun}-{token}")
 
 
 def slug(text: str, longest: int = 48) -> str:

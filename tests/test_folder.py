@@ -168,6 +168,15 @@ def test_weights_that_begin_like_a_pickle_are_none(tmp_path: Path) -> None:
     Persona(path=tmp_path, token="zwx", class_noun="dog", base="clay", base_hash="ab" * 32).write(path)
 
 
+def test_one_under_personas_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = made(Path("personas", "rex"))
+    assert Persona.open(Path("rex")) == written
+    Path("rex").mkdir()
+    with pytest.raises(BadPersona, match="rex is no finished persona"):
+        Persona.open(Path("rex"))
+
+
 def test_a_persona_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadPersona, match="There is no persona"):
         Persona.open(tmp_path / "absent")

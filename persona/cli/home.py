@@ -97,6 +97,8 @@ def _version_of(library: str) -> str:
 
 def _is_persona(path: Path) -> bool:
     """Tell where a persona is, or should be, from a base by its folder, its name or its id on a hub."""
+    if not path.exists() and (Path("personas") / path).is_dir():
+        return True
     if path.is_dir():
         return not (path / "model_index.json").exists()
     if path.suffix == ".safetensors":

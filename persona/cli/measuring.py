@@ -57,7 +57,8 @@ def compare(config: CompareConfig, json: bool) -> None:
 
 def _more(config: EvaluateConfig, found: "Evaluation") -> str:
     """Return the command that draws more with the first persona that was measured; empty where there was none."""
-    from persona.evaluate.methods import METHODS, folder_of
+    from persona.evaluate.methods import METHODS
+    from persona.folder import folder_of
 
     folders = [folder for name in config.names if name not in METHODS and (folder := folder_of(name))]
     prompts = [shot.prompt for shot in found.shots if "[V]" in shot.prompt]

@@ -37,7 +37,9 @@ class SampleConfig(Config):
         tuple[str, ...], Option("What to draw; [V] stands for the subject: 'a [V] dog swimming'.", positional=True)
     ] = ()
     prompts_file: Annotated[Path | None, Option("File with a prompt a line.", flag=("--prompts",), expert=True)] = None
-    persona: Annotated[Path | None, Option("Folder of the persona; the newest under personas when left out.")] = None
+    persona: Annotated[
+        Path | None, Option("Folder of the persona, or its name under personas; the newest when left out.")
+    ] = None
     reference: Annotated[
         Path | None, Option("Folder with pictures of the subject: it is drawn from them, without a training.")
     ] = None
@@ -108,7 +110,7 @@ class InterpolateConfig(Config):
 
     prompts: Annotated[tuple[str, ...], Option("One prompt, or two to go between.", positional=True)]
     persona: Annotated[
-        tuple[Path, ...], Option("Folder of a persona, two to go between them; the newest when left out.")
+        tuple[Path, ...], Option("Folder of a persona or its name, two to go between them; the newest when left out.")
     ] = ()
     subject: Subjects = ()
     base: OwnBase = None

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL.Image import Image
@@ -18,7 +17,7 @@ from persona.evaluate.entrants import Entrant, Studio, of_persona
 from persona.evaluate.subjects import Prompt, Subject
 from persona.events import Note
 from persona.families import Family
-from persona.folder import RECORD, Persona, slug
+from persona.folder import RECORD, Persona, folder_of, slug
 from persona.methods.jedi import JeDi
 from persona.methods.subject_diffusion import SubjectDiffusion
 from persona.photos import Photo
@@ -164,11 +163,6 @@ METHODS: dict[str, Callable[[Subject, Studio], list[Entrant]]] = {
     "base": bare,
 }
 """Ways to draw a subject, by the names that they are asked for."""
-
-
-def folder_of(name: str) -> Path | None:
-    """Return the folder of a persona by that folder, or by its name under ``personas``, if it is there."""
-    return next((folder for folder in (Path(name), Path("personas") / name) if folder.is_dir()), None)
 
 
 def open_persona(name: str) -> Persona:
