@@ -55,7 +55,7 @@ def _mark(config: EvaluateConfig, entrant: Entrant, drawn: Series, before: Serie
     """Return a hash (hex) of all that scores depend on."""
     subject = entrant.subject
     what = {
-        "with": [evaluator.name, str(config.networks), [column.name for column in evaluator.columns]],
+        "with": [evaluator.name, str(config.networks), [(one.name, one.meaning) for one in evaluator.columns]],
         "photos": [photo.sha256 for photo in subject.photos],
         "class": subject.class_noun,
         "pictures": [one.path.name for one in drawn.pictures],
