@@ -13,7 +13,8 @@ from persona.errors import BadOption
 from persona.events import Listener, silent
 from persona.families import Family
 from persona.methods.casting import Portrait
-from persona.methods.subject_diffusion import IMAGE_GUIDANCE, SubjectDiffusion
+from persona.methods.guidance import IMAGE_GUIDANCE
+from persona.methods.subject_diffusion import SubjectDiffusion
 from persona.photos import Photo
 from persona.placing import Box, Subject, check, read_masks, read_subjects
 

@@ -12,7 +12,8 @@ from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.folder import Persona
 from persona.identity import bare, fill, mentions
-from persona.methods.jedi import IMAGE_GUIDANCE, JeDi
+from persona.methods.guidance import IMAGE_GUIDANCE
+from persona.methods.jedi import JeDi
 from persona.placing import check_single
 
 

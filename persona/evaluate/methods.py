@@ -18,6 +18,7 @@ from persona.evaluate.subjects import Prompt, Subject
 from persona.events import Note
 from persona.families import Family
 from persona.folder import RECORD, Persona, folder_of, slug
+from persona.methods.guidance import IMAGE_GUIDANCE
 from persona.methods.jedi import JeDi
 from persona.methods.subject_diffusion import SubjectDiffusion
 from persona.photos import Photo
@@ -134,7 +135,11 @@ def _looking(
         line=name,
         subject=subject,
         base=base,
-        decides={name: weights, "references": [photo.sha256 for photo in photos]},
+        decides={
+            name: weights,
+            "references": [photo.sha256 for photo in photos],
+            "image guidance": IMAGE_GUIDANCE,
+        },
         open=seeing,
         text=text,
         learning=0.0,

@@ -23,13 +23,12 @@ from persona.families import Conditioning, Family
 from persona.methods.channels import Channels, first_convolution
 from persona.methods.coupling import Coupling, Memory, masked
 from persona.methods.difference import Difference
-from persona.methods.guidance import Say, at_a_time, draw, guide, unless_empty
+from persona.methods.guidance import IMAGE_GUIDANCE, Say, at_a_time, draw, guide, unless_empty
 from persona.methods.weights import Store
 from persona.noise import squared_error
 
 TARGETS = ("attn1",)
 """Modules that differ from the base's: the self-attention, which is what couples."""
-IMAGE_GUIDANCE = 1.5
 STORE = Store("JeDi", "jedi", frozenset({"targets", "renoised"}))
 
 

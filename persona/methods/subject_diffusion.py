@@ -20,13 +20,10 @@ from torch import Generator, Tensor
 from persona.methods.attention_control import control
 from persona.methods.casting import Cast, Portrait, cast
 from persona.methods.fusion import words_of
-from persona.methods.guidance import Say, at_a_time, denoise, draw, guide, unless_empty
+from persona.methods.guidance import IMAGE_GUIDANCE, Say, at_a_time, denoise, draw, guide, unless_empty
 from persona.methods.telling import Telling
 from persona.noise import squared_error
 from persona.placing import named
-
-IMAGE_GUIDANCE = 3.0
-"""The paper names none; on clay two subjects mix less at 3 than at 1.5, with more identity and no less style."""
 
 
 @dataclass(frozen=True)
