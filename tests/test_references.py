@@ -20,6 +20,7 @@ from persona.cli import app
 from persona.config import SampleConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, BadToken, NoMemory
 from persona.events import Event, Note, Progress
+from persona.methods.guidance import IMAGE_GUIDANCE
 from persona.methods.jedi import STORE, JeDi
 from persona.photos import Photo
 from persona.references import prepare, tell_odd
@@ -69,7 +70,7 @@ def test_references_show_the_subject(here: Path) -> None:
     (fewer,) = sample(shown())
     assert apart(mine.path, fewer.path) > 1, "all of them"
     told = facts(mine.path)
-    assert (told["method"], told["class"], told["image guidance"]) == ("jedi", "dog", "1.5")
+    assert (told["method"], told["class"], told["image guidance"]) == ("jedi", "dog", str(IMAGE_GUIDANCE))
     assert len(told["references"].split()) == 3
     assert "persona" not in told
     assert str(here) not in str(told)
