@@ -18,7 +18,7 @@ def sample(config: SampleConfig, json: bool) -> None:
     display.close(
         "sample",
         Outcome(
-            f"{len(pictures)} pictures in {config.out}",
+            f"{len(pictures)} picture{'s' * (len(pictures) > 1)} in {config.out}",
             [f"{picture.path.name}: {picture.prompt}" for picture in pictures[:: config.n]],
             _after(config, pictures[0].prompt),
             {
