@@ -169,7 +169,8 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
     lines = [f"| | {' | '.join(row['subject'] for row in rows)} | mean |", "|---" * (len(rows) + 2) + "|"]
     for name, figure in columns.items():
         values = [figure(row) for row in rows]
-        lines.append(f"| {name} | {' | '.join('' if np.isnan(v) else f'{v:.2f}' for v in values)} | {np.nanmean(values):.2f} |")
+        cells = ["" if np.isnan(value) else f"{value:.2f}" for value in (*values, np.nanmean(values))]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
