@@ -1,5 +1,6 @@
 """What ships with clay: its weights are whole, fit each other, and do what they are for."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from persona.methods.jedi import JeDi
 from persona.methods.subject_diffusion import SubjectDiffusion
 from persona.photos import read
 from persona.portraits import Reference, cut_out, paint
+from persona.pretrain.clay.denoiser import RECIPE
 from persona.pretrain.clay.encoding import recognised
 from persona.pretrain.clay.evaluation import held_out_scenes
 from persona.pretrain.clay.segmenting import agreement
@@ -37,6 +39,10 @@ def test_all_of_it_fits_into_a_wheel() -> None:
     assert sizes["judge.safetensors"] < 10
     assert sizes["jedi.safetensors"] < 25
     assert sum(sizes[f"{name}.safetensors"] for name in ("subject-diffusion", "encoder", "segmenter")) < 25
+
+
+def test_what_is_recommended_is_what_a_new_clay_would_recommend() -> None:
+    assert json.loads((weights_folder() / "recipe.json").read_text()) == RECIPE
 
 
 def test_the_judge_reads_renders() -> None:

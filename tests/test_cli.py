@@ -386,10 +386,10 @@ def test_misuse_ends_with_2_and_no_traceback(arguments: list[str]) -> None:
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("what", ["personas", "personas/dog"])
+@pytest.mark.parametrize("what", ["personas", "personas/dog", "rex"])
 def test_a_persona_that_is_none_is_no_base(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "personas").mkdir()
+    (tmp_path / "personas/rex").mkdir(parents=True)
     result = run("info", what)
     assert result.exit_code == 2
     assert "persona" in result.stderr

@@ -14,6 +14,8 @@ def sample_command(prompt: str, folder: Path, base: str) -> str:
 
     It says where the persona is, if not where it is looked for, and its base, if only this machine knows it.
     """
+    from persona.folder import HOME
+
     local = Path(base).exists()
-    named = f" --persona {shlex.quote(str(folder))}" if local or folder.parent != Path("personas") else ""
+    named = f" --persona {shlex.quote(str(folder))}" if local or folder.parent != HOME else ""
     return f"persona sample {shlex.quote(prompt)}{named}" + (f" --base {shlex.quote(base)}" if local else "")

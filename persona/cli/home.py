@@ -32,7 +32,9 @@ def welcome() -> None:
 
 def personas() -> list[Path]:
     """Return the folders of the personas under ``personas``, newest first."""
-    described = Path("personas").glob("*/persona.json")
+    from persona.folder import HOME, RECORD
+
+    described = HOME.glob(f"*/{RECORD}")
     return [file.parent for file in sorted(described, key=lambda file: file.stat().st_mtime, reverse=True)]
 
 
@@ -40,7 +42,8 @@ def inform(what: str, *, as_json: bool) -> None:
     """Show the facts of a persona, of a base, or of this machine.
 
     Args:
-        what: folder of a persona; a base by its name, hub id or folder; empty for this machine.
+        what: folder of a persona, or its name under ``personas``; a base by its name, hub id or folder; empty for this
+            machine.
         as_json: print them on stdout too.
     """
     if not what:
@@ -97,21 +100,21 @@ def _version_of(library: str) -> str:
 
 def _is_persona(path: Path) -> bool:
     """Tell where a persona is, or should be, from a base by its folder, its name or its id on a hub."""
-    if not path.exists() and (Path("personas") / path).is_dir():
-        return True
-    if path.is_dir():
-        return not (path / "model_index.json").exists()
+    from persona.folder import folder_of
+
+    if folder := folder_of(path):
+        return not (folder / "model_index.json").exists()
     if path.suffix == ".safetensors":
         return False
     return len(path.parts) > 1 and path.parent.is_dir()
 
 
-def _persona(folder: Path) -> dict[str, Any]:
+def _persona(path: Path) -> dict[str, Any]:
     from persona.folder import Persona
 
-    persona = Persona.open(folder)
+    persona = Persona.open(path)
     return {
-        "persona": str(folder),
+        "persona": str(persona.path),
         "token": persona.token,
         "class": persona.class_noun,
         "base": persona.base,
