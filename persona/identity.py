@@ -7,9 +7,11 @@ tokenizers, so rare that its pictures are of nothing in particular (Ruiz et al.,
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
@@ -18,8 +20,10 @@ from persona.events import Listener, Note, Progress, silent
 from persona.eye import look
 from persona.placing import any_of, plain
 
+RAREST = 32
+"""Rarest words that are listened to."""
 CANDIDATES = 8
-"""Rarest words that are looked at."""
+"""Of these, the most heard, that are looked at."""
 SEEDS = (1, 2, 3)
 """Seeds of the pictures that a word is judged by."""
 STEPS = 8
@@ -65,40 +69,37 @@ class Token:
 def choose(base: Base, class_noun: str, listener: Listener = silent) -> Token:
     """Choose the word that the base has the least to say about.
 
-    The rarest words that are one token in each tokenizer stand before the class noun in a prompt; the same seeds
-    draw the prompt without the word. What a word changes on all seeds alike is its own meaning. A word may also change
-    nothing because the text encoders hardly hear it, and what is not heard cannot be taught: so the word is chosen
-    that changes the pictures least for what it changes in the encoded prompt.
+    The rarest words that are one token in each tokenizer stand before the class noun in a prompt. What changes the
+    encoded prompt little is hardly heard, and what is not heard cannot be taught: so those go on that change it most.
+    With each of them, and without any, the same seeds draw the prompt. What a word changes on all seeds alike is its
+    own meaning, and the word is chosen that has the least for what is heard of it.
 
     Raises:
         BadToken: the base has no such word.
     """
-    words = [word for word in rare(base.tokenizers) if word not in class_noun.lower()][:CANDIDATES]
+    known = (word for word in rare(base.tokenizers) if word not in class_noun.lower())
+    words = {word: f"a {word} {class_noun}" for word in islice(known, RAREST)}
     if not words:
         raise BadToken("The base has no rare word that is a single token. Name one yourself: --token sks")
-    seen = {}
-    for number, prompt in enumerate((any_of(class_noun), *(f"a {word} {class_noun}" for word in words))):
-        listener(Progress("Choosing a token", number, len(words) + 1))
-        seen[prompt] = np.stack([look(image) for image in base.draw([prompt] * len(SEEDS), SEEDS, steps=STEPS)])
-    listener(Progress("Choosing a token", len(words) + 1, len(words) + 1))
-    alone = seen[any_of(class_noun)]
-    heard = _heard(base, any_of(class_noun), [f"a {word} {class_noun}" for word in words])
-    pull = {
-        word: float(np.linalg.norm((seen[f"a {word} {class_noun}"] - alone).mean(0))) / loud
-        for word, loud in zip(words, heard, strict=True)
-    }
+    heard = {word: _heard(base, any_of(class_noun), prompt) for word, prompt in words.items()}
+    loudest = sorted(words, key=lambda word: -heard[word])[:CANDIDATES]
+
+    def seen(prompt: str) -> NDArray[np.float64]:
+        return np.stack([look(image) for image in base.draw([prompt] * len(SEEDS), SEEDS, steps=STEPS)])
+
+    alone, pull = seen(any_of(class_noun)), {}
+    for number, word in enumerate(loudest, 1):
+        listener(Progress("Choosing a token", number, len(loudest) + 1))
+        pull[word] = float(np.linalg.norm((seen(words[word]) - alone).mean(0))) / heard[word]
+    listener(Progress("Choosing a token", len(loudest) + 1, len(loudest) + 1))
     best = min(pull, key=lambda word: pull[word])
     return Token(best, _ids(base.tokenizers, best), pull)
 
 
-def _heard(base: Base, prompt: str, others: Sequence[str]) -> list[float]:
-    """Return how far what the denoiser is told of others is from what it is told of a prompt, as a share of that."""
-    total = np.full(len(others), 1e-6)
-    for told in base.conditioning([prompt, *others]).values():
-        rows = told.detach().float().flatten(1)
-        total += ((rows[1:] - rows[0]).norm(dim=1) / rows[0].norm().clamp(min=1e-6)).cpu().numpy()
-    heard: list[float] = total.tolist()
-    return heard
+def _heard(base: Base, prompt: str, other: str) -> float:
+    """Return how far what the denoiser is told of another prompt is from what it is told of one, as a share of that."""
+    told = [row.detach().float() for row in base.conditioning([prompt, other]).values()]
+    return sum(float((row[1] - row[0]).norm() / row[0].norm().clamp(min=1e-6)) for row in told) + 1e-6
 
 
 def rare(tokenizers: list[Any]) -> Iterator[str]:

@@ -77,10 +77,12 @@ def test_a_word_that_is_hardly_heard_is_not_chosen_for_changing_little() -> None
     assert choose(Painter(words, colours=colours, loud={"zwx": 0.2}), "dog").text == "qvy"
 
 
-def test_only_the_rarest_are_looked_at() -> None:
-    words = [f"{first}{last}" for first in "bcdfghjk" for last in "qx"]
-    base = Painter(tokenizer(*words))
-    assert set(choose(base, "dog").evidence) == set(words[-8:])
+def test_of_the_rarest_those_that_are_heard_are_looked_at() -> None:
+    words = [f"{first}{last}" for first in "bcdfghjklmnpqrstvw" for last in "qx"]
+    loud = words[:2] + words[-30::4]
+    base = Painter(tokenizer(*words), loud=dict.fromkeys(loud, 2.0))
+    assert set(choose(base, "dog").evidence) == set(loud[2:])
+    assert len(set(base.drawn)) == 9
 
 
 def test_a_word_must_be_one_token_of_each_tokenizer() -> None:

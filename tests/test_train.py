@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_networks
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL.Image import Image
@@ -19,7 +20,7 @@ from results import notes
 from safetensors.torch import load as from_bytes
 from torch import Tensor
 
-from persona import checkpoints
+from persona import checkpoints, score
 from persona.config import TrainConfig
 from persona.errors import BadOption, BadPersona, BadPhotos, Busy, Diverged, NoSpace
 from persona.events import Event, Progress
@@ -304,7 +305,9 @@ def test_without_a_token_one_is_chosen_and_kept(config: TrainConfig) -> None:
     made = train(replace(config, token=None, steps=2))
     assert made.settings["evidence"]
     events: list[Event] = []
-    assert train(replace(config, token=None, steps=4), events.append).token == made.token
+    longer = train(replace(config, token=None, steps=4), events.append)
+    assert longer.token == made.token
+    assert longer.settings["evidence"] == made.settings["evidence"]
     assert "Going on" in notes(events)
 
 
@@ -350,6 +353,21 @@ def test_a_run_that_has_learnt_nothing_yet_goes_on(
     made = train(replace(config, steps=12, score_every=2))
     assert [one["step"] for one in made.history] == [2, 4, 6, 8, 10, 12]
     assert made.step == 10
+
+
+def test_photographs_are_scored_by_dino_and_clip_where_they_are_here(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = tiny_networks.save(tmp_path / "networks", "dino-vits16", "clip-vit-base-patch32")
+    monkeypatch.setattr(score, "folder_of", lambda name: networks / name.partition("/")[2])
+    made = train(replace(config, steps=4, score_every=2))
+    assert [one["step"] for one in made.history] == [2, 4]
+    assert made.step == max(made.history, key=lambda one: one["total"])["step"]
+    for one in made.history:
+        assert -1 <= one["identity"] <= 1
+        assert -1 <= one["prompt"] <= 1
+        assert 0 <= one["drift"] <= 1
+        assert -1 <= one["memorisation"] <= 1
 
 
 def test_previews_leave_no_trace_in_training(config: TrainConfig, scored: None, tmp_path: Path) -> None:

@@ -86,8 +86,9 @@ def _token(config: TrainConfig, base: Family, accelerator: Accelerator, listener
             listener(note)
         return token
     unfinished = checkpoints.latest(config.out) if config.out else None
-    if unfinished and not unfinished.damaged:
-        return identity.check(base, unfinished.record["token"], config.class_noun)[0]
+    if unfinished and not unfinished.damaged and not config.fresh:
+        token, _ = identity.check(base, unfinished.record["token"], config.class_noun)
+        return replace(token, evidence=unfinished.record["evidence"])
     return agree(accelerator, lambda: identity.choose(base, config.class_noun, listener))
 
 

@@ -320,6 +320,7 @@ class Run:
                 "run": self._fingerprint(),
                 "choice": self.choice,
                 "token": self.token.text,
+                "evidence": dict(self.token.evidence),
                 "passed": self.watch.passed,
                 "history": self.watch.history,
                 "losses": self.losses,
