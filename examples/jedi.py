@@ -18,7 +18,7 @@ from statistics import mean, median
 
 import numpy as np
 from PIL import Image
-from table import ACCESSORIES, NEW_CONTEXTS, STYLES, resumed
+from table import ACCESSORIES, STYLES, resumed, subject_of
 
 import persona
 from persona import adapter, metrics
@@ -139,10 +139,11 @@ def look(draw: Draw, sitter: Sitter, seeds: int) -> dict[str, float]:
         wanted = [label for label in labels for _ in numbers]
         return mean(read == label for read, label in zip(judge.read(shown)[0][head], wanted, strict=True))
 
-    contexts = drawn(f"a photo of a {who} {CONTEXT_PHRASES[context][0]}" for context in NEW_CONTEXTS)
+    _, places = subject_of(sitter.folder)
+    contexts = drawn(f"a photo of a {who} {CONTEXT_PHRASES[place][0]}" for place in places)
     views = drawn(
-        f"a photo of a {who} {CONTEXT_PHRASES[context][0]}, {VIEW_PHRASES[view][0]}"
-        for view, context in zip(VIEWS, NEW_CONTEXTS, strict=False)
+        f"a photo of a {who} {CONTEXT_PHRASES[place][0]}, {VIEW_PHRASES[view][0]}"
+        for view, place in zip(VIEWS, places, strict=False)
     )
     live = noun in LIVE
     poses = drawn(f"a photo of a {who} {pose}" for pose in POSES) if live else []
@@ -154,7 +155,7 @@ def look(draw: Draw, sitter: Sitter, seeds: int) -> dict[str, float]:
     whole = metrics.memorisation(shown, [photo.image for photo in sitter.photos])
     figures = {
         "identity": judge.recovered(judge.read(shown)[1], references, noun).mean().item(),
-        "context": right("context", NEW_CONTEXTS, contexts),
+        "context": right("context", places, contexts),
         "style": right("style", STYLES, drawn(STYLE_PHRASES[style][0].format(f"a {who}") for style in STYLES)),
         "copies": float(np.mean(np.where(np.isfinite(background), background, whole) >= COPY)),
         "seconds": median(timed(draw, f"a photo of a {who}", seed) for seed in range(TIMED)),

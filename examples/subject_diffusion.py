@@ -20,7 +20,7 @@ from statistics import mean, median
 import numpy as np
 from jedi import renders, timed
 from PIL import Image
-from table import NEW_CONTEXTS, STYLES, resumed
+from table import STYLES, resumed
 
 import persona
 from persona import portraits
@@ -42,6 +42,7 @@ SEED = 1_000_003
 """Of subjects that no training draws."""
 CLASSES = (("dog", "teapot"), ("cat", "car"), ("rabbit", "robot"), ("dog", "dog"), ("cat", "cat"), ("car", "car"))
 ALONE: tuple[Box, ...] = ((0.1, 0.3, 0.6, 0.9), (0.4, 0.3, 0.9, 0.9), (0.2, 0.2, 0.8, 0.9))
+CONTEXTS = ("jungle", "beach", "snow", "cobblestone street", "wooden floor", "city", "purple rug", "water")
 BESIDE: tuple[Box, Box] = ((0.05, 0.35, 0.48, 0.9), (0.52, 0.35, 0.95, 0.9))
 PRESENT = 0.5
 """Recovered identity from which a subject counts as present."""
@@ -187,7 +188,7 @@ def both(pair: Pair) -> str:
 
 def asked(who: str, seeds: int) -> tuple[list[str], list[int], list[str]]:
     """Return prompts of new places, a seed for each, and the places."""
-    told = [(context, seed) for context in NEW_CONTEXTS for seed in range(seeds)]
+    told = [(context, seed) for context in CONTEXTS for seed in range(seeds)]
     prompts = [f"a photo of {who} {CONTEXT_PHRASES[context][0]}" for context, _ in told]
     return prompts, [seed for _, seed in told], [context for context, _ in told]
 
@@ -319,7 +320,7 @@ def of_series(judge: Judge, pair: Pair, weights: Path | None, seeds: int) -> dic
     """
     good = []
     for seed in range(seeds):
-        prompt = f"a photo of {alone(pair)} {CONTEXT_PHRASES[NEW_CONTEXTS[seed]][0]}"
+        prompt = f"a photo of {alone(pair)} {CONTEXT_PHRASES[CONTEXTS[seed]][0]}"
         made = persona.interpolate(
             persona.InterpolateConfig(
                 prompts=(prompt,), subject=(f"V={pair.references[0]}",), base="clay", seeds=(seed,), frames=FRAMES,

@@ -4,7 +4,7 @@
 
 For each subject in examples/photos: training with no option but token and class on an empty store of priors, the same
 without prior preservation, with no class noun and with a wrong one. Identity is recovered identity by clay's judge,
-against fresh renders of the subject that no training saw.
+in places that no photo shows, against fresh renders of the subject that no training saw.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from persona.identity import fill
 from persona.sitters import wear
 
 HERE = Path(__file__).parent
-NEW_CONTEXTS = ("jungle", "beach", "snow", "cobblestone street", "wooden floor", "city", "purple rug", "water")
+NEW_PLACES = 8
 STYLES = ("van gogh", "watercolor", "oil painting", "pop art", "pixel art", "mosaic")
 ACCESSORIES = ("red hat", "santa hat", "rainbow scarf", "pink glasses", "yellow shirt", "wizard outfit")
 NO_CLASS = "thing"
@@ -56,18 +56,25 @@ def main() -> None:
 
 def measure(photos: Path, out: Path, seeds: int) -> dict[str, Any]:
     """Return every figure of one subject, from the file of an earlier call where it is there."""
-    truth = json.loads((photos / "truth.json").read_text())
-    subject = from_dict(next(iter(truth.values()))["scene"]).entities[0].subject
+    subject, places = subject_of(photos)
     noun = subject.class_noun
     wrong = "dog" if noun == "car" else "car"
     jobs: dict[str, Callable[[], dict[str, Any]]] = {
-        "bare": lambda: look(None, subject, noun, seeds),
-        "default": lambda: run(photos, out, subject, noun, seeds),
-        "no prior": lambda: run(photos, out, subject, noun, seeds, prior="none"),
-        "no class": lambda: run(photos, out, subject, NO_CLASS, seeds),
-        "wrong class": lambda: run(photos, out, subject, wrong, seeds),
+        "bare": lambda: look(None, subject, places, noun, seeds),
+        "default": lambda: run(photos, out, noun, seeds),
+        "no prior": lambda: run(photos, out, noun, seeds, prior="none"),
+        "no class": lambda: run(photos, out, NO_CLASS, seeds),
+        "wrong class": lambda: run(photos, out, wrong, seeds),
     }
     return {"subject": photos.name, **resumed(out, jobs)}
+
+
+def subject_of(photos: Path) -> tuple[Subject, tuple[str, ...]]:
+    """Return the subject of some photos, and eight places that none of them shows."""
+    truth = json.loads((photos / "truth.json").read_text())
+    scenes = [from_dict(one["scene"]) for one in truth.values()]
+    shown = {scene.context for scene in scenes}
+    return scenes[0].entities[0].subject, tuple(place for place in CONTEXT_PHRASES if place not in shown)[:NEW_PLACES]
 
 
 def resumed(out: Path, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
@@ -83,17 +90,19 @@ def resumed(out: Path, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
     return {name: known[name] for name in jobs}
 
 
-def run(photos: Path, out: Path, subject: Subject, noun: str, seeds: int, **settings: Any) -> dict[str, Any]:
+def run(photos: Path, out: Path, noun: str, seeds: int, **settings: Any) -> dict[str, Any]:
     """Train with nothing but token and class (and what is being compared), timed with its priors, and look at it."""
     name = "-".join([noun, *map(str, settings.values())])
     os.environ["XDG_CACHE_HOME"] = str(out / f"cache-{name}")  # an empty store: the priors are part of the time
     started = time.perf_counter()
     made = persona.train(persona.TrainConfig(photos=photos, class_noun=noun, token="sks", out=out / name, **settings))
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "scores": made.scores, **look(made, subject, noun, seeds)}
+    return {"seconds": seconds, "scores": made.scores, **look(made, *subject_of(photos), noun, seeds)}
 
 
-def look(made: persona.Persona | None, subject: Subject, noun: str, seeds: int) -> dict[str, float]:
+def look(
+    made: persona.Persona | None, subject: Subject, places: Sequence[str], noun: str, seeds: int
+) -> dict[str, float]:
     """Draw with a persona (or the bare base) and let the judge read the pictures."""
     base = open_base("clay")
     if made is not None:
@@ -107,7 +116,7 @@ def look(made: persona.Persona | None, subject: Subject, noun: str, seeds: int) 
     reference = judge.read(fresh)[1]
     who = f"{'[V] ' if made else ''}{noun}"
 
-    def drawn(prompts: Iterable[str]) -> list[Image.Image]:
+    def drawn(prompts: Iterable[str], seeds: int = seeds) -> list[Image.Image]:
         wanted = [(fill(prompt, "sks", noun), seed) for prompt in prompts for seed in range(seeds)]
         return base.draw([prompt for prompt, _ in wanted], [seed for _, seed in wanted])
 
@@ -115,18 +124,18 @@ def look(made: persona.Persona | None, subject: Subject, noun: str, seeds: int) 
         read = judge.read(pictures)[0][head]
         return mean(read[i] == label for i, label in enumerate(label for label in labels for _ in range(seeds)))
 
-    in_contexts = drawn(f"a photo of a {who} {CONTEXT_PHRASES[context][0]}" for context in NEW_CONTEXTS)
+    in_contexts = drawn(f"a photo of a {who} {CONTEXT_PHRASES[place][0]}" for place in places)
     shown = judge.read(in_contexts)[1]
-    bare = drawn([f"a {subject.class_noun}"] * 4)
+    bare = drawn([f"a {subject.class_noun}"], 8 * seeds)
     bare_read, bare_shown = judge.read(bare)
     figures = {
         "identity": judge.recovered(shown, reference, subject.class_noun).mean().item(),
-        "context": share("context", NEW_CONTEXTS, in_contexts),
+        "context": share("context", places, in_contexts),
         "style": share("style", STYLES, drawn(STYLE_PHRASES[style][0].format(f"a {who}") for style in STYLES)),
         "bare class": mean(label == subject.class_noun for label in bare_read["class"]),
         "bare identity": judge.recovered(bare_shown, reference, subject.class_noun).mean().item(),
         "PRES": (bare_shown @ reference.T).mean().item(),
-        "DIV": _diversity(judge, [in_contexts[at : at + seeds] for at in range(0, 4 * seeds, seeds)]),
+        "DIV": _diversity(judge, drawn([f"a photo of a {who}"], 4 * seeds)),
     }
     if subject.class_noun in LIVE:
         wearing = drawn(f"a {who} {ACCESSORY_PHRASES[accessory][0]}" for accessory in ACCESSORIES)
@@ -135,43 +144,49 @@ def look(made: persona.Persona | None, subject: Subject, noun: str, seeds: int) 
 
 
 @torch.no_grad()
-def _diversity(judge: Judge, groups: Sequence[Sequence[Image.Image]]) -> float:
+def _diversity(judge: Judge, pictures: Sequence[Image.Image]) -> float:
     """Mean distance (1 - cosine) of the judge's features between pictures of one prompt: clay's stand-in for LPIPS."""
-    distances = []
-    for group in groups:
-        features = torch.nn.functional.normalize(judge.features(as_tensor(group)), dim=1)
-        distances += [1 - float(features[a] @ features[b]) for a, b in combinations(range(len(group)), 2)]
-    return mean(distances)
+    features = torch.nn.functional.normalize(judge.features(as_tensor(pictures)), dim=1)
+    return mean(1 - float(features[a] @ features[b]) for a, b in combinations(range(len(pictures)), 2))
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
-    """Return the table of all subjects, with their mean."""
-    columns: dict[str, Callable[[dict[str, Any]], float]] = {
-        "minutes": lambda row: row["default"]["seconds"] / 60,
-        "identity": lambda row: row["default"]["identity"],
-        "context kept": lambda row: row["default"]["context"] / max(row["bare"]["context"], 1e-6),
-        "style kept": lambda row: row["default"]["style"] / max(row["bare"]["style"], 1e-6),
-        "accessory kept": lambda row: (
-            row["default"]["accessory"] / max(row["bare"]["accessory"], 1e-6)
-            if "accessory" in row["bare"]
-            else float("nan")
-        ),
-        "PRES, no prior": lambda row: row["no prior"]["PRES"],
-        "PRES": lambda row: row["default"]["PRES"],
-        "DIV, no prior": lambda row: row["no prior"]["DIV"],
-        "DIV": lambda row: row["default"]["DIV"],
-        "identity, no prior": lambda row: row["no prior"]["identity"],
-        "identity, no class": lambda row: row["no class"]["identity"],
-        "identity, wrong class": lambda row: row["wrong class"]["identity"],
-        "bare class right": lambda row: row["default"]["bare class"],
-        "bare identity": lambda row: row["default"]["bare identity"],
+    """Return the table of all subjects, with their mean and what it should be."""
+
+    def of(job: str, figure: str) -> list[float]:
+        return [row[job].get(figure, float("nan")) for row in rows]
+
+    def kept(figure: str) -> list[float]:
+        """Return the share of what the bare base gets right, each and of all together, of what it can get right."""
+        pairs = list(zip(of("default", figure), of("bare", figure), strict=True))
+        total = np.nansum([ours for ours, _ in pairs]) / max(np.nansum([base for _, base in pairs]), 1e-6)
+        return [*(ours / base if base else float("nan") for ours, base in pairs), float(total)]
+
+    def with_mean(values: list[float]) -> list[float]:
+        return [*values, float(np.nanmean(values))]
+
+    lines = {
+        "minutes": (with_mean([seconds / 60 for seconds in of("default", "seconds")]), "at most 4"),
+        "identity": (with_mean(of("default", "identity")), "at least 0.80"),
+        **{f"{figure} kept": (kept(figure), "at least 0.90") for figure in ("context", "style", "accessory")},
+        "PRES": (with_mean(of("default", "PRES")), "lower than"),
+        "PRES, no prior": (with_mean(of("no prior", "PRES")), ""),
+        "DIV": (with_mean(of("default", "DIV")), "higher than"),
+        "DIV, no prior": (with_mean(of("no prior", "DIV")), ""),
+        "identity, no prior": (with_mean(of("no prior", "identity")), "at most 0.08 more than with it"),
+        "identity, no class": (with_mean(of("no class", "identity")), "lower"),
+        "identity, wrong class": (with_mean(of("wrong class", "identity")), "lower"),
+        "bare class right": (with_mean(of("default", "bare class")), "at least 0.95"),
+        "bare class right, untouched base": (with_mean(of("bare", "bare class")), ""),
+        "bare identity": (with_mean(of("default", "bare identity")), "at most 0.15"),
+        "bare identity, untouched base": (with_mean(of("bare", "bare identity")), ""),
     }
-    lines = [f"| | {' | '.join(row['subject'] for row in rows)} | mean |", "|---" * (len(rows) + 2) + "|"]
-    for name, figure in columns.items():
-        values = [figure(row) for row in rows]
-        cells = ["" if np.isnan(value) else f"{value:.2f}" for value in (*values, np.nanmean(values))]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    head = [f"| | {' | '.join(row['subject'] for row in rows)} | all | wanted |", "|---" * (len(rows) + 3) + "|"]
+    body = [
+        f"| {name} | {' | '.join('' if np.isnan(value) else f'{value:.2f}' for value in values)} | {wanted} |"
+        for name, (values, wanted) in lines.items()
+    ]
+    return "\n".join([*head, *body]) + "\n"
 
 
 if __name__ == "__main__":
