@@ -11,6 +11,8 @@ from persona.atomic import beside, digest
 from persona.errors import BadBase
 
 WEIGHTS = Path(__file__).parent / "weights"
+CARD = Path(__file__).parent / "CARD.md"
+"""What clay is and is not, what it knows, and what was measured."""
 MANIFEST = "manifest.json"
 """Sha256 (hex) of every other file below the weights, by its name."""
 

@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
@@ -56,6 +57,10 @@ def inform(what: str, *, as_json: bool) -> None:
     for name, value in facts.items():
         table.add_row(Text(name, "dim"), Text(_shown(value), overflow="fold"))
     terminal().print(table)
+    if what == "clay":
+        from persona.clay import CARD
+
+        terminal().print(Markdown(CARD.read_text(encoding="utf-8")))
     if as_json:
         print_json({"command": "info", **facts})
 

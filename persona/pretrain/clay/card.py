@@ -28,6 +28,8 @@ it.
 
 {words}
 
+![samples](samples/step-{steps:06}.png)
+
 ## What was measured
 
 On compositions of class, place and style that were kept from all training, on subjects that were kept from it, drawn
@@ -70,11 +72,17 @@ def text(figures: Mapping[str, float], seconds: Mapping[str, float], config: Pre
     return _CARD.format(
         words="\n".join(f"* {name}: {', '.join(words)}" for name, words in known.items()),
         command=f"persona pretrain clay {' '.join(told)}",
-        figures=_table(("figure", "measured", "wanted"), _rows(figures)),
+        steps=config.denoiser_steps,
+        figures=measured(figures),
         pictures=config.pictures,
         sets=config.sets,
         times=_table(("stage", "minutes"), ((stage, f"{taken / 60:.0f}") for stage, taken in seconds.items())),
     )
+
+
+def measured(figures: Mapping[str, float]) -> str:
+    """Return what was measured beside what was wanted, as Markdown."""
+    return _table(("figure", "measured", "wanted"), _rows(figures))
 
 
 def _rows(figures: Mapping[str, float]) -> Iterable[tuple[str, ...]]:

@@ -38,11 +38,35 @@ from persona.families import Family
 from persona.placing import any_of
 from persona.pretrain.clay import encoding, segmenting
 from persona.pretrain.clay.judging import accuracy
+from persona.sheet import Row, sheet
 
 HELD_OUT_SEED = 1_000_003
 """Seeds of subjects and scenes that no training stage uses."""
 PROMPTS, RENDERS, RIVALS, PIXELS = 500, 1500, 100, 200
 """How many prompts, renders to judge, subjects to be told apart, and pictures to be encoded there are."""
+
+
+_SHOWN = {
+    "photos": [f"a photo of a {noun}" for noun in (
+        "dog", "cat", "rabbit", "duck", "car", "robot", "teapot", "sneaker")],
+    "places": [f"a dog {place}" for place in (
+        "in the jungle", "in the snow", "on the beach", "in the city", "on a cobblestone street", "on a wooden floor",
+        "with a blue house in the background", "floating on top of water")],
+    "styles": [f"{style} of a blue car" for style in (
+        "a van gogh painting", "a watercolor painting", "an oil painting", "a pop art print", "a pencil sketch",
+        "a blueprint", "a mosaic", "pixel art")],
+    "colours and clothes": [
+        "a red cat", "a green bear", "a striped pink pig", "a spotted teapot", "a golden robot",
+        "a rabbit wearing a santa hat", "a dog in a wizard outfit", "a duck wearing pink glasses"],
+}  # fmt: skip
+"""Prompts of the sheet of samples, by its rows."""
+
+
+def samples(base: Family) -> Image.Image:
+    """Draw what clay makes of its classes, places, styles, and of colours and clothes, on one sheet."""
+    prompts = [prompt for row in _SHOWN.values() for prompt in row]
+    drawn = iter(base.draw(prompts, range(len(prompts))))
+    return sheet([Row(name, [(next(drawn), prompt) for prompt in row]) for name, row in _SHOWN.items()])
 
 
 def figures(base: Family, folder: Path, photos: Path | None, listener: Listener = silent) -> dict[str, float]:

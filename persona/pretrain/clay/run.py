@@ -35,7 +35,6 @@ from persona.pretrain.clay.reading import train_text_encoder
 from persona.pretrain.clay.segmenting import train_segmenter
 from persona.pretrain.clay.text import build_tokenizer
 from persona.pretrain.state import position_of, settle
-from persona.sheet import Row, sheet
 
 TEXTURES = 2000
 PREVIEWS = 8
@@ -50,19 +49,6 @@ _FIXED = (
     "judge_steps",
     "text_steps",
 )  # what everything later is made of
-_SHOWN = {
-    "photos": [f"a photo of a {noun}" for noun in (
-        "dog", "cat", "rabbit", "duck", "car", "robot", "teapot", "sneaker")],
-    "places": [f"a dog {place}" for place in (
-        "in the jungle", "in the snow", "on the beach", "in the city", "on a cobblestone street", "on a wooden floor",
-        "with a blue house in the background", "floating on top of water")],
-    "styles": [f"{style} of a blue car" for style in (
-        "a van gogh painting", "a watercolor painting", "an oil painting", "a pop art print", "a pencil sketch",
-        "a blueprint", "a mosaic", "pixel art")],
-    "colours and clothes": [
-        "a red cat", "a green bear", "a striped pink pig", "a spotted teapot", "a golden robot",
-        "a rabbit wearing a santa hat", "a dog in a wizard outfit", "a duck wearing pink glasses"],
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -251,11 +237,8 @@ class _Pretraining:
         if path.exists():
             return
         base = open_base(str(self.out / "weights"))
-        prompts = [prompt for row in _SHOWN.values() for prompt in row]
-        drawn = iter(base.draw(prompts, range(len(prompts))))
-        rows = [Row(name, [(next(drawn), prompt) for prompt in row]) for name, row in _SHOWN.items()]
         with beside(path) as part:
-            sheet(rows).save(part)
+            evaluation.samples(base).save(part)
 
     def _timed(self, stage: str, pieces: Iterable[int], done: int, total: int) -> Iterator[int]:
         """Pass on the pieces of a stage, tell how far it is, and keep account of its time."""
