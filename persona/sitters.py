@@ -71,7 +71,8 @@ def _persona(config: SampleConfig, listener: Listener) -> Persona | None:
         return None
     persona = Persona.open(config.persona) if config.persona else Persona.newest()
     persona.weights(config.checkpoint)  # is it there at all, before the base is loaded
-    listener(Note(f"Drawing {persona.path}: [V] {persona.class_noun} is {persona.token} {persona.class_noun}."))
+    subject = f"[V] {persona.class_noun} is {persona.token} {persona.class_noun}"
+    listener(Note(f"Drawing {persona.path} on {persona.base}: {subject}."))
     return persona
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -380,10 +381,28 @@ def test_what_begins_anew_is_not_said_to_go_on(stand_in: Callable[..., None]) ->
     ids=" ".join,
 )
 def test_misuse_ends_with_2_and_no_traceback(arguments: list[str]) -> None:
-    result = run(*arguments)
+    result = run(*arguments, "--json")
     assert result.exit_code == 2
     assert "Error" in result.stderr
     assert "Traceback" not in result.output
+    assert json.loads(result.stdout)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [("nobody/knows-this", "nobody/knows-this"), ("photos", "model_index.json"), ("photos/0.png", "0.png")],
+)
+def test_a_base_that_is_none_ends_with_2(
+    base: str, said: str, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    shutil.copytree(photo_folder, "photos")
+    result = run("train", "photos", "--class", "dog", "--base", base, "--json")
+    assert (result.exit_code, result.stderr.count("Traceback")) == (2, 0)
+    assert said in result.stderr
+    assert json.loads(result.stdout)["error"]["kind"] == "BadBase"
+    assert [path.name for path in Path().iterdir()] == ["photos"]
 
 
 @pytest.mark.parametrize("what", ["personas", "personas/dog", "rex"])

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from rich.text import Text
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from persona.cli.display import print_json, terminal
 from persona.errors import NoSpace, PersonaError
@@ -38,6 +39,8 @@ class Commands(TyperGroup):
         except Exception as error:
             known = _mendable(error, _again(ctx))
             if known is None:
+                if as_json and isinstance(error, TyperException):  # typer shows it to people
+                    print_json({"error": {"kind": "UsageError", "message": error.format_message()}})
                 raise
             _show(known, as_json=as_json)
             raise typer.Exit(MENDABLE) from None

@@ -12,6 +12,8 @@ def sample(config: SampleConfig, json: bool) -> None:
     from persona.cli.display import Display, Outcome
 
     with Display() as display:
+        if config.base is None and (config.reference or config.subject or config.together):
+            display.name_base("clay")
         from persona.sample import sample
 
         pictures = sample(config, display)
@@ -39,6 +41,8 @@ def interpolate(config: InterpolateConfig, json: bool) -> None:
     from persona.cli.display import Display, Outcome
 
     with Display() as display:
+        if config.base is None and config.subject:
+            display.name_base("clay")
         from persona.interpolate import interpolate
 
         series = interpolate(config, display)

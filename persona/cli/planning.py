@@ -48,7 +48,7 @@ def _lines(one: "Plan") -> list[str]:
     fits = "" if one.fits else "It does not fit. "
     how = f", with {one.how}" if one.how else ""
     fetched = "nothing" if one.download == 0 else _gb(one.download)
-    time = "Its time is known once something was trained here."
+    time = "Its time is known once something large was trained here."
     if one.step_seconds:
         time = f"A step takes {one.step_seconds:.1f} s, all {one.step_seconds * steps / 60:.0f} minutes."
     return [
