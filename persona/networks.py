@@ -4,6 +4,7 @@ They come through transformers, each at one revision, so that figures stay compa
 the weights as safetensors, the main ones only as pickles. LPIPS comes through torchmetrics.
 """
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -177,7 +178,13 @@ class Networks:
         def have(load: Callable[[], N], what: str, how: str) -> N | None:
             try:
                 return load()
-            except (OSError, ValueError, ImportError):  # transformers, the hub and a cut-off network raise all of them
+            except (
+                OSError,
+                ValueError,
+                ImportError,
+            ) as error:  # of transformers, the hub, a cut-off network
+                if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                    raise
                 missing.append(f"{what} cannot be had here: left out. To have it: {how}")
                 return None
 

@@ -112,15 +112,16 @@ def of_persona(
     """
     base = studio.base_of(persona)
     line = label or persona.path.resolve().name
-    tries: dict[str, tuple[int | None, float]] = {}
+    tries: dict[str, tuple[str, int | None, float]] = {}
     if studio.checkpoints:
-        tries |= {f"{line}, step {step}": (step, persona.recommended_scale) for step in persona.checkpoints}
+        tries |= {f"{line}, step {step}": (line, step, persona.recommended_scale) for step in persona.checkpoints}
     if studio.scales:
-        tries |= {f"{line}, scale {scale:g}": (None, scale) for scale in SCALES}
+        strengths = f"{line} by scale" if studio.checkpoints else line  # two curves, not one that leaps back
+        tries |= {f"{line}, scale {scale:g}": (strengths, None, scale) for scale in SCALES}
     return [
         Entrant(
             label=title,
-            line=line,
+            line=curve,
             subject=subject,
             base=base,
             decides={
@@ -132,7 +133,7 @@ def of_persona(
             text=partial(_filled, persona),
             learning=learning,
         )
-        for title, (step, scale) in (tries or {line: (None, persona.recommended_scale)}).items()
+        for title, (curve, step, scale) in (tries or {line: (line, None, persona.recommended_scale)}).items()
     ]
 
 
