@@ -1,9 +1,11 @@
 """Teach a text-to-image model your subject from a few photos, and draw it anywhere.
 
+from pathlib import Path
+
 import persona
 
-dog = persona.train(persona.TrainConfig(photos="photos", class_noun="dog"))
-persona.sample(persona.SampleConfig(prompts=("a [V] dog on the beach",)))
+dog = persona.train(persona.TrainConfig(photos=Path("photos"), class_noun="dog"))
+persona.sample(persona.SampleConfig(prompts=("a [V] dog on the beach",), persona=dog.path))
 """
 
 import sys

@@ -19,8 +19,6 @@ from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.placing import any_of
 
-SAMPLER = "ancestral"
-
 
 def gen_priors(config: PriorsConfig, listener: Listener = silent) -> list[Path]:
     """Draw what pictures of a class are missing from the store, and return all that were asked for.
@@ -67,7 +65,8 @@ def store(config: PriorsConfig) -> Path:
 
 def _folder(config: PriorsConfig, base: Family, prompt: str, how: dict[str, Any]) -> Path:
     """Return the folder of the pictures of one prompt, with a file for people that says what they are."""
-    about = {"base": base.hash, "dtype": str(base.dtype), "prompt": prompt, "sampler": SAMPLER, **how}
+    sampler = type(base.sampler(ancestral=True)).__name__
+    about = {"base": base.hash, "dtype": str(base.dtype), "prompt": prompt, "sampler": sampler, **how}
     about |= {"bits": base.bits} if base.bits else {}
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     folder = store(config) / key[:32]

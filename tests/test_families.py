@@ -240,3 +240,15 @@ def test_bases_that_cannot_be_found_are_refused(name: str) -> None:
     with pytest.raises(BadBase) as refusal:
         families.load(name)
     assert len(str(refusal.value).splitlines()) <= 2
+
+
+@ALL
+def test_an_autoencoder_that_overflows_is_told_with_what_helps(base_folder: Folder, name: str) -> None:
+    base = load(base_folder, name)
+    latents = base.encode_images(torch.zeros(1, 3, base.resolution, base.resolution))
+    for network in (base.pipe.vae.encoder, base.pipe.vae.decoder):
+        network.conv_in.weight.data.fill_(torch.inf)
+    with pytest.raises(BadBase, match="--precision fp32"):
+        base.encode_images(torch.zeros(1, 3, base.resolution, base.resolution))
+    with pytest.raises(BadBase, match="--precision fp32"):
+        base.decode_latents(latents)
