@@ -49,7 +49,7 @@ PRESENT = 0.5
 FRAMES = 9
 LEAP = 1 / 3
 """Share of the whole way that one frame may go at most."""
-TIMED, RENDERS = 3, 12
+TIMED, RENDERS, SERIES = 3, 12, 2
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def of_method(
     )
     leave_out(tools.method)
     figures = {**of_one(tools, pair, seeds), **of_two(tools, pair, seeds)}
-    return {**figures, **of_series(tools.judge, pair, weights, seeds)} if series else figures
+    return {**figures, **of_series(tools.judge, pair, weights)} if series else figures
 
 
 def alone(pair: Pair) -> str:
@@ -313,13 +313,13 @@ def overlap(box: Box, mask: np.ndarray) -> float:
     return filters.overlap(box, box_of(mask))[0] if mask.any() else 0.0
 
 
-def of_series(judge: Judge, pair: Pair, weights: Path | None, seeds: int) -> dict[str, float]:
+def of_series(judge: Judge, pair: Pair, weights: Path | None) -> dict[str, float]:
     """Go from the customized picture to what the text alone shows, and see whether each step goes on.
 
     Likeness to the text is that to what the text alone shows, which is the last frame.
     """
     good = []
-    for seed in range(seeds):
+    for seed in range(SERIES):
         prompt = f"a photo of {alone(pair)} {CONTEXT_PHRASES[CONTEXTS[seed]][0]}"
         made = persona.interpolate(
             persona.InterpolateConfig(
@@ -378,7 +378,8 @@ def as_markdown(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         else:
             cells += [""] * 4
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += ["", f"Series that go on from frame to frame: {over('all of it', 'series'):.0%}"]
+    tried = SERIES * len(rows["all of it"])
+    lines += ["", f"Series that go on from frame to frame: {over('all of it', 'series'):.0%} of {tried}"]
     return "\n".join(lines) + "\n"
 
 
