@@ -78,7 +78,7 @@ def jedi(subject: Subject, studio: Studio) -> list[Entrant]:
 
     def look(model: JeDi, size: Size) -> dict[str, Any]:
         known = references.prepare(model.base, subject.photos, subject.class_noun, size)
-        return {"references": references.fitting(model, known, 1, size)}
+        return {"references": references.fitting(model, known, 1, size, studio.listener)}
 
     def text(prompt: Prompt) -> str:
         return prompt.bare(subject.class_noun)
