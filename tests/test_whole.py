@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bases
 import matrix
 import pytest
 from PIL import Image
@@ -30,9 +31,7 @@ def drawn(persona: Persona, scale: float) -> bytes:
 
 @pytest.mark.parametrize(
     ("prior", "text_encoder", "precision", "name"),
-    matrix.sparse(
-        11, ["generated", "self", "none"], [False, True], ["fp32", "bf16"], ["sd-eps", "sdxl", "sd3", "flux"]
-    ),
+    matrix.sparse(11, ["generated", "self", "none"], [False, True], ["fp32", "bf16"], bases.BASES),
 )
 def test_a_persona_lives_on_each_family(
     base_folder: Callable[[str], Path],
