@@ -78,7 +78,8 @@ def _place(
         left, above = _GAP + number % columns * (cell[0] + _GAP), top + number // columns * cell[1]
         small = picture.convert("RGB").resize(_fitted(picture.size), Image.Resampling.LANCZOS)
         page.paste(small, (left, above))
-        pen.text((left, above + small.height + 2), caption, _SOFT, font)
+        for line in _wrapped(caption, font, cell[0], 1):
+            pen.text((left, above + small.height + 2), line, _SOFT, font)
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, most: int = 3) -> list[str]:
