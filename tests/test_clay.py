@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from diffusers import StableDiffusionPipeline
 
 from persona import families
 from persona.clay import weights_folder, world
@@ -36,9 +38,29 @@ def clay() -> Family:
 def test_all_of_it_fits_into_a_wheel() -> None:
     sizes = {path.name: path.stat().st_size / MEGABYTES for path in weights_folder().rglob("*.safetensors")}
     assert sum(sizes.values()) < 95  # an index takes files of a hundred
+    pipeline = sum(
+        path.stat().st_size / MEGABYTES
+        for part in ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+        for path in (weights_folder() / part).iterdir()
+    )
+    assert pipeline < 50
+    assert pipeline + sizes["judge.safetensors"] < 60
     assert sizes["judge.safetensors"] < 10
     assert sizes["jedi.safetensors"] < 25
     assert sum(sizes[f"{name}.safetensors"] for name in ("subject-diffusion", "encoder", "segmenter")) < 25
+
+
+def test_diffusers_loads_it_without_us_and_draws_the_same(clay: Family) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(weights_folder(), local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    (theirs,) = pipeline(
+        "a red dog on the beach",
+        num_inference_steps=4,
+        guidance_scale=clay.recipe.guidance,
+        generator=torch.Generator().manual_seed(3),
+    ).images
+    (ours,) = clay.draw(["a red dog on the beach"], [3], steps=4)
+    assert np.abs(np.asarray(theirs, float) - np.asarray(ours, float)).mean() < 1
 
 
 def test_what_is_recommended_is_what_a_new_clay_would_recommend() -> None:

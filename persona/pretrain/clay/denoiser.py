@@ -206,6 +206,9 @@ def assemble(vae: Path, text: Path, tokenizer: CLIPTokenizer, state: Path, targe
         scheduler=new_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(target)
+    # transformers loads in the number format that it reads here, diffusers in float32: unasked, both shall be the same.
+    config = target / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     (target / WORDS).write_text(json.dumps(sorted(caption_words()), indent=0) + "\n", encoding="utf-8")
     (target / "recipe.json").write_text(json.dumps(RECIPE, indent=1) + "\n", encoding="utf-8")
     return pipeline
