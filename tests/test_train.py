@@ -2,8 +2,10 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -180,6 +182,33 @@ def test_two_processes_are_one_with_the_doubled_batch(config: TrainConfig, tmp_p
     assert told[1] == []  # only the first process tells
     for key, value in weights(Persona.open(tmp_path / "shared")).items():
         torch.testing.assert_close(value, weights(alone)[key], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_accelerate_launches_processes_that_share_a_run(config: TrainConfig) -> None:
+    given = ["--class", "dog", "--token", "sks", "--base", config.base, "--out", str(config.out), "--steps", "4"]
+    command = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "persona", "train"]
+    for last in ("2", "4"):  # launched again, it goes on
+        given[-1] = last
+        line = [sys.executable, "-m", *command, str(config.photos), *given, "--prior", "none", "--json"]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 1, "one process speaks for both"
+        assert json.loads(done.stdout)["persona"] == str(config.out)
+    assert "Going on from step 2" in done.stderr
+
+
+def test_a_caption_teaches_other_words(config: TrainConfig, photo_folder: Path, tmp_path: Path) -> None:
+    plain = train(replace(config, steps=2))
+    captioned = shutil.copytree(photo_folder, tmp_path / "captioned")
+    for photo in captioned.glob("*.png"):
+        photo.with_suffix(".txt").write_text("a [V] dog on a sofa")
+    told = train(replace(config, steps=2, photos=captioned, out=tmp_path / "told"))
+    assert not same(weights(plain), weights(told))
+    for photo in captioned.glob("*.png"):
+        photo.with_suffix(".txt").write_text("a [V] dog")
+    again = train(replace(config, steps=2, photos=captioned, out=tmp_path / "again"))
+    assert same(weights(plain), weights(again))  # which is what a photo without a caption is called
 
 
 def test_accumulated_batches_are_one_large_one(config: TrainConfig, tmp_path: Path) -> None:
