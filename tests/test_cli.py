@@ -423,6 +423,12 @@ def test_a_base_is_described_before_it_is_fetched() -> None:
     assert not told["here"]
 
 
+def test_the_built_in_base_shows_its_card() -> None:
+    said = run("info", "clay").stderr
+    assert "pencil sketch" in said
+    assert "What it is bad at" in said
+
+
 def test_facts_are_shown_as_words(base_folder: Callable[[], Path]) -> None:
     said = " ".join(run("info", str(base_folder())).stderr.split())
     assert "targets to_q, to_k, to_v, to_out.0 " in said
