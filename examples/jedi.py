@@ -36,8 +36,6 @@ from persona.sitters import wear
 HERE = Path(__file__).parent
 VIEWS = ("front", "side", "back", "top")
 POSES = ("sitting", "running", "sleeping")
-COPY = 0.9
-"""Likeness of backgrounds from which a picture counts as a copy of a photo, as for `persona evaluate`."""
 TIMED = 3
 """Pictures that are drawn one at a time to time them."""
 
@@ -157,7 +155,7 @@ def look(draw: Draw, sitter: Sitter, seeds: int) -> dict[str, float]:
         "identity": judge.recovered(judge.read(shown)[1], references, noun).mean().item(),
         "context": right("context", places, contexts),
         "style": right("style", STYLES, drawn(STYLE_PHRASES[style][0].format(f"a {who}") for style in STYLES)),
-        "copies": float(np.mean(np.where(np.isfinite(background), background, whole) >= COPY)),
+        "copies": float(np.mean(np.where(np.isfinite(background), background, whole) >= metrics.COPY)),
         "seconds": median(timed(draw, f"a photo of a {who}", seed) for seed in range(TIMED)),
     }
     if live:
@@ -195,9 +193,10 @@ def as_markdown(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, subjects in rows.items():
+        low, high = metrics.interval([[one["identity"]] for one in subjects])
         minutes = f"{over(name, 'minutes'):.1f}" if "minutes" in subjects[0] else "0"
         cells = [
-            f"{over(name, 'identity'):.2f}",
+            f"{over(name, 'identity'):.2f} ({low:.2f} to {high:.2f})",
             *(kept(name, figure) for figure in ("context", "style", "accessory")),
             f"{over(name, 'copies'):.1%}",
             f"{over(name, 'seconds'):.1f}",

@@ -20,6 +20,12 @@ CELLS = 16
 """Cells a side of a picture's layout: coarse enough to know a copy that is a little off, too fine for a likeness."""
 LEAST_BACKGROUND = CELLS**2 // 8
 """Cells below which there is too little left of a background to compare."""
+COPY = 0.9
+"""Likeness of layouts from which a picture counts as a copy of a photo.
+
+None of 240 renders of subjects in places that no photo of theirs shows comes to it, nor any of 106 photos of DreamBench
+against the others of its subject; the highest were 0.89 and 0.84.
+"""
 DRAWS = 1000
 """Times that an interval draws its data anew."""
 

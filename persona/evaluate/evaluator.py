@@ -12,15 +12,9 @@ from torch import Tensor
 from persona import metrics
 from persona.evaluate.pictures import Drawn
 from persona.evaluate.subjects import Subject
-from persona.metrics import Mask
+from persona.metrics import COPY, Mask
 from persona.report import Column
 
-COPY = 0.9
-"""Likeness of layouts from which a picture counts as a copy of a photo.
-
-None of 240 renders of subjects in places that no photo of theirs shows comes to it, nor any of 106 photos of DreamBench
-against the others of its subject; the highest were 0.89 and 0.84.
-"""
 COPIES = (
     Column("memorisation", "Correlation of the layout with that of the nearest photo; 1 is a copy.", -1),
     Column("background", "The same of what lies around the subject, where masks are known.", -1),

@@ -34,8 +34,8 @@ it.
 
 On compositions of class, place and style that were kept from all training, on subjects that were kept from it, drawn
 in 25 steps, read by the judge; the judge itself on held-out renders. In a checkout
-`python examples/measure_clay.py --photos PHOTOS` measures the weights that ship; all of it, weights and figures, is made
-again by
+`python examples/measure_clay.py --photos PHOTOS` measures the weights that ship; all of it, weights and figures, is
+made again by
 
 ```sh
 {command}

@@ -9,12 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from persona.metrics import Mask, among, memorisation
+from persona.metrics import COPY, Mask, among, memorisation
 
 AREA = (0.03, 0.85)
 """Share of a picture that its subject takes up, from and to."""
-COPY = 0.9
-"""Likeness of two pictures' layouts from which they are the same picture."""
 
 MISSING, POOR, SAME, OTHER, ALONE = "no subject", "poor", "the same picture", "another subject", "none like it"
 """Why a picture is dropped, in the order that is asked."""
