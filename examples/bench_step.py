@@ -145,10 +145,16 @@ def bare(base: Family, pixels: Tensor) -> Callable[[], object]:
     told = base.conditioning([PROMPT] * len(pixels))
     base.free_image_encoder()
     base.free_text_encoders()
-    attached(base)
+    _, optimizer = attached(base)
     times = base.noise.times(len(x), torch.Generator())
     noisy, target = base.noise.corrupt(x, torch.randn_like(x), times)
-    return lambda: torch.autograd.backward(nn.functional.mse_loss(base.predict(noisy, times, told), target))
+
+    def step() -> None:
+        torch.autograd.backward(nn.functional.mse_loss(base.predict(noisy, times, told), target))
+
+    step()
+    optimizer.step()  # its state is there from now on
+    return step
 
 
 LOOPS: dict[str, Callable[[Family, Tensor], Callable[[], object]]] = {"persona": persona, "plain": plain, "bare": bare}
