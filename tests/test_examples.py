@@ -57,3 +57,12 @@ def test_every_cell_of_the_table_of_families_is_yes(tmp_path: Path) -> None:
     rows = table.read_text(encoding="utf-8").splitlines()[2:]
     assert len(rows) == 6
     assert all(set(row.split(" | ")[1:]) <= {"yes", "yes |"} for row in rows)
+
+
+@pytest.mark.parametrize("noun", SUBJECTS)
+def test_places_that_are_called_new_are_on_no_photo(noun: str) -> None:
+    photos = EXAMPLES / "photos" / noun
+    who, places = runpy.run_path(str(EXAMPLES / "table.py"))["subject_of"](photos)
+    shown = {one["scene"]["context"] for one in json.loads((photos / "truth.json").read_text()).values()}
+    assert who.class_noun == noun
+    assert len(set(places) - shown) == 8
