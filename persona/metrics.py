@@ -164,23 +164,25 @@ def _correlation(one: NDArray[np.float64], others: NDArray[np.float64], kept: Ma
 # What it comes to
 
 
-def trade_off_of_photos(dino: float, clip_t: float, drift: float) -> float:
+def trade_off_of_photos(dino: float, clip_t: float, drift: float, copies: float) -> float:
     """Return what pictures of a real base are worth: likeness and prompt, less what the base has lost.
 
-    A tenth of DINO and a twentieth of CLIP-T are about as visible (2208.12242, section 4.3).
+    A tenth of DINO and a twentieth of CLIP-T are about as visible (2208.12242, section 4.3). ``copies`` is the share of
+    the pictures that are copies of a photo, which are worth nothing.
     """
-    return dino + 2 * clip_t - drift
+    return (dino + 2 * clip_t) * (1 - copies) - drift
 
 
-def trade_off_of_judge(identity: float, prompt: float, leak: float) -> float:
+def trade_off_of_judge(identity: float, prompt: float, leak: float, copies: float) -> float:
     """Return what pictures of a base with a judge are worth: of the subject, and as asked.
 
     Args:
         identity: recovered, 0 to 1.
         prompt: share of right answers, 0 to 1.
         leak: into pictures of the bare class, by :func:`leak`; what is above a tenth is taken off.
+        copies: share of the pictures that are copies of a photo, which are worth nothing.
     """
-    return math.sqrt(max(identity, 0) * prompt) - max(leak - 0.1, 0)
+    return math.sqrt(max(identity, 0) * prompt) * (1 - copies) - max(leak - 0.1, 0)
 
 
 def interval(groups: Sequence[Sequence[float]], *, level: float = 0.95) -> tuple[float, float]:

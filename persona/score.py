@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from persona.families import Family
 from persona.metrics import (
+    COPY,
     agreement,
     among,
     drift,
@@ -130,12 +133,13 @@ class JudgeScorer:
         after = read[_BARE][1]
         bare = (self.judge.recovered(seen, subject, self.class_noun) for seen in (self.before, after))
         prompt = sum(right) / len(right)
+        nearest = _nearest(drawn, self.prompts, photos)
         return Scores(
             identity,
             prompt,
             drift(self.before, after).mean().item(),
-            _copied(drawn, self.prompts, photos),
-            trade_off_of_judge(identity, prompt, leak(*bare).mean().item()),
+            float(nearest.mean()),
+            trade_off_of_judge(identity, prompt, leak(*bare).mean().item(), _copies(nearest)),
         )
 
 
@@ -168,14 +172,19 @@ class PhotoScorer:
         identity = likeness(self.dino.embed(pictures), self.dino.embed(photos)).mean().item()
         prompt = agreement(self.clip.embed(pictures), self.clip.texts(texts)).mean().item()
         moved = drift(self.before, self.dino.embed(drawn[_BARE])).mean().item()
-        total = trade_off_of_photos(identity, prompt, moved)
-        return Scores(identity, prompt, moved, _copied(drawn, self.prompts, photos), total)
+        nearest = _nearest(drawn, self.prompts, photos)
+        total = trade_off_of_photos(identity, prompt, moved, _copies(nearest))
+        return Scores(identity, prompt, moved, float(nearest.mean()), total)
 
 
-def _copied(
+def _nearest(
     drawn: Mapping[str, Sequence[Image.Image]], templates: Sequence[str], photos: Sequence[Image.Image]
-) -> float:
-    return float(memorisation([picture for template in templates for picture in drawn[template]], photos).mean())
+) -> NDArray[np.float64]:
+    return memorisation([picture for template in templates for picture in drawn[template]], photos)
+
+
+def _copies(nearest: NDArray[np.float64]) -> float:
+    return float((nearest >= COPY).mean())
 
 
 def _bare_pictures(base: Family, class_noun: str) -> list[Image.Image]:

@@ -217,12 +217,13 @@ def test_the_difference_is_taken_prompt_by_prompt() -> None:
 
 
 def test_the_best_is_the_best_trade_off(judge: JudgeEvaluator) -> None:
-    def row(label: str, identity: float, prompt: float, leak: float = 0.0) -> Row:
-        values = {"identity": identity, "prompt": prompt, "leak": leak}
+    def row(label: str, identity: float, prompt: float, leak: float = 0.0, copies: float = 0.0) -> Row:
+        values = {"identity": identity, "prompt": prompt, "leak": leak, "copies": copies}
         return Row(label, {name: Cell(value, value, value) for name, value in values.items()}, label)
 
-    rows = with_best([row("copy", 1, 0.2), row("both", 0.7, 0.8), row("leaks", 0.9, 0.9, 0.5), Row("none")], judge)
+    rows = with_best([row("copy", 1, 0.2), row("both", 0.7, 0.8), row("leaks", 0.9, 0.9, 0.5), row("album", 1, 1, copies=0.5)], judge)
     assert [one.label for one in rows if one.best] == ["both"]
+    assert not with_best([*rows, Row("none")], judge)[-1].best
     assert not any(one.best for one in with_best([row("alone", 1, 1)], judge))
 
 

@@ -113,10 +113,12 @@ def test_a_subject_that_fills_the_photo_leaves_nothing_to_compare() -> None:
 
 
 def test_the_trade_offs() -> None:
-    assert metrics.trade_off_of_photos(0.6, 0.3, 0.1) == pytest.approx(1.1)
-    assert metrics.trade_off_of_judge(0.64, 1.0, 0.05) == pytest.approx(0.8)
-    assert metrics.trade_off_of_judge(0.64, 1.0, 0.3) == pytest.approx(0.6)
-    assert metrics.trade_off_of_judge(-0.5, 1.0, 0.0) == 0
+    assert metrics.trade_off_of_photos(0.6, 0.3, 0.1, 0.0) == pytest.approx(1.1)
+    assert metrics.trade_off_of_judge(0.64, 1.0, 0.05, 0.0) == pytest.approx(0.8)
+    assert metrics.trade_off_of_judge(0.64, 1.0, 0.3, 0.0) == pytest.approx(0.6)
+    assert metrics.trade_off_of_judge(-0.5, 1.0, 0.0, 0.0) == 0
+    assert metrics.trade_off_of_judge(0.64, 1.0, 0.0, 0.5) == pytest.approx(0.4)
+    assert metrics.trade_off_of_photos(0.6, 0.3, 0.1, 1.0) == pytest.approx(-0.1)
 
 
 def test_the_interval_of_one_group_is_that_of_its_mean() -> None:

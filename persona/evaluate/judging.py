@@ -66,7 +66,9 @@ class JudgeEvaluator:
 
     def total(self, means: Mapping[str, float]) -> float:
         """See :class:`Evaluator`."""
-        return metrics.trade_off_of_judge(*(means.get(name, math.nan) for name in ("identity", "prompt", "leak")))
+        return metrics.trade_off_of_judge(
+            *(means.get(name, math.nan) for name in ("identity", "prompt", "leak", "copies"))
+        )
 
     def _subject(self, subject: Subject, drawn: Groups, before: Groups) -> dict[str, Values]:
         pictures, photos = opened(drawn["subject"]), [photo.image for photo in subject.photos]

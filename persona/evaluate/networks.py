@@ -69,7 +69,9 @@ class NetworkEvaluator:
 
     def total(self, means: Mapping[str, float]) -> float:
         """See :class:`Evaluator`."""
-        return metrics.trade_off_of_photos(*(means.get(name, math.nan) for name in ("DINO", "CLIP-T", "drift")))
+        return metrics.trade_off_of_photos(
+            *(means.get(name, math.nan) for name in ("DINO", "CLIP-T", "drift", "copies"))
+        )
 
     def _subject(self, subject: Subject, drawn: Groups, before: Groups) -> dict[str, Values]:
         pictures = opened(drawn["subject"])
