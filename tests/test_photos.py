@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from PIL import Image, ImageCms, ImageFilter
 
 from persona.errors import BadPhotos
 from persona.events import Event, Note
-from persona.photos import Photo, advise, buckets, crops, read, reading
+from persona.photos import Photo, advise, buckets, crops, read
 from persona.photos.advice import blur
 
 
@@ -41,7 +42,7 @@ def texts(notes: list[Note]) -> str:
 @pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "JPG", "webp", "avif", "heic"])
 def test_every_format_that_people_have(tmp_path: Path, suffix: str) -> None:
     if suffix == "heic":
-        pytest.importorskip("pillow_heif").register_heif_opener()
+        pillow_heif.register_heif_opener()
     picture().save(tmp_path / f"photo.{suffix}", {"jpg": "JPEG", "heic": "HEIF"}.get(suffix.lower()))
     (found,) = read(tmp_path)
     assert (found.image.mode, found.image.size) == ("RGB", (96, 64))
@@ -64,18 +65,6 @@ def test_what_was_cut_out_says_where_the_subject_is(tmp_path: Path) -> None:
     assert [found.mask.getpixel((x, 800)) for x in (100, 1700)] == [255, 0]
     assert whole.mask is None
     assert indexed.mask is not None
-
-
-def test_without_pillow_heif_heic_is_named_and_not_lost_in_silence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("pillow_heif").register_heif_opener()
-    picture().save(tmp_path / "phone.heic", "HEIF")
-    picture(1).save(tmp_path / "other.png")
-    monkeypatch.setattr(reading, "find_spec", lambda name: None)
-    photos, notes = told(tmp_path)
-    assert [found.name for found in photos] == ["other.png"]
-    assert "phone.heic: install pillow-heif" in texts(notes)
 
 
 def test_both_pictures_of_a_stereo_camera_count_as_one(tmp_path: Path) -> None:

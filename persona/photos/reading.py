@@ -6,11 +6,11 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from pillow_heif import register_heif_opener
 
 from persona.atomic import digest
 from persona.errors import BadPhotos
@@ -21,9 +21,8 @@ SHORT_SIDE = 1536
 """Pixels of a photo's shorter side that are kept: more than any base trains on, less than 200 photos in memory need."""
 
 # Named one by one: Pillow also opens formats that start other programs, and raw camera files as their thumbnails.
-_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF")
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif"}
-_HEIC = {".heic", ".heif"}
 _KINDS = "JPEG, PNG, WebP, HEIC or AVIF"
 _NEEDED = "three to six photos of the subject"
 
@@ -89,13 +88,12 @@ def pictures(folder: Path, listener: Listener = silent, *, of: str = _NEEDED) ->
     Raises:
         BadPhotos: the folder cannot be read, holds no photo, or holds a decompression bomb.
     """
-    formats = _formats()
     photos: dict[Path, Photo] = {}
     strays: list[Path] = []
     broken: list[Path] = []
     for path in _files(folder, of):
         try:
-            photos[path] = _photo(path, formats)
+            photos[path] = _photo(path)
         except Image.DecompressionBombError:
             raise _giant(path) from None
         except UnidentifiedImageError:  # one of the next ones too, so it comes first
@@ -119,7 +117,7 @@ def picture(path: Path) -> Photo:
     if not path.is_file():
         raise BadPhotos(f"There is no picture {path}. Name one that shows the subject.")
     try:
-        return _photo(path, _formats())
+        return _photo(path)
     except Image.DecompressionBombError:
         raise _giant(path) from None
     except _DAMAGE:
@@ -142,16 +140,7 @@ def _files(folder: Path, of: str) -> list[Path]:
         raise BadPhotos(f"The folder {folder} cannot be read: {error.strerror}. Mend its permissions.") from None
 
 
-def _formats() -> tuple[str, ...]:
-    if find_spec("pillow_heif") is None:
-        return _FORMATS
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
-    return (*_FORMATS, "HEIF")
-
-
-def _photo(path: Path, formats: tuple[str, ...]) -> Photo:
+def _photo(path: Path) -> Photo:
     """Decode one file.
 
     Raises:
@@ -161,9 +150,10 @@ def _photo(path: Path, formats: tuple[str, ...]) -> Photo:
     """
     if not path.is_file():
         raise UnidentifiedImageError
+    register_heif_opener()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # damaged metadata of a sound picture, and sizes that are merely large
-        with Image.open(path, formats=formats) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             # A JPEG can be decoded at a fraction of its size; other formats take no notice.
             image.draft("RGB", (2 * SHORT_SIDE, 2 * SHORT_SIDE))
             turned = ImageOps.exif_transpose(image)
@@ -219,15 +209,11 @@ def _caption(path: Path) -> str | None:
 
 
 def _tell_skipped(strays: list[Path], broken: list[Path], listener: Listener) -> None:
-    unread = [path for path in broken if path.suffix.lower() in _HEIC and find_spec("pillow_heif") is None]
-    damaged = [path for path in broken if path not in unread]
     if strays:
         listener(Note(f"Skipped what is no photo: {_names(strays)}."))
-    if unread:
-        listener(Note(f"Skipped {_names(unread)}: install pillow-heif to read HEIC.", warning=True))
-    if damaged:
+    if broken:
         hint = "damaged or unreadable. Save it again or take it out."
-        listener(Note(f"Skipped {_names(damaged)}: {hint}", warning=True))
+        listener(Note(f"Skipped {_names(broken)}: {hint}", warning=True))
 
 
 def _names(paths: list[Path]) -> str:
