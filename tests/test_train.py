@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_networks
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from PIL.Image import Image
+from PIL.Image import Image, fromarray
 from results import notes
 from safetensors.torch import load as from_bytes
 from torch import Tensor
@@ -196,6 +197,29 @@ def test_accelerate_launches_processes_that_share_a_run(config: TrainConfig) -> 
         assert len(done.stdout.splitlines()) == 1, "one process speaks for both"
         assert json.loads(done.stdout)["persona"] == str(config.out)
     assert "Going on from step 2" in done.stderr
+
+
+def test_a_class_that_the_base_never_saw_is_told_and_learnt(config: TrainConfig, tmp_path: Path) -> None:
+    base = shutil.copytree(config.base, tmp_path / "base")
+    (base / "words.json").write_text('["a", "dog"]')
+    events: list[Event] = []
+    made = train(replace(config, base=str(base), class_noun="okapi", steps=2), events.append)
+    assert "never saw okapi" in notes(events)
+    assert made.class_noun == "okapi"
+
+
+@pytest.mark.parametrize(("number", "advice"), [(1, "One photo works"), (200, "a dozen varied ones")])
+def test_any_number_of_photos_trains_with_a_word_of_advice(
+    config: TrainConfig, tmp_path: Path, number: int, advice: str
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for place in range(number):
+        picture = np.random.default_rng(place).integers(0, 255, (48, 48, 3), np.uint8)
+        fromarray(picture).save(tmp_path / f"photos/{place}.png")
+    events: list[Event] = []
+    made = train(replace(config, photos=tmp_path / "photos", steps=2), events.append)
+    assert len(made.photos) == number
+    assert advice in notes(events)
 
 
 def test_a_caption_teaches_other_words(config: TrainConfig, photo_folder: Path, tmp_path: Path) -> None:
