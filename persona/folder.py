@@ -87,7 +87,7 @@ class Persona:
         weights = [self.path / ADAPTER, *sorted(self.path.glob(f"checkpoints/*/{ADAPTER}"))]
         record = _portable(asdict(self))
         del record["path"]
-        record["versions"] = _versions()
+        record["versions"] = versions()
         record["files"] = {path.relative_to(self.path).as_posix(): digest(path) for path in weights}
         with beside(self.path / RECORD) as part:
             text = json.dumps({"format": FORMAT, **record, "sha256": _hash_record(record)}, indent=2)
@@ -246,7 +246,8 @@ def _last_part(text: str) -> str:
     return PureWindowsPath(text).name or PureWindowsPath(Path(text).absolute()).name
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the version of Python, of persona and of what it is built on, by name, where they are installed."""
     found = {"python": platform.python_version()}
     for library in _LIBRARIES:
         try:

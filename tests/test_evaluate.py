@@ -112,6 +112,7 @@ def test_a_persona_and_its_base_on_one_table(config: EvaluateConfig) -> None:
     assert by_both["rex"] == by_both["base"]  # the same prompts and seeds
     record = json.loads((config.out / "evaluation.json").read_text())
     assert [row["label"] for row in record["rows"]] == [row.label for row in found.rows]
+    assert {"python", "torch"} <= record["settings"]["versions"].keys()
     said = json.dumps(record["settings"])  # where things are on this machine is nobody's business
     assert not any(str(path) in said for path in (config.out.parent, *config.photos, config.base))
     assert found.table.read_text().startswith("| | DINO |")

@@ -22,6 +22,7 @@ from persona.evaluate.scoring import measured
 from persona.evaluate.subjects import Subject
 from persona.events import Listener, Note, silent
 from persona.families import Family
+from persona.folder import versions
 from persona.networks import Networks, absent
 from persona.report import Column, Plot, Row, Shot, write_evaluation
 from persona.sample import tell_unknown
@@ -233,7 +234,15 @@ def _settings(config: EvaluateConfig, entrants: Sequence[Entrant], evaluator: Ev
         "measured with": evaluator.name,
         "drawn with": {
             name: f"{base.hash[:12]}, {used[name].steps} steps, guidance {used[name].guidance:g}, "
-            f"{used[name].size[0]} pixels"
+            f"{used[name].size[0]} pixels, {str(base.dtype).removeprefix('torch.')}"
             for name, base in bases.items()
         },
+        **{entrant.label: _common(entrant.label, entrants) for entrant in entrants if entrant.decides},
+        "versions": versions(),
     }
+
+
+def _common(label: str, entrants: Sequence[Entrant]) -> Mapping[str, Any]:
+    """Return what decides the pictures of a row, as far as it is the same for all its subjects."""
+    rows = [entrant.decides for entrant in entrants if entrant.label == label]
+    return {name: value for name, value in rows[0].items() if all(row.get(name) == value for row in rows)}
