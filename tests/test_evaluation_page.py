@@ -189,6 +189,24 @@ def test_pictures_are_ordered_and_filtered(chromium: Browser, tmp_path: Path) ->
 
 
 @in_chromium
+def test_of_two_one_prompts_pictures_stand_in_one_row(chromium: Browser, tmp_path: Path) -> None:
+    one = [Shot(picture(tmp_path, k), "rex", "a dog", f"{k}", 0, {"DINO": 0.5}) for k in range(5)]
+    other = [Shot(picture(tmp_path, k), "base", "a dog", f"{k}", 0, {"DINO": 0.4}) for k in (0, 2, 3)]
+    written(tmp_path / "two.html", shots=[*one, *other])
+    chromium.open(tmp_path / "two.html")
+    placed = chromium.ask(
+        "[...document.querySelectorAll('.shots > li')].map(li => [li.querySelector('img').alt, li.offsetTop,"
+        " li.offsetLeft])"
+    )
+    rows: dict[str, set[int]] = {}
+    for said, top, _ in placed:
+        rows.setdefault(said.split(": ")[1], set()).add(top)
+    assert len(rows) == 5
+    assert all(len(tops) == 1 for tops in rows.values()), rows
+    assert len({left for said, _, left in placed if said.startswith("base")}) == 1
+
+
+@in_chromium
 def test_nothing_from_outside_is_executed(chromium: Browser, tmp_path: Path) -> None:
     evil = '</script><img src=x onerror="window.hit=1"><script>window.hit=1</script>'
     written(

@@ -187,6 +187,7 @@ def _gallery(columns: Sequence[Column], shots: Sequence[Shot], photos: Mapping[s
     labels = list(dict.fromkeys(shot.label for shot in shots))
     measured = [column for column in columns if any(column.name in shot.scores for shot in shots)]
     parts = [_controls(measured, labels)]
+    kind = "pictures shots pairs" if len(labels) == 2 else "pictures shots"  # of two, one prompt's in one row
     for subject in dict.fromkeys(shot.subject for shot in shots):
         items = "".join(
             f'<li data-by="{labels.index(shot.label)}" data-s="{_values(shot, measured)}">'
@@ -199,7 +200,7 @@ def _gallery(columns: Sequence[Column], shots: Sequence[Shot], photos: Mapping[s
         )
         parts.append(
             f'<h3>{escape(subject)}</h3><div class="beside"><div class="references">{references}</div>'
-            f'<ul class="pictures shots">{items}</ul></div>'
+            f'<ul class="{kind}">{items}</ul></div>'
         )
     return "".join(parts)
 

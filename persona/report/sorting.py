@@ -17,6 +17,8 @@ select { font: inherit }
           padding-bottom: 1rem; border-bottom: 1px solid var(--line) }
 .references { position: sticky; top: .5rem; max-height: 100vh; overflow: auto; display: grid; gap: .5rem }
 .shots > li { content-visibility: auto; contain-intrinsic-size: auto 14rem }
+.pairs { grid-template-columns: repeat(2, minmax(0, 16rem)) }
+.pairs > [data-by="0"] { grid-column: 1 } .pairs > [data-by="1"] { grid-column: 2 }
 .worst { grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)) }
 .worst > li { display: grid; grid-template-columns: 3fr 2fr; gap: .4rem }
 .strip { display: grid; grid-template-columns: 1fr 1fr; gap: .25rem; align-content: start }
