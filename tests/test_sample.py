@@ -45,7 +45,7 @@ def test_the_newest_persona_is_drawn_and_named(here: Path) -> None:
         ("a-v-dog-on-the-beach-1.png", 1),
     ]
     assert all(picture.prompt == "a [V] dog on the beach" for picture in pictures)
-    assert "personas/dog-zwx: [V] dog is zwx dog" in notes(events)
+    assert "personas/dog-zwx on sd-v-zero: [V] dog is zwx dog" in notes(events)
     assert Progress("Drawing", 2, 2) in events
     assert not any(event.warning for event in events if isinstance(event, Note))
     assert Path("pictures/grid.png").exists()

@@ -47,20 +47,19 @@ def inform(what: str, *, as_json: bool) -> None:
             machine.
         as_json: print them on stdout too.
     """
+    card = None
     if not what:
         facts = _machine()
     elif _is_persona(Path(what)):
         facts = _persona(Path(what))
     else:
-        facts = _base(what)
+        facts, card = _base(what), _card(what)
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         table.add_row(Text(name, "dim"), Text(_shown(value), overflow="fold"))
     terminal().print(table)
-    if what == "clay":
-        from persona.clay import CARD
-
-        terminal().print(Markdown(CARD.read_text(encoding="utf-8")))
+    if card:
+        terminal().print(Markdown(card))
     if as_json:
         print_json({"command": "info", **facts})
 
@@ -75,6 +74,13 @@ def _shown(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _card(base: str) -> str | None:
+    from persona.families import card
+
+    path = card(base)
+    return path.read_text(encoding="utf-8") if path else None
 
 
 def _machine() -> dict[str, Any]:

@@ -18,10 +18,10 @@ from persona.families.family import Family
 from persona.families.outline import hollow
 from persona.families.packed import Bits, check, pack
 from persona.families.parts import CONFIGS, write
-from persona.families.place import configs, find, first_line, flaw, format_of, here, index_of, known, stored
+from persona.families.place import card, configs, find, first_line, flaw, format_of, here, index_of, known, stored
 from persona.families.recipe import Recipe
 
-__all__ = ["Bits", "Conditioning", "Family", "Recipe", "blueprint", "here", "known", "load", "outline"]
+__all__ = ["Bits", "Conditioning", "Family", "Recipe", "blueprint", "card", "here", "known", "load", "outline"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

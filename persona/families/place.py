@@ -70,6 +70,13 @@ def here(base: str, listener: Listener = silent) -> Place | None:
     return Place(folder) if folder and not flaw(folder) else None
 
 
+def card(base: str) -> Path | None:
+    """Return the model card of the base that ships with us; those of others are on the hub."""
+    from persona.clay import CARD
+
+    return CARD if base == "clay" else None
+
+
 def index_of(folder: Path) -> dict[str, Any]:
     """Return a pipeline's own list of its parts.
 
