@@ -45,9 +45,10 @@ Draw = Callable[[Sequence[str], Sequence[int]], list[Image.Image]]
 
 @dataclass(frozen=True)
 class Sitter:
-    """A subject with its photos, and where it is on them."""
+    """A subject with places that are new to it, its photos, and where it is on them."""
 
     who: Subject
+    places: tuple[str, ...]
     folder: Path
     photos: list[Photo]
     masks: list[np.ndarray]
@@ -58,7 +59,7 @@ class Sitter:
         scenes = {name: from_dict(one["scene"]) for name, one in truth.items()}
         photos = pictures(folder)
         masks = [render(scenes[photo.name]).masks[0] for photo in photos]
-        return cls(next(iter(scenes.values())).entities[0].subject, folder, photos, masks)
+        return cls(*subject_of(folder), folder, photos, masks)
 
 
 def main() -> None:
@@ -137,11 +138,10 @@ def look(draw: Draw, sitter: Sitter, seeds: int) -> dict[str, float]:
         wanted = [label for label in labels for _ in numbers]
         return mean(read == label for read, label in zip(judge.read(shown)[0][head], wanted, strict=True))
 
-    _, places = subject_of(sitter.folder)
-    contexts = drawn(f"a photo of a {who} {CONTEXT_PHRASES[place][0]}" for place in places)
+    contexts = drawn(f"a photo of a {who} {CONTEXT_PHRASES[place][0]}" for place in sitter.places)
     views = drawn(
         f"a photo of a {who} {CONTEXT_PHRASES[place][0]}, {VIEW_PHRASES[view][0]}"
-        for view, place in zip(VIEWS, places, strict=False)
+        for view, place in zip(VIEWS, sitter.places, strict=False)
     )
     live = noun in LIVE
     poses = drawn(f"a photo of a {who} {pose}" for pose in POSES) if live else []
@@ -153,7 +153,7 @@ def look(draw: Draw, sitter: Sitter, seeds: int) -> dict[str, float]:
     whole = metrics.memorisation(shown, [photo.image for photo in sitter.photos])
     figures = {
         "identity": judge.recovered(judge.read(shown)[1], references, noun).mean().item(),
-        "context": right("context", places, contexts),
+        "context": right("context", sitter.places, contexts),
         "style": right("style", STYLES, drawn(STYLE_PHRASES[style][0].format(f"a {who}") for style in STYLES)),
         "copies": float(np.mean(np.where(np.isfinite(background), background, whole) >= metrics.COPY)),
         "seconds": median(timed(draw, f"a photo of a {who}", seed) for seed in range(TIMED)),

@@ -81,7 +81,8 @@ def choose(base: Base, class_noun: str, listener: Listener = silent) -> Token:
     words = {word: f"a {word} {class_noun}" for word in islice(known, RAREST)}
     if not words:
         raise BadToken("The base has no rare word that is a single token. Name one yourself: --token sks")
-    heard = {word: _heard(base, any_of(class_noun), prompt) for word, prompt in words.items()}
+    unnamed = base.conditioning([any_of(class_noun)])
+    heard = {word: _heard(unnamed, base.conditioning([prompt])) for word, prompt in words.items()}
     loudest = sorted(words, key=lambda word: -heard[word])[:CANDIDATES]
 
     def seen(prompt: str) -> NDArray[np.float64]:
@@ -96,10 +97,10 @@ def choose(base: Base, class_noun: str, listener: Listener = silent) -> Token:
     return Token(best, _ids(base.tokenizers, best), pull)
 
 
-def _heard(base: Base, prompt: str, other: str) -> float:
+def _heard(told: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     """Return how far what the denoiser is told of another prompt is from what it is told of one, as a share of that."""
-    told = [row.detach().float() for row in base.conditioning([prompt, other]).values()]
-    return sum(float((row[1] - row[0]).norm() / row[0].norm().clamp(min=1e-6)) for row in told) + 1e-6
+    pairs = [(one.detach().float(), other[key].detach().float()) for key, one in told.items()]
+    return sum(float((far - near).norm() / near.norm().clamp(min=1e-6)) for near, far in pairs) + 1e-6
 
 
 def rare(tokenizers: list[Any]) -> Iterator[str]:

@@ -17,6 +17,8 @@ from persona.errors import BadPhotos
 from persona.events import Listener, Note, silent
 from persona.photos.advice import advise, some
 
+register_heif_opener()
+
 SHORT_SIDE = 1536
 """Pixels of a photo's shorter side that are kept: more than any base trains on, less than 200 photos in memory need."""
 
@@ -150,7 +152,6 @@ def _photo(path: Path) -> Photo:
     """
     if not path.is_file():
         raise UnidentifiedImageError
-    register_heif_opener()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # damaged metadata of a sound picture, and sizes that are merely large
         with Image.open(path, formats=_FORMATS) as image:
