@@ -2,11 +2,11 @@
 
     python examples/bench_step.py [BASE] [--resolution N] [--steps N] [--batch N]
 
-Both train a LoRA of rank 16 in bf16 with the same optimizer on random weights: no step can tell them from real ones,
-and nothing is fetched. The plain loop does what diffusers' example script for DreamBooth does, in its order. Bare are
-the forward and backward pass of the same batch, with all weights and the optimizer there, and nothing else: what is
-above it is what a step of persona adds. Each runs in a process of its own, so that peak memory is its own; the first
-step is not counted.
+Both train a LoRA of rank 16 with the same optimizer on random weights, in bf16 where this CPU computes in it and else
+in fp32, as persona chooses: no step can tell them from real ones, and nothing is fetched. The plain loop does what
+diffusers' example script for DreamBooth does, in its order. Bare are the forward and backward pass of the same batch,
+with all weights and the optimizer there, and nothing else: what is above it is what a step of persona adds. Each runs
+in a process of its own, so that peak memory is its own; the first step is not counted.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from persona import adapter, families
+from persona.drawing import number_format
 from persona.events import silent
 from persona.families import Family
 from persona.families.attention import choose_kernels
@@ -81,9 +82,10 @@ def timed(given: argparse.Namespace) -> dict[str, float]:
 
 
 def whole(name: str) -> Family:
-    """Return a base with random weights in bf16, its autoencoder in the format that its config wants."""
+    """Return a base with random weights, its autoencoder in the format that its config wants."""
     base = families.blueprint(name)
-    formats = base.formats(base.folder, torch.bfloat16)
+    base.dtype = number_format("auto", torch.device("cpu"))
+    formats = base.formats(base.folder, base.dtype)
     for key, network in networks(base).items():
         dtype = formats.get(key, formats["default"])
 
@@ -93,7 +95,6 @@ def whole(name: str) -> Family:
             return torch.zeros(one.shape, dtype=one.dtype)
 
         refill(network, make)
-    base.dtype = torch.bfloat16
     return base
 
 

@@ -25,6 +25,7 @@ import torch
 
 from persona import families
 from persona.config import TrainConfig
+from persona.drawing import number_format
 from persona.families.attention import choose_kernels
 from persona.families.outline import refill
 from persona.methods.settings import Settings
@@ -39,7 +40,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 PHOTOS = 4
 NEAR = 0.1
-BF16 = torch.bfloat16
+FORMAT = number_format("auto", torch.device("cpu"))
+"""Bf16 where this CPU computes in it, else fp32, as persona chooses."""
 
 
 def main() -> None:
@@ -84,7 +86,7 @@ def planned(asked: TrainConfig) -> dict[str, int]:
     """Return the bytes of each stage, without data."""
     base = families.blueprint(asked.base)
     settings = Settings.of(asked, base, PHOTOS)
-    return dict(rehearse(base, asked, settings, photos=PHOTOS, dtype=BF16, device="cpu").stages)
+    return dict(rehearse(base, asked, settings, photos=PHOTOS, dtype=FORMAT, device="cpu").stages)
 
 
 def measured(asked: TrainConfig) -> dict[str, int]:
@@ -107,11 +109,11 @@ def measured(asked: TrainConfig) -> dict[str, int]:
 def act(asked: TrainConfig, stage: Stage) -> None:
     """Go through the stages of a training with random weights."""
     base = families.blueprint(asked.base)
-    settings, formats = Settings.of(asked, base, PHOTOS), base.formats(base.folder, BF16)
+    settings, formats = Settings.of(asked, base, PHOTOS), base.formats(base.folder, FORMAT)
     for name, network in networks(base).items():
         dtype = formats.get(name, formats["default"])
         refill(network, lambda one, dtype=dtype: random(one, dtype))
-    prepare(base, asked, settings, BF16)
+    prepare(base, asked, settings, FORMAT)
     choose_kernels(base.denoiser)
     perform(base, asked, settings, PHOTOS, stage, lambda network, there: None)
 

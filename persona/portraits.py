@@ -13,7 +13,7 @@ from persona.errors import BadOption
 from persona.events import Listener, silent
 from persona.families import Family
 from persona.methods.casting import Portrait
-from persona.methods.guidance import IMAGE_GUIDANCE
+from persona.methods.guidance import IMAGE_GUIDANCE, IMAGE_GUIDANCE_OF_TWO
 from persona.methods.subject_diffusion import SubjectDiffusion
 from persona.photos import Photo
 from persona.placing import Box, Subject, check, read_masks, read_subjects
@@ -91,13 +91,13 @@ class Portrayed:
     Attributes:
         method: draws.
         portraits: of the subjects, by their names.
-        guidance: how strongly they are followed.
+        guidance: how strongly they are followed; ``None`` where it depends on how many a picture shows.
         facts: who they are, for pictures to carry.
     """
 
     method: SubjectDiffusion
     portraits: Mapping[str, Portrait]
-    guidance: float
+    guidance: float | None
     facts: Mapping[str, str]
 
 
@@ -121,8 +121,9 @@ def portray(config: SampleConfig | InterpolateConfig, prompts: Sequence[str], li
     base = open_base(config.base or "clay", listener=listener)
     cutouts = cut_out(references, base, listener)
     method = SubjectDiffusion.load(base, config.subject_diffusion)
-    guidance = IMAGE_GUIDANCE if config.image_guidance is None else config.image_guidance
-    facts = {"method": "subject-diffusion", "image guidance": str(guidance)}
+    guidance = config.image_guidance
+    followed = f"{IMAGE_GUIDANCE}, {IMAGE_GUIDANCE_OF_TWO} of two" if guidance is None else str(guidance)
+    facts = {"method": "subject-diffusion", "image guidance": followed}
     for name, one in references.items():
         where = f" at {','.join(f'{side:g}' for side in one.box)}" if one.box else ""
         facts[f"subject {name}"] = one.photo.sha256[:12] + where

@@ -20,7 +20,16 @@ from torch import Generator, Tensor
 from persona.methods.attention_control import control
 from persona.methods.casting import Cast, Portrait, cast
 from persona.methods.fusion import words_of
-from persona.methods.guidance import IMAGE_GUIDANCE, Say, at_a_time, denoise, draw, guide, unless_empty
+from persona.methods.guidance import (
+    IMAGE_GUIDANCE,
+    IMAGE_GUIDANCE_OF_TWO,
+    Say,
+    at_a_time,
+    denoise,
+    draw,
+    guide,
+    unless_empty,
+)
 from persona.methods.telling import Telling
 from persona.noise import squared_error
 from persona.placing import named
@@ -91,7 +100,7 @@ class SubjectDiffusion(Telling):
         portraits: Mapping[str, Portrait],
         steps: int | None = None,
         guidance: float | None = None,
-        image_guidance: float = IMAGE_GUIDANCE,
+        image_guidance: float | None = None,
         negative: str = "",
         size: tuple[int, int] | None = None,
         batch: int | None = None,
@@ -104,7 +113,8 @@ class SubjectDiffusion(Telling):
             portraits: of the subjects, by their names.
             steps: of the sampler; the recipe's when left out.
             guidance: towards the prompt; the recipe's when left out.
-            image_guidance: towards the references; 1 is none, and takes a third less time.
+            image_guidance: towards the references; 1 is none, and takes a third less time. Left out, it is what suits
+                so many subjects as a picture shows.
             negative: what guidance leads away from.
             size: width and height in pixels; the base's own resolution when left out.
             batch: pictures at a time; by their size when left out.
@@ -131,7 +141,7 @@ class SubjectDiffusion(Telling):
         place: float,
         *,
         portraits: Mapping[str, Portrait],
-        image_guidance: float = IMAGE_GUIDANCE,
+        image_guidance: float | None = None,
         **how: Any,
     ) -> Image:
         """Draw a picture between those of two prompts: its first steps are the one's, the others the other's.
@@ -144,7 +154,7 @@ class SubjectDiffusion(Telling):
             seed: of both.
             place: where it lies, from 0 to 1; there it is what :meth:`draw`, or the base, draws.
             portraits: of the subjects, by their names.
-            image_guidance: towards the references.
+            image_guidance: towards the references, as for :meth:`draw`.
             how: as for :meth:`persona.families.Family.draw`.
 
         Raises:
@@ -164,7 +174,7 @@ class SubjectDiffusion(Telling):
         seed: int,
         place: float,
         portraits: Mapping[str, Portrait],
-        image_guidance: float,
+        image_guidance: float | None,
         *,
         steps: int | None = None,
         guidance: float | None = None,
@@ -182,7 +192,7 @@ class SubjectDiffusion(Telling):
         steps = steps or base.recipe.sample_steps
         return base.decode_latents(denoise(base, noise, generators, steps, first, then=then, switch=1 - place))[0]
 
-    def _lead(self, guidance: float | None, image_guidance: float) -> dict[str, Any]:
+    def _lead(self, guidance: float | None, image_guidance: float | None) -> dict[str, Any]:
         text = self.base.recipe.guidance if guidance is None else guidance
         return {"text": text, "image": image_guidance, "balanced": False}
 
@@ -196,7 +206,8 @@ class SubjectDiffusion(Telling):
         """
         known = cast(prompts, portraits).to(self.base.device)
         wanted = self.read(prompts, known)
-        branches = 2 + (lead["image"] != 1)
+        lead = {**lead, "image": _strengths(lead["image"], known)}
+        branches = 2 + bool((lead["image"] != 1).any())
         told = [self.unwanted(negative, wanted)] * (branches - 1) + [wanted]
         conditioning = {key: torch.cat([one[key] for one in told]) for key in wanted}
         seen = torch.tensor([False, True, True][-branches:], device=self.base.device).repeat_interleave(len(prompts))
@@ -227,3 +238,11 @@ class SubjectDiffusion(Telling):
             return guide(nothing, nothing, asked, **lead)
 
         return tell
+
+
+def _strengths(asked: float | None, known: Cast) -> Tensor:
+    """Return how strongly the references of each picture are followed, (B, 1, 1, 1)."""
+    if asked is not None:
+        return torch.full((len(known.present), 1, 1, 1), asked, device=known.present.device)
+    two = known.present.sum(1) > 1
+    return torch.where(two, IMAGE_GUIDANCE_OF_TWO, IMAGE_GUIDANCE).view(-1, 1, 1, 1)
