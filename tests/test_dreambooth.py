@@ -1,6 +1,7 @@
 """The loss against a plain reading of the paper, one example at a time, with diffusers' own parts."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import matrix
 import pytest
 import reference
 import torch
+from PIL import Image
 from torch import Tensor
 
 from persona import adapter, families
@@ -151,6 +153,41 @@ def test_an_untrained_adapter_is_its_own_teacher(base_folder: Folder) -> None:
     dreambooth = DreamBooth(base, [Half(without("sks", subject), taught=True)])
     adapter.attach(base, adapter.Make(rank=4, alpha=4.0, targets=base.recipe.targets))
     assert dreambooth.loss(range(3), 3).item() == 0
+
+
+def test_what_is_transparent_is_not_learnt(base_folder: Folder) -> None:
+    """Of a cut-out the loss is the mean over its subject, beside whole pictures of the same shape in one step."""
+    base = families.load(str(base_folder("sd-eps")), device="cpu")
+    inside = torch.zeros(2, 8, 8, dtype=torch.bool)
+    inside[:, 2:6, 1:4] = True
+    cut, whole, _ = examples(base, captions=True)
+    cut = replace(cut, emphasis=inside / inside.float().mean((1, 2), keepdim=True))
+    dreambooth = DreamBooth(base, [Half([cut, whole])])
+    wanted = []
+    for term in dreambooth.draws(range(2)):
+        noisy, target = reference.corrupt(base.pipe, term.x[None], term.eps[None], term.time)
+        wrong = (reference.predict(base.pipe, noisy, term.time, term.prompt) - target).pow(2)
+        wanted.append(wrong.mean() if term.emphasis is None else wrong[..., inside[0]].mean())
+    torch.testing.assert_close(dreambooth.loss(range(2), 2), torch.stack(wanted).mean())
+
+
+def test_a_photo_that_was_cut_out_is_learnt_where_its_subject_is(base_folder: Folder, photos: list[Photo]) -> None:
+    base = families.load(str(base_folder("sd-eps")), device="cpu")
+    mask = Image.new("L", photos[0].image.size)
+    mask.paste(255, (0, 0, mask.width // 2, mask.height))
+    cut = Cut(32, flip=True)
+    half, empty, whole = (
+        encode(base, [replace(photos[0], mask=one)], lambda photo: "a dog", cut, stage="Encoding")[0].emphasis
+        for one in (mask, Image.new("L", mask.size), None)
+    )
+    assert whole is None
+    assert half is not None
+    torch.testing.assert_close(half.mean((1, 2)), torch.ones(2))
+    assert (half[0, :, 0] > 1.5).all()
+    assert (half[0, :, -1] == 0).all()
+    assert torch.equal(half[1], half[0].flip(-1))
+    assert empty is not None
+    assert (empty == 1).all()
 
 
 def test_the_class_is_what_is_left_without_the_token() -> None:

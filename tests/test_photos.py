@@ -2,6 +2,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image, ImageCms, ImageFilter
 
 from persona.errors import BadPhotos
 from persona.events import Event, Note
-from persona.photos import Photo, advise, buckets, crops, read
+from persona.photos import Photo, advise, buckets, crops, masks, read
 from persona.photos.advice import blur
 
 
@@ -307,6 +308,17 @@ def test_buckets_have_the_shape_of_the_photos_and_say_what_is_too_small() -> Non
     assert isinstance(note, Note)
     assert "a.png (96x64): smaller than the 512 pixels" in note.text
     assert buckets([wide, tall], 128, 8, widest=1) == {(128, 128): [wide, tall]}
+
+
+def test_masks_are_cut_as_their_photos_are() -> None:
+    mask = Image.new("L", (300, 200))
+    mask.paste(255, (40, 30, 170, 190))
+    one = replace(photo(mask.convert("RGB")), mask=mask)
+    how: dict[str, Any] = {"size": (96, 64), "count": 3, "flip": True, "seed": 5}
+    shown = masks(one, **how)
+    assert shown is not None
+    torch.testing.assert_close(shown * 2 - 1, crops(one, **how)[:, 0])
+    assert masks(photo(picture()), **how) is None
 
 
 def test_crops_are_reproducible_and_stay_on_the_photo() -> None:

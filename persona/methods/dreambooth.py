@@ -7,6 +7,8 @@ The loss is the paper's equation 2 with its halves side by side,
 where each example has its own time and noise. What differs between the kinds of prior preservation is only where the
 second half comes from: pictures of the class with the usual target, or the photos themselves, called by the bare class
 noun, with what the untouched base says of them as their target.
+
+Of a photo that was cut out, the mean goes over the places where its subject is: what is transparent is not learnt.
 """
 
 import hashlib
@@ -17,12 +19,13 @@ from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from persona import adapter
 from persona.events import Listener, Progress, silent
 from persona.families import Family
 from persona.noise import squared_error
-from persona.photos import Photo, buckets, crops
+from persona.photos import Photo, buckets, crops, masks
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,12 @@ class Example:
     Attributes:
         latents: of its crops and their mirror images, (variants, C, h, w), float32, on the base's device.
         prompt: what it shows.
+        emphasis: how much each place counts, (variants, h, w), 1 in the mean; ``None`` if all count alike.
     """
 
     latents: Tensor
     prompt: str
+    emphasis: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Draw:
         time: (1,), as the denoiser expects it.
         prompt: what the picture shows.
         half: that it is drawn from.
+        emphasis: how much each place counts, (h, w); ``None`` if all count alike.
     """
 
     x: Tensor
@@ -70,6 +76,7 @@ class Draw:
     time: Tensor
     prompt: str
     half: Half
+    emphasis: Tensor | None = None
 
 
 class DreamBooth:
@@ -114,6 +121,7 @@ class DreamBooth:
             time,
             example.prompt,
             half,
+            None if example.emphasis is None else example.emphasis[variant],
         )
 
     def _weighted(self, drawn: Sequence[Draw]) -> Tensor:
@@ -131,13 +139,21 @@ class DreamBooth:
             target = target.clone()
             target[rows] = self._teach(noisy[rows], times[rows], prompts[rows])
         said = self.base.predict(noisy, times, self.base.conditioning(prompts))
-        errors = squared_error(said, target)
+        errors = squared_error(said, target, _emphasis(drawn))
         return (errors * self.base.noise.weights(times, self.gamma) * share).sum()
 
     @torch.no_grad()
     def _teach(self, noisy: Tensor, times: Tensor, prompts: Sequence[str]) -> Tensor:
         with adapter.off(self.base):
             return self.base.predict(noisy, times, self.base.conditioning(prompts))
+
+
+def _emphasis(drawn: Sequence[Draw]) -> Tensor | None:
+    """Return how much each place of these counts, (rows, h, w); ``None`` if all count alike."""
+    if all(draw.emphasis is None for draw in drawn):
+        return None
+    alike = torch.ones_like(drawn[0].x[0])
+    return torch.stack([alike if draw.emphasis is None else draw.emphasis for draw in drawn])
 
 
 def _seed(*parts: object) -> int:
@@ -191,14 +207,22 @@ def encode(
     for size, alike in buckets(pictures, cut.resolution, base.granularity, base.recipe.widest, listener).items():
         for picture in alike:
             listener(Progress(stage, len(examples), len(pictures)))
-            pixels = crops(picture, size, cut.crops, cut.flip, cut.seed)
+            how = (size, cut.crops, cut.flip, cut.seed)
+            pixels, shown = crops(picture, *how), masks(picture, *how)
             random = Generator().manual_seed(_seed(picture.sha256))
             # One large picture's worth at a time: encoding must not need more memory than training.
             parts = torch.split(pixels, base.batch_of(size))
             latents = torch.cat([base.encode_images(part, random) for part in parts])
-            examples.append(Example(latents, name(picture)))
+            examples.append(Example(latents, name(picture), None if shown is None else _counted(shown, latents)))
     listener(Progress(stage, len(pictures), len(pictures)))
     return examples
+
+
+def _counted(shown: Tensor, latents: Tensor) -> Tensor:
+    """Return how much each place of latents (variants, C, h, w) counts, from masks (variants, H, W) of the pictures."""
+    small = adaptive_avg_pool2d(shown[:, None], (latents.shape[-2], latents.shape[-1]))[:, 0].to(latents.device)
+    share = small.mean((-2, -1), keepdim=True)
+    return torch.where(share > 0, small / share.clamp(min=torch.finfo(share.dtype).tiny), 1.0)  # an empty crop is whole
 
 
 def without(token: str, examples: Sequence[Example]) -> list[Example]:

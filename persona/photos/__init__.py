@@ -1,7 +1,7 @@
 """A folder of photos: read, looked over, and cut to the sizes that a base learns from."""
 
 from persona.photos.advice import advise
-from persona.photos.buckets import Size, buckets, crops, middle
+from persona.photos.buckets import Size, buckets, crops, masks, middle
 from persona.photos.reading import Photo, picture, pictures, read
 
-__all__ = ["Photo", "Size", "advise", "buckets", "crops", "middle", "picture", "pictures", "read"]
+__all__ = ["Photo", "Size", "advise", "buckets", "crops", "masks", "middle", "picture", "pictures", "read"]

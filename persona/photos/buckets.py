@@ -81,9 +81,25 @@ def crops(photo: Photo, size: Size, count: int, flip: bool, seed: int) -> Tensor
     Returns:
         float32 of shape (count or 2 * count, 3, height, width), from -1 to 1.
     """
+    return _crops(photo.image, photo, size, count, flip, seed)
+
+
+def masks(photo: Photo, size: Size, count: int, flip: bool, seed: int) -> Tensor | None:
+    """Cut the same crops as :func:`crops` of what a photo that was cut out shows, and of nothing else.
+
+    Returns:
+        float32 of shape (count or 2 * count, height, width), 1 where the subject is and 0 beside it; ``None`` of a
+        photo that shows its background.
+    """
+    if photo.mask is None:
+        return None
+    return (_crops(photo.mask.convert("RGB"), photo, size, count, flip, seed)[:, 0] + 1) / 2
+
+
+def _crops(image: Image.Image, photo: Photo, size: Size, count: int, flip: bool, seed: int) -> Tensor:
     random = np.random.default_rng([seed, int(photo.sha256[:16], 16)])
-    closer = [_crop(photo.image, size, random.uniform(1, _ZOOM), *random.random(2)) for _ in range(count - 1)]
-    pixels = torch.stack([middle(photo.image, size), *map(_tensor, closer)])
+    closer = [_crop(image, size, random.uniform(1, _ZOOM), *random.random(2)) for _ in range(count - 1)]
+    pixels = torch.stack([middle(image, size), *map(_tensor, closer)])
     return torch.cat([pixels, pixels.flip(-1)]) if flip else pixels
 
 
