@@ -332,10 +332,12 @@ def test_interpolate(stand_in: Callable[..., None], tmp_path: Path) -> None:
         )
 
     stand_in("interpolate", interpolate)
-    result = run("interpolate", "a [V] dog", "--frames", "2", "--out", str(tmp_path), "--json")
+    asked = ("a [V] dog", "--persona", "my dog", "--seed", "3", "--frames", "2")
+    result = run("interpolate", *asked, "--out", str(tmp_path), "--json", COLUMNS="300")
     made = json.loads(result.stdout)
     assert (made["between"], len(made["frames"]), made["distances"]) == ("the base to dog-sks", 2, [0.3])
     assert "2 frames, from the base to dog-sks." in result.stderr
+    assert "persona interpolate 'a [V] dog' --persona 'my dog' --seed 3 --frames 3" in result.stderr
 
 
 # How it ends

@@ -128,6 +128,14 @@ def test_prompts_that_are_none(prompt: str) -> None:
         PriorsConfig(class_noun="dog", prompt=(prompt,))
 
 
+def test_what_shall_not_be_shown_is_text_or_nothing() -> None:
+    for make in (SampleConfig, InterpolateConfig):
+        assert make(prompts=("a dog",), negative="").negative == ""
+        for negative in ("word " * 2000, "a\0b"):
+            with pytest.raises(BadPrompt, match="--negative"):
+                make(prompts=("a dog",), negative=negative)
+
+
 def test_sample_wants_something_to_draw() -> None:
     with pytest.raises(BadPrompt, match="persona sample"):
         SampleConfig()

@@ -26,7 +26,7 @@ from torch import Tensor
 from persona import checkpoints, score
 from persona.config import TrainConfig
 from persona.errors import BadOption, BadPersona, BadPhotos, Busy, Diverged, NoSpace
-from persona.events import Event, Progress
+from persona.events import Event, Note, Progress
 from persona.folder import Persona
 from persona.methods.dreambooth import DreamBooth
 from persona.score import Scores
@@ -227,12 +227,17 @@ def test_a_caption_teaches_other_words(config: TrainConfig, photo_folder: Path, 
     captioned = shutil.copytree(photo_folder, tmp_path / "captioned")
     for photo in captioned.glob("*.png"):
         photo.with_suffix(".txt").write_text("a [V] dog on a sofa")
-    told = train(replace(config, steps=2, photos=captioned, out=tmp_path / "told"))
+    events: list[Event] = []
+    told = train(replace(config, steps=2, photos=captioned, out=tmp_path / "told"), events.append)
+    assert not any("is cut" in event.text for event in events if isinstance(event, Note))
     assert not same(weights(plain), weights(told))
     for photo in captioned.glob("*.png"):
         photo.with_suffix(".txt").write_text("a [V] dog")
     again = train(replace(config, steps=2, photos=captioned, out=tmp_path / "again"))
     assert same(weights(plain), weights(again))  # which is what a photo without a caption is called
+    photo.with_suffix(".txt").write_text("a photo of a [V] dog " + "in the deep snow " * 40)
+    train(replace(config, steps=1, photos=captioned, out=tmp_path / "long"), events.append)
+    assert any("is cut" in event.text for event in events if isinstance(event, Note))
 
 
 def test_accumulated_batches_are_one_large_one(config: TrainConfig, tmp_path: Path) -> None:

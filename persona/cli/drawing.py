@@ -1,6 +1,7 @@
 """``sample`` and ``interpolate``: pictures, series, and what leads from one to the other."""
 
 import shlex
+from collections.abc import Mapping, Sequence
 
 from persona.cli.options import command
 from persona.config import InterpolateConfig, SampleConfig
@@ -54,7 +55,7 @@ def interpolate(config: InterpolateConfig, json: bool) -> None:
                 f"{len(series.paths)} frames, from {series.what}.",
                 f"Look at it: {series.strip.name}, {', '.join(path.name for path in series.animations)}",
             ],
-            "",
+            _finer(config),
             {
                 "folder": str(series.folder),
                 "between": series.what,
@@ -72,17 +73,41 @@ def interpolate(config: InterpolateConfig, json: bool) -> None:
 def _after(config: SampleConfig, prompt: str) -> str:
     """Say what to type after pictures: a series between them, or a training on the references for a better likeness."""
     if config.reference is not None:
-        words: list[object] = ["train", config.reference, "--class", config.class_noun]
-    elif config.together:
+        return _typed("train", [config.reference], {"--class": [config.class_noun], "--base": [config.base]})
+    if config.together:
         return ""
-    elif config.subject:
-        words = ["interpolate", prompt]
-        for flag, given in (("--subject", config.subject), ("--mask", config.mask)):
-            there = [one for one in given if f"[{one.partition('=')[0]}]".lower() in prompt.lower()]
-            words += [word for one in there for word in (flag, one)]
-        words += ["--subject-diffusion", config.subject_diffusion] if config.subject_diffusion else []
-    else:
-        words = ["interpolate", prompt, "--seed", config.seed, "--seed", config.seed + 1]
-        words += ["--persona", config.persona] if config.persona else []
-    words += ["--base", config.base] if config.base else []
-    return shlex.join(["persona", *map(str, words)])
+    named: dict[str, Sequence[object]] = {"--seed": [config.seed, config.seed + 1], "--persona": [config.persona]}
+    if config.subject:
+        told = {"--subject": config.subject, "--mask": config.mask}
+        named = {
+            flag: [one for one in given if f"[{one.partition('=')[0]}]".lower() in prompt.lower()]
+            for flag, given in told.items()
+        }
+    return _typed(
+        "interpolate",
+        [prompt],
+        {**named, "--subject-diffusion": [config.subject_diffusion], "--base": [config.base]},
+    )
+
+
+def _finer(config: InterpolateConfig) -> str:
+    """Say what to type after a series: the same one with twice as many steps."""
+    return _typed(
+        "interpolate",
+        config.prompts,
+        {
+            "--persona": config.persona,
+            "--subject": config.subject,
+            "--mask": config.mask,
+            "--subject-diffusion": [config.subject_diffusion],
+            "--seed": config.seeds if config.seeds != (0,) else (),
+            "--base": [config.base],
+            "--frames": [2 * config.frames - 1],
+        },
+    )
+
+
+def _typed(name: str, places: Sequence[object], options: Mapping[str, Sequence[object]]) -> str:
+    """Return a command as it is typed; what is ``None`` is left out."""
+    given = [word for flag, values in options.items() for one in values if one is not None for word in (flag, one)]
+    return shlex.join(["persona", name, *map(str, [*places, *given])])

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from persona.config.fields import Batch, Checkpoint, ExpertResolution, Guidance, OwnBase, Seed, Steps
 from persona.config.option import Config, Option
-from persona.config.words import check_class, check_prompts
+from persona.config.words import check_class, check_negative, check_prompts
 from persona.errors import BadOption, BadPrompt
 from persona.placing import read_masks, read_subjects
 
@@ -75,6 +75,7 @@ class SampleConfig(Config):
         """
         super().__post_init__()
         check_prompts(self.prompts)
+        check_negative(self.negative)
         if not self.prompts and self.prompts_file is None:
             raise BadPrompt('Say what to draw: persona sample "a [V] dog on the beach"')
         self._check_subject()
@@ -140,6 +141,7 @@ class InterpolateConfig(Config):
         """
         super().__post_init__()
         check_prompts(self.prompts)
+        check_negative(self.negative)
         for flag, given, least in (
             ("PROMPTS", self.prompts, 1),
             ("--seed", self.seeds, 1),

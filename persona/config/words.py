@@ -44,9 +44,22 @@ def check_prompts(prompts: tuple[str, ...]) -> None:
     for prompt in prompts:
         if not prompt.strip():
             raise BadPrompt('A prompt is empty. Say what to draw: "a [V] dog on the beach"')
-        if not _is_text(prompt):
-            raise BadPrompt(f"The prompt {prompt[:60]!a} is no text that can be written down. Type it again.")
+        _check_text("The prompt", prompt)
         if "../" in prompt or "..\\" in prompt:
             raise BadPrompt(f"The prompt {prompt[:60]!r} looks like a path. Give a file of prompts with --prompts.")
-        if len(prompt) > MAX_PROMPT:
-            raise BadPrompt(f"A prompt has {len(prompt)} characters; at most {MAX_PROMPT} are read. Shorten it.")
+
+
+def check_negative(prompt: str) -> None:
+    """Make sure that what a picture shall not show can be read; it may be nothing.
+
+    Raises:
+        BadPrompt: it is far too long, or no text at all.
+    """
+    _check_text("--negative", prompt)
+
+
+def _check_text(name: str, prompt: str) -> None:
+    if not _is_text(prompt):
+        raise BadPrompt(f"{name} {prompt[:60]!a} is no text that can be written down. Type it again.")
+    if len(prompt) > MAX_PROMPT:
+        raise BadPrompt(f"{name} has {len(prompt)} characters; at most {MAX_PROMPT} are read. Shorten it.")

@@ -28,6 +28,7 @@ from persona.identity import Token
 from persona.methods.dreambooth import DreamBooth
 from persona.methods.settings import Settings
 from persona.photos import Photo
+from persona.sample import tell_cut
 from persona.train.loop import make_optimizer, steps
 from persona.train.material import drawn_pictures, prepare
 from persona.train.processes import agree
@@ -260,6 +261,7 @@ class Run:
 
     def _encode(self, method: DreamBooth) -> None:
         """Encode the prompts once for all, and let go of what only encodes; adapted text encoders stay."""
+        tell_cut(self.base, method.prompts, self.listener)
         if not self.settings.text_encoder:
             self.base.remember([*method.prompts, *self.watch.prompts.values(), ""])
             self.base.free_text_encoders()
