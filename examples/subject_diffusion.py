@@ -1,6 +1,6 @@
 """Measures subjects of one reference each on clay, and writes the tables as Markdown; killed, it goes on.
 
-    python examples/subject_diffusion.py [OUT] [--pairs N] [--seeds N] [--weights FOLDER] [--uncontrolled FOLDER]
+    python examples/subject_diffusion.py [OUT] [--pairs N] [--seeds N] [--whole] [--weights DIR] [--uncontrolled DIR]
 
 For each pair of subjects that no training saw, half of them two of one class: each alone, both beside each other, and
 the way from the one to what the text alone shows. Every reference is a fresh render, cut out by clay's own segmenter.
@@ -107,6 +107,7 @@ def main() -> None:
     options.add_argument("out", nargs="?", type=Path, default=Path("build/subject-diffusion"))
     options.add_argument("--pairs", type=int, default=len(CLASSES))
     options.add_argument("--seeds", type=int, default=2)
+    options.add_argument("--whole", action="store_true", help="leave out the ablations")
     options.add_argument("--weights", type=Path, help="folder of other weights than clay's own")
     options.add_argument("--uncontrolled", type=Path, help="folder of weights learnt without attention control")
     given = options.parse_args()
@@ -127,9 +128,10 @@ def measured(number: int, given: argparse.Namespace) -> dict[str, dict[str, floa
         "base": partial(of_base, pair, given.seeds),
         "renders of both": partial(of_renders, pair),
         "all of it": partial(of_method, pair, given.weights, given.seeds, nothing, series=True),
-        "without location control": partial(of_method, pair, given.weights, given.seeds, unplaced),
-        "without details of the reference": partial(of_method, pair, given.weights, given.seeds, undetailed),
     }
+    ablations = {"without location control": unplaced, "without details of the reference": undetailed}
+    for name, leave_out in ({} if given.whole else ablations).items():
+        jobs[name] = partial(of_method, pair, given.weights, given.seeds, leave_out)
     if given.uncontrolled:
         jobs["without attention control"] = partial(of_method, pair, given.uncontrolled, given.seeds, nothing)
     return resumed(folder, jobs)

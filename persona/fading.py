@@ -1,7 +1,7 @@
 """Series from a subject to what the text alone shows, or to another subject (Subject-Diffusion's interpolation).
 
-The first steps of a picture are drawn with the subject, the others by the base as it is without: where the switch is
-moves the picture from the one to the other.
+The first steps of a picture are drawn with the subject, the last by the base as it is without; between them the one
+gives way to the other. Where it does so moves the picture from the one end to the other.
 """
 
 from collections.abc import Sequence

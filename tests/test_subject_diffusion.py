@@ -21,6 +21,7 @@ from persona.methods.attention_control import control
 from persona.methods.casting import Portrait, cast, inside
 from persona.methods.fusion import words_of
 from persona.methods.gated import Gate, Told, fourier
+from persona.methods.guidance import heard
 from persona.methods.subject_diffusion import Scenes, SubjectDiffusion
 from persona.methods.telling import STORE
 
@@ -173,6 +174,17 @@ def test_prompts_without_subjects_are_read_as_before(base: Family) -> None:
 
 
 # Interpolation
+
+
+def test_one_gives_way_to_the_other_from_step_to_step_and_from_frame_to_frame() -> None:
+    for steps in (1, 2, 25):
+        places = np.linspace(0, 1, 9)
+        shares = np.array([[heard(place, number, steps) for number in range(steps)] for place in places])
+        assert (shares[0] == 0).all()
+        assert (shares[-1] == 1).all()
+        assert (np.diff(shares, axis=0) >= 0).all()
+        assert (np.diff(shares, axis=1) <= 0).all()
+        assert (np.diff(shares.mean(1)) > 0).all(), "no frame is another's"
 
 
 def between(method: SubjectDiffusion, ends: tuple[str, str], place: float) -> Any:

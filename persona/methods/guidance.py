@@ -12,6 +12,9 @@ from persona.families import Conditioning, Family
 IMAGE_GUIDANCE, IMAGE_GUIDANCE_OF_TWO = 3.0, 7.5
 """Towards the references of one subject, and of two. The papers name none; on clay identity is higher at 3 than at 1.5,
 and of two subjects, each of which is small, both are known again more often at 7.5 than at 3."""
+CROSSOVER = 0.5
+"""Share of the steps over which one thing gives way to another. The paper switches from one step to the next; on clay
+what frames show of a subject then falls and rises again by a third of the way, over half of the steps by a seventh."""
 Say = Callable[[Tensor, Tensor], Tensor]
 """Returns the guided prediction for noisy latents (B, C, h, w) at times (B,)."""
 
@@ -75,7 +78,7 @@ def denoise(
         steps: of the sampler.
         say: tells at each of them where to go.
         then: tells it after the switch.
-        switch: share of the steps after which that is; in the step that it falls in both are heard, by their shares.
+        switch: share of the steps after which that is, from 0 to 1: at these ends only the one or the other is heard.
 
     Returns:
         Latents (B, C, h, w), float32, on the base's device.
@@ -85,13 +88,22 @@ def denoise(
     own = {"generator": list(generators)} if "generator" in inspect.signature(sampler.step).parameters else {}
     latents: Tensor = noise.to(base.device) * sampler.init_noise_sigma
     for number, time in enumerate(sampler.timesteps):
-        share = 1.0 if then is None else min(1.0, max(0.0, switch * len(sampler.timesteps) - number))
+        share = 1.0 if then is None else heard(switch, number, len(sampler.timesteps))
         rows = sampler.scale_model_input(latents, time), time.expand(len(latents))
         said = say(*rows) if share else torch.zeros_like(latents)
         if then is not None and share < 1:
             said = share * said + (1 - share) * then(*rows)
         latents = sampler.step(said, time, latents, **own).prev_sample
     return latents
+
+
+def heard(switch: float, number: int, steps: int) -> float:
+    """Return the share, from 0 to 1, that the first of two is heard with in a step, as it gives way to the second.
+
+    It does so over a crossover of steps, which moves with the switch from beyond the one end to beyond the other.
+    """
+    crossover = max(1.0, CROSSOVER * steps)
+    return min(1.0, max(0.0, (switch * (steps - 1 + crossover) - number) / crossover))
 
 
 def draw(

@@ -144,7 +144,7 @@ class SubjectDiffusion(Telling):
         image_guidance: float | None = None,
         **how: Any,
     ) -> Image:
-        """Draw a picture between those of two prompts: its first steps are the one's, the others the other's.
+        """Draw a picture between those of two prompts: its first steps are the one's, which gives way to the other.
 
         What a prompt without a subject shows is drawn by the base as it was, so that a subject fades into what the
         text alone shows.
