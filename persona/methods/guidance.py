@@ -13,8 +13,9 @@ IMAGE_GUIDANCE, IMAGE_GUIDANCE_OF_TWO = 3.0, 7.5
 """Towards the references of one subject, and of two. The papers name none; on clay identity is higher at 3 than at 1.5,
 and of two subjects, each of which is small, both are known again more often at 7.5 than at 3."""
 CROSSOVER = 0.5
-"""Share of the steps over which one thing gives way to another. The paper switches from one step to the next; on clay
-what frames show of a subject then falls and rises again by a third of the way, over half of the steps by a seventh."""
+"""Share of the steps over which one thing gives way to another. The paper switches from one step to the next; in a
+series on clay the subject then came back by two fifths of the way that it had gone, over half of the steps by a
+seventh."""
 Say = Callable[[Tensor, Tensor], Tensor]
 """Returns the guided prediction for noisy latents (B, C, h, w) at times (B,)."""
 
