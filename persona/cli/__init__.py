@@ -1,6 +1,5 @@
 """The command line: thin over the library, whose names it shares."""
 
-import logging
 import os
 import sys
 import warnings
@@ -21,7 +20,6 @@ def main() -> None:
     """Run the program that is called ``persona``."""
     for library in ("DIFFUSERS", "TRANSFORMERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # other libraries' words to their own developers
     app(prog_name="persona")

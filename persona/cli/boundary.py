@@ -9,11 +9,9 @@ import traceback
 from typing import Any
 
 import typer
-from rich.text import Text
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from persona.cli.display import print_json, terminal
 from persona.errors import NoSpace, PersonaError
 
 MENDABLE, BROKEN, STOPPED = 2, 1, 130
@@ -34,13 +32,13 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            terminal().print(f"stopped; {_again(ctx)}")
+            _say(f"stopped; {_again(ctx)}")
             raise typer.Exit(STOPPED) from None
         except Exception as error:
             known = _mendable(error, _again(ctx))
             if known is None:
                 if as_json and isinstance(error, TyperException):  # typer shows it to people
-                    print_json({"error": {"kind": "UsageError", "message": error.format_message()}})
+                    _print_json("UsageError", error.format_message())
                 raise
             _show(known, as_json=as_json)
             raise typer.Exit(MENDABLE) from None
@@ -51,7 +49,7 @@ class Commands(TyperGroup):
             return super().main(*args, **extra)
         except Exception:
             traceback.print_exc()
-            terminal().print("persona broke: this is a bug. Please report it with the lines above.")
+            _say("persona broke: this is a bug. Please report it with the lines above.")
             sys.exit(BROKEN)
 
 
@@ -74,6 +72,23 @@ def _mendable(error: Exception, again: str) -> PersonaError | None:
 
 
 def _show(error: PersonaError, *, as_json: bool) -> None:
-    terminal().print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
+    _say(str(error), "Error: ")
     if as_json:
-        print_json({"error": {"kind": type(error).__name__, "message": str(error)}})
+        _print_json(type(error).__name__, str(error))
+
+
+# What draws on the terminal is loaded when there is something to say: --help is made without it.
+
+
+def _say(text: str, heading: str = "") -> None:
+    from rich.text import Text
+
+    from persona.cli.display import terminal
+
+    terminal().print(Text.assemble((heading, "bold red"), text), soft_wrap=True)
+
+
+def _print_json(kind: str, message: str) -> None:
+    from persona.cli.display import print_json
+
+    print_json({"error": {"kind": kind, "message": message}})

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from persona.cli.options import command
 from persona.config import InterpolateConfig, SampleConfig
@@ -15,6 +16,7 @@ def sample(config: SampleConfig, json: bool) -> None:
     with Display() as display:
         if config.base is None and (config.reference or config.subject or config.together):
             display.name_base("clay")
+        _find([config.persona] if config.persona else [], config.reference)
         from persona.sample import sample
 
         pictures = sample(config, display)
@@ -44,6 +46,7 @@ def interpolate(config: InterpolateConfig, json: bool) -> None:
     with Display() as display:
         if config.base is None and config.subject:
             display.name_base("clay")
+        _find(config.persona)
         from persona.interpolate import interpolate
 
         series = interpolate(config, display)
@@ -68,6 +71,22 @@ def interpolate(config: InterpolateConfig, json: bool) -> None:
         ),
         as_json=json,
     )
+
+
+def _find(personas: Sequence[Path], photos: Path | None = None) -> None:
+    """Make sure that what was named is there before what takes seconds to load.
+
+    Raises:
+        BadPersona: a persona is missing or damaged.
+        BadPhotos: the folder of the references cannot be read.
+    """
+    from persona.folder import Persona
+    from persona.photos import files
+
+    for folder in personas:
+        Persona.open(folder)
+    if photos:
+        files(photos)
 
 
 def _after(config: SampleConfig, prompt: str) -> str:

@@ -1,20 +1,19 @@
 """``evaluate`` and ``compare``: the table in the terminal, and pictures beside each other where it can show them."""
 
-import logging
 import os
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from persona.cli.following import base_option
 from persona.cli.options import command
 from persona.config import CompareConfig, EvaluateConfig
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     from persona.evaluate import Evaluation
     from persona.report import Row, Shot
 
@@ -92,8 +91,11 @@ def _close(display: Any, command: str, found: "Evaluation", then: str, *, json: 
     )
 
 
-def _table(found: "Evaluation") -> Table:
+def _table(found: "Evaluation") -> "Table":
     """Return the columns that say most; the page has all."""
+    from rich.table import Table
+    from rich.text import Text
+
     wanted = [found.fidelity, found.prompt, "drift", "copies"]
     names = [column.name for column in found.columns if column.name in wanted]
     table = Table(box=None, pad_edge=False)
@@ -106,21 +108,26 @@ def _table(found: "Evaluation") -> Table:
     return table
 
 
-def _cell(row: "Row", name: str) -> Text:
+def _cell(row: "Row", name: str) -> "Text":
+    from rich.text import Text
+
     if name not in row.cells:
         return Text("-", "dim")
     cell = row.cells[name]
     return Text(f"{cell.mean:.3f} ").append(f"{cell.low:.2f} to {cell.high:.2f}", "dim")
 
 
-def _preview(console: Console, found: "Evaluation") -> None:
+def _preview(console: "Console", found: "Evaluation") -> None:
     """Show the first pairs of pictures; a pipe, a log and a terminal without colours are spared."""
     if not console.is_terminal or console.no_color or not all(one.isatty() for one in (sys.stdin, sys.stdout)):
         return
     if not os.get_terminal_size(sys.stdout.fileno()).columns:  # a terminal that does not know itself
         return
+    import logging
+
     logging.getLogger("textual_image").setLevel(logging.ERROR)
     from PIL import Image
+    from rich.text import Text
     from textual_image.renderable import Image as Shown  # asks the terminal what it can show
 
     from persona.sheet import Row, sheet

@@ -3,14 +3,13 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
 from persona.cli.following import base_option
 from persona.cli.options import command
 from persona.config import PlanConfig
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from persona.plan import Plan
 
 
@@ -58,7 +57,10 @@ def _lines(one: "Plan") -> list[str]:
     ]
 
 
-def _table(plans: "list[Plan]") -> Table:
+def _table(plans: "list[Plan]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, padding=(0, 1))
     table.add_column("base")
     for name in ("memory", "RAM", "fetched", "disk", "trained", "file"):

@@ -17,6 +17,9 @@ def train(config: TrainConfig, json: bool) -> None:
 
     with Display() as display:
         display.name_base(config.base)
+        from persona.photos import files
+
+        files(config.photos)  # a name mistyped is told before what takes seconds to load
         from persona.train import train
 
         made = train(config, display)

@@ -2,6 +2,6 @@
 
 from persona.photos.advice import advise
 from persona.photos.buckets import Size, buckets, crops, masks, middle
-from persona.photos.reading import Photo, picture, pictures, read
+from persona.photos.reading import Photo, files, picture, pictures, read
 
-__all__ = ["Photo", "Size", "advise", "buckets", "crops", "masks", "middle", "picture", "pictures", "read"]
+__all__ = ["Photo", "Size", "advise", "buckets", "crops", "files", "masks", "middle", "picture", "pictures", "read"]

@@ -7,7 +7,6 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
 from persona.events import Listener, Note, silent
@@ -97,6 +96,8 @@ def masks(photo: Photo, size: Size, count: int, flip: bool, seed: int) -> Tensor
 
 
 def _crops(image: Image.Image, photo: Photo, size: Size, count: int, flip: bool, seed: int) -> Tensor:
+    import torch  # not above: to look at a folder takes none of the seconds that it takes
+
     random = np.random.default_rng([seed, int(photo.sha256[:16], 16)])
     closer = [_crop(image, size, random.uniform(1, _ZOOM), *random.random(2)) for _ in range(count - 1)]
     pixels = torch.stack([middle(image, size), *map(_tensor, closer)])
@@ -118,4 +119,6 @@ def _crop(image: Image.Image, size: Size, zoom: float, x: float, y: float) -> Im
 
 
 def _tensor(image: Image.Image) -> Tensor:
+    import torch
+
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1

@@ -93,7 +93,7 @@ def pictures(folder: Path, listener: Listener = silent, *, of: str = _NEEDED) ->
     photos: dict[Path, Photo] = {}
     strays: list[Path] = []
     broken: list[Path] = []
-    for path in _files(folder, of):
+    for path in files(folder, of):
         try:
             photos[path] = _photo(path)
         except Image.DecompressionBombError:
@@ -130,8 +130,16 @@ def _giant(path: Path) -> BadPhotos:
     return BadPhotos(f"{path} would unfold to a giant picture. Save it smaller, or take it out.")
 
 
-def _files(folder: Path, of: str) -> list[Path]:
-    """List what is in a folder, without what file managers hide there."""
+def files(folder: Path, of: str = _NEEDED) -> list[Path]:
+    """List what is in a folder, without what file managers hide there.
+
+    Args:
+        folder: to look into.
+        of: what it should hold, for the words of an error.
+
+    Raises:
+        BadPhotos: the folder cannot be read.
+    """
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
@@ -224,6 +232,6 @@ def _names(paths: list[Path]) -> str:
 def _none_in(folder: Path, broken: list[Path], of: str) -> str:
     if broken:
         return f"No photo in {folder} can be read ({_names(broken)}). Save them again as {_KINDS}."
-    if any(path.is_dir() for path in _files(folder, of)):
+    if any(path.is_dir() for path in files(folder, of)):
         return f"There are no photos in {folder} itself. Name the folder inside it that holds them."
     return f"There are no photos in {folder}. Put {of} there, as {_KINDS}."
