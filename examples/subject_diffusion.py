@@ -1,6 +1,7 @@
 """Measures subjects of one reference each on clay, and writes the tables as Markdown; killed, it goes on.
 
-    python examples/subject_diffusion.py [OUT] [--pairs N] [--seeds N] [--whole] [--weights DIR] [--uncontrolled DIR]
+    python examples/subject_diffusion.py [OUT] [--pairs N] [--seeds N] [--only one|two|series ...] [--whole]
+        [--weights DIR] [--uncontrolled DIR]
 
 For each pair of subjects that no training saw, half of them two of one class: each alone, both beside each other, and
 the way from the one to what the text alone shows. Every reference is a fresh render, cut out by clay's own segmenter.
@@ -11,7 +12,7 @@ a component of the method out; attention control, which only training knows, by 
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,8 @@ FRAMES = 9
 LEAP = 1 / 3
 """Share of the whole way that one frame may go at most."""
 TIMED, RENDERS, SERIES = 3, 12, 2
+PARTS = ("one", "two", "series")
+"""What is looked at: one subject, two of them, and the way from one to what the text alone shows."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ def main() -> None:
     options.add_argument("out", nargs="?", type=Path, default=Path("build/subject-diffusion"))
     options.add_argument("--pairs", type=int, default=len(CLASSES))
     options.add_argument("--seeds", type=int, default=2)
+    options.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="what to look at")
     options.add_argument("--whole", action="store_true", help="leave out the ablations")
     options.add_argument("--weights", type=Path, help="folder of other weights than clay's own")
     options.add_argument("--uncontrolled", type=Path, help="folder of weights learnt without attention control")
@@ -124,16 +128,17 @@ def measured(number: int, given: argparse.Namespace) -> dict[str, dict[str, floa
     """Return the figures of a pair by what was left out, from the file of an earlier call where they are there."""
     folder = given.out / f"pair-{number}"
     pair = Pair.of(number, folder)
-    jobs: dict[str, Callable[[], dict[str, float]]] = {
-        "base": partial(of_base, pair, given.seeds),
-        "renders of both": partial(of_renders, pair),
-        "all of it": partial(of_method, pair, given.weights, given.seeds, nothing, series=True),
-    }
+    seeds, parts = given.seeds, given.only
+    jobs: dict[str, Callable[[], dict[str, float]]] = {"base": partial(of_base, pair, seeds, parts)}
+    if "two" in parts:
+        jobs["renders of both"] = partial(of_renders, pair)
+    jobs["all of it"] = partial(of_method, pair, given.weights, seeds, nothing, parts)
     ablations = {"without location control": unplaced, "without details of the reference": undetailed}
+    parts = [part for part in parts if part != "series"]
     for name, leave_out in ({} if given.whole else ablations).items():
-        jobs[name] = partial(of_method, pair, given.weights, given.seeds, leave_out)
+        jobs[name] = partial(of_method, pair, given.weights, seeds, leave_out, parts)
     if given.uncontrolled:
-        jobs["without attention control"] = partial(of_method, pair, given.uncontrolled, given.seeds, nothing)
+        jobs["without attention control"] = partial(of_method, pair, given.uncontrolled, seeds, nothing, parts)
     return resumed(folder, jobs)
 
 
@@ -154,7 +159,7 @@ def undetailed(method: SubjectDiffusion) -> None:
             gate.bias.data.zero_()
 
 
-def of_base(pair: Pair, seeds: int) -> dict[str, float]:
+def of_base(pair: Pair, seeds: int, parts: Collection[str]) -> dict[str, float]:
     base, judge = open_base("clay"), Judge.load(weights_folder() / "judge")
 
     def draw(prompts: Sequence[str], numbers: Sequence[int]) -> list[Image.Image]:
@@ -162,13 +167,19 @@ def of_base(pair: Pair, seeds: int) -> dict[str, float]:
 
     figures: dict[str, float] = {}
     for who, name in ((alone(pair), "one"), (both(pair), "two")):
+        if name not in parts:
+            continue
         prompts, numbers, _ = asked(who, seeds)
         figures |= kept(draw(prompts, numbers), draw, judge, who, name, seeds)
     return figures
 
 
 def of_method(
-    pair: Pair, weights: Path | None, seeds: int, leave_out: Callable[[SubjectDiffusion], None], *, series: bool = False
+    pair: Pair,
+    weights: Path | None,
+    seeds: int,
+    leave_out: Callable[[SubjectDiffusion], None],
+    parts: Collection[str],
 ) -> dict[str, float]:
     base = open_base("clay")
     folder = weights_folder()
@@ -176,8 +187,9 @@ def of_method(
         SubjectDiffusion.load(base, weights), Judge.load(folder / "judge"), Segmenter.load(folder / "segmenter")
     )
     leave_out(tools.method)
-    figures = {**of_one(tools, pair, seeds), **of_two(tools, pair, seeds)}
-    return {**figures, **of_series(tools.judge, pair, weights)} if series else figures
+    figures = of_one(tools, pair, seeds) if "one" in parts else {}
+    figures |= of_two(tools, pair, seeds) if "two" in parts else {}
+    return figures | (of_series(tools.judge, pair, weights) if "series" in parts else {})
 
 
 def alone(pair: Pair) -> str:
@@ -351,37 +363,41 @@ def as_markdown(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     def share(name: str, figure: str) -> str:
         return f"{over(name, figure) / max(over('base', figure), 1e-6):.0%}"
 
-    lines = [
-        "| one subject | identity | context kept | style kept | box, IoU | seconds |",
-        "|---|---|---|---|---|---|",
-    ]
     methods = [name for name in rows if name not in ("base", "renders of both")]
-    for name in methods:
-        cells = [
-            f"{over(name, 'one: identity'):.2f}",
-            *(share(name, f"one: {figure}") for figure in ("context", "style")),
-            f"{over(name, 'one: box'):.2f}",
-            f"{over(name, 'one: seconds'):.1f}",
+    known, lines = rows["all of it"][0], list[str]()
+    if "one: identity" in known:
+        lines += [
+            "| one subject | identity | context kept | style kept | box, IoU | seconds |",
+            "|---|---|---|---|---|---|",
         ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "| two subjects | identity, each | both present | mix-ups | context kept | style kept | box, IoU | seconds |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name in ["renders of both", *methods]:
-        cells = [
-            f"{over(name, 'two: identity'):.2f}",
-            *(f"{over(name, f'two: {figure}'):.0%}" for figure in ("both present", "mix-ups")),
+        for name in methods:
+            cells = [
+                f"{over(name, 'one: identity'):.2f}",
+                *(share(name, f"one: {figure}") for figure in ("context", "style")),
+                f"{over(name, 'one: box'):.2f}",
+                f"{over(name, 'one: seconds'):.1f}",
+            ]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    if "two: identity" in known:
+        lines += [
+            "",
+            "| two subjects | identity, each | both present | mix-ups | context kept | style kept | box, IoU | seconds |",
+            "|---|---|---|---|---|---|---|---|",
         ]
-        if name in methods:
-            cells += [share(name, f"two: {figure}") for figure in ("context", "style")]
-            cells += [f"{over(name, 'two: box'):.2f}", f"{over(name, 'two: seconds'):.1f}"]
-        else:
-            cells += [""] * 4
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    tried = SERIES * len(rows["all of it"])
-    lines += ["", f"Series that go on from frame to frame: {over('all of it', 'series'):.0%} of {tried}"]
+        for name in ["renders of both", *methods]:
+            cells = [
+                f"{over(name, 'two: identity'):.2f}",
+                *(f"{over(name, f'two: {figure}'):.0%}" for figure in ("both present", "mix-ups")),
+            ]
+            if name in methods:
+                cells += [share(name, f"two: {figure}") for figure in ("context", "style")]
+                cells += [f"{over(name, 'two: box'):.2f}", f"{over(name, 'two: seconds'):.1f}"]
+            else:
+                cells += [""] * 4
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    if "series" in known:
+        tried = SERIES * len(rows["all of it"])
+        lines += ["", f"Series that go on from frame to frame: {over('all of it', 'series'):.0%} of {tried}"]
     return "\n".join(lines) + "\n"
 
 
