@@ -51,6 +51,13 @@ FRAMES = 9
 LEAP = 1 / 3
 """Share of the whole way that one frame may go at most."""
 TIMED, RENDERS, SERIES = 3, 12, 2
+FORMS = {
+    "identity": ".2f", "both present": ".0%", "mix-ups": ".0%", "context": ".0%", "style": ".0%", "box": ".2f",
+    "seconds": ".1f",
+}  # fmt: skip
+"""How the figures of a table are written."""
+KEPT = ("context", "style")
+"""Those that are told as shares of the base's."""
 PARTS = ("one", "two", "series")
 """What is looked at: one subject, two of them, and the way from one to what the text alone shows."""
 
@@ -357,48 +364,30 @@ def onward(values: np.ndarray) -> bool:
 def as_markdown(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Return the tables: means over the pairs, with what was kept as a share of the bare base."""
 
-    def over(name: str, figure: str) -> float:
-        return mean(one[figure] for one in rows[name])
+    def cell(name: str, part: str, figure: str) -> str:
+        key = f"{part}: {figure}"
+        if key not in rows[name][0]:
+            return ""
+        value = mean(one[key] for one in rows[name])
+        if figure in KEPT:
+            value /= max(mean(one[key] for one in rows["base"]), 1e-6)
+        return f"{value:{FORMS[figure]}}"
 
-    def share(name: str, figure: str) -> str:
-        return f"{over(name, figure) / max(over('base', figure), 1e-6):.0%}"
-
-    methods = [name for name in rows if name not in ("base", "renders of both")]
     known, lines = rows["all of it"][0], list[str]()
-    if "one: identity" in known:
-        lines += [
-            "| one subject | identity | context kept | style kept | box, IoU | seconds |",
-            "|---|---|---|---|---|---|",
-        ]
-        for name in methods:
-            cells = [
-                f"{over(name, 'one: identity'):.2f}",
-                *(share(name, f"one: {figure}") for figure in ("context", "style")),
-                f"{over(name, 'one: box'):.2f}",
-                f"{over(name, 'one: seconds'):.1f}",
-            ]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    if "two: identity" in known:
-        lines += [
-            "",
-            "| two subjects | identity, each | both present | mix-ups | context kept | style kept | box, IoU | seconds |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        for name in ["renders of both", *methods]:
-            cells = [
-                f"{over(name, 'two: identity'):.2f}",
-                *(f"{over(name, f'two: {figure}'):.0%}" for figure in ("both present", "mix-ups")),
-            ]
-            if name in methods:
-                cells += [share(name, f"two: {figure}") for figure in ("context", "style")]
-                cells += [f"{over(name, 'two: box'):.2f}", f"{over(name, 'two: seconds'):.1f}"]
-            else:
-                cells += [""] * 4
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+    for part, title in (("one", "one subject"), ("two", "two subjects")):
+        figures = [figure for figure in FORMS if f"{part}: {figure}" in known]
+        if figures:
+            headings = [f"{figure} kept" if figure in KEPT else figure for figure in figures]
+            lines += [f"| {title} | {' | '.join(headings)} |", "|---" * (len(figures) + 1) + "|"]
+        for name in rows:
+            cells = [cell(name, part, figure) for figure in figures]
+            if any(cells) and name != "base":
+                lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
     if "series" in known:
-        tried = SERIES * len(rows["all of it"])
-        lines += ["", f"Series that go on from frame to frame: {over('all of it', 'series'):.0%} of {tried}"]
-    return "\n".join(lines) + "\n"
+        onwards = mean(one["series"] for one in rows["all of it"])
+        lines += [f"Series that go on from frame to frame: {onwards:.0%} of {SERIES * len(rows['all of it'])}"]
+    return "\n".join(lines).strip() + "\n"
 
 
 if __name__ == "__main__":
