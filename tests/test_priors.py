@@ -91,6 +91,7 @@ def test_a_run_that_was_killed_goes_on(base: Family, config: PriorsConfig, monke
 
 
 def test_a_damaged_picture_is_drawn_again(base: Family, config: PriorsConfig) -> None:
+    config = replace(config, batch=1)  # on some CPUs a picture's last digits depend on those that are drawn with it
     first, second, *_ = priors.ensure(config, base)
     whole, sound = pixels(first), second.stat().st_mtime_ns
     first.write_bytes(first.read_bytes()[:-30])
