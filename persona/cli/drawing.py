@@ -81,11 +81,12 @@ def _find(personas: Sequence[Path], photos: Path | None = None) -> None:
         BadPhotos: the folder of the references cannot be read.
     """
     from persona.folder import Persona
-    from persona.photos import files
 
     for folder in personas:
         Persona.open(folder)
     if photos:
+        from persona.photos import files
+
         files(photos)
 
 
