@@ -267,6 +267,8 @@ class Run:
             self.base.free_text_encoders()
         self.base.free_image_encoder()
         self.base.settle()
+        # Convolutions would else turn their input each time; tensor cores of GPUs want it so, too.
+        self.base.denoiser.to(memory_format=torch.channels_last)
 
     def _attach(self, start: Checkpoint | None) -> Optimizer:
         """Give the base its adapter, new or as it was, and return the optimizer over it."""
