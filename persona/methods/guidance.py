@@ -12,10 +12,6 @@ from persona.families import Conditioning, Family
 IMAGE_GUIDANCE, IMAGE_GUIDANCE_OF_TWO = 3.0, 5.0
 """Towards the references of one subject, and of two. The papers name none; on clay identity is higher at 3 than at 1.5,
 and two subjects, each of which is small, are known again more often at 5 and more. At 7.5 shapes fall apart."""
-CROSSOVER = 0.5
-"""Share of the steps over which one thing gives way to another. The paper switches from one step to the next; in a
-series on clay the subject then came back by two fifths of the way that it had gone, over half of the steps by a
-seventh."""
 Say = Callable[[Tensor, Tensor], Tensor]
 """Returns the guided prediction for noisy latents (B, C, h, w) at times (B,)."""
 
@@ -101,10 +97,10 @@ def denoise(
 def heard(switch: float, number: int, steps: int) -> float:
     """Return the share, from 0 to 1, that the first of two is heard with in a step, as it gives way to the second.
 
-    It does so over a crossover of steps, which moves with the switch from beyond the one end to beyond the other.
+    The paper switches from one step to the next. Here it takes as many steps as there are, a crossover that moves with
+    the switch from beyond the one end to beyond the other: the shorter it is, the farther a series leaps on clay.
     """
-    crossover = max(1.0, CROSSOVER * steps)
-    return min(1.0, max(0.0, (switch * (steps - 1 + crossover) - number) / crossover))
+    return min(1.0, max(0.0, (switch * (2 * steps - 1) - number) / steps))
 
 
 def draw(
