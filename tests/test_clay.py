@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from numpy.random import default_rng
+from PIL import Image
+from safetensors import safe_open
 
 from persona import families
 from persona.clay import weights_folder, world
 from persona.clay.encoder import Encoder
 from persona.clay.judge import Judge
 from persona.clay.segmenter import Segmenter
+from persona.config import TrainConfig
+from persona.events import Event, Note
 from persona.families import Family
+from persona.folder import ADAPTER
 from persona.identity import bare
 from persona.methods.jedi import JeDi
 from persona.methods.subject_diffusion import SubjectDiffusion
@@ -23,10 +29,13 @@ from persona.pretrain.clay.denoiser import RECIPE
 from persona.pretrain.clay.encoding import recognised
 from persona.pretrain.clay.evaluation import held_out_scenes
 from persona.pretrain.clay.segmenting import agreement
+from persona.pretrain.clay.textures import texture
 from persona.references import prepare
-from persona.score import JudgeScorer
+from persona.score import JudgeScorer, scorer_for, strange
+from persona.train import train
 
 PHOTOS = Path(__file__).parent.parent / "examples/photos/dog"
+DREAMBENCH = Path(__file__).parent.parent.parent / "shared/dreambench"
 MEGABYTES = 2**20
 
 
@@ -72,6 +81,33 @@ def test_the_judge_reads_renders() -> None:
     labels, _ = Judge.load(weights_folder() / "judge").read([world.render(scene).image for scene in scenes])
     right = np.mean([label == scene.context for label, scene in zip(labels["context"], scenes, strict=True)])
     assert right > 0.9
+
+
+@pytest.mark.parametrize("photos", sorted(PHOTOS.parent.glob("*/")), ids=lambda photos: photos.name)
+def test_renders_are_known_to_be_of_its_world(clay: Family, photos: Path) -> None:
+    assert not strange(clay, [photo.image for photo in read(photos)])
+
+
+@pytest.mark.skipif(not DREAMBENCH.exists(), reason="no photographs here")
+@pytest.mark.parametrize("photos", sorted(DREAMBENCH.glob("*/")), ids=lambda photos: photos.name)
+def test_photographs_are_strange_to_it(clay: Family, photos: Path) -> None:
+    assert strange(clay, [photo.image for photo in read(photos)])
+
+
+def test_what_is_strange_to_it_is_taught_at_length(clay: Family, tmp_path: Path) -> None:
+    for number in range(5):
+        Image.fromarray(texture(default_rng(number))).save(tmp_path / f"{number}.png")
+    assert not isinstance(scorer_for(clay, [photo.image for photo in read(tmp_path)], "dog"), JudgeScorer)
+    config = TrainConfig(
+        photos=tmp_path, class_noun="dog", token="znt", out=tmp_path / "made", prior="none", steps=2, score_every=0
+    )
+    events: list[Event] = []
+    made = train(config, events.append)
+    (told,) = (event.text for event in events if isinstance(event, Note) and "never shown" in event.text)
+    assert "for 2 steps" in told
+    assert made.settings["targets"] == RECIPE["strange_targets"]
+    with safe_open(made.path / ADAPTER, "pt") as adapter:
+        assert any(".resnets.0.conv1." in name for name in adapter.keys())  # noqa: SIM118 (no mapping)
 
 
 def test_subjects_are_found_and_known_again() -> None:

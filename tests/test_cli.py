@@ -484,7 +484,7 @@ class Judge:
 def test_from_photos_to_pictures(
     base_folder: Callable[[], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "scorer_for", lambda base, noun: Judge())
+    monkeypatch.setattr(watch, "scorer_for", lambda *_: Judge())
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for number in range(3):

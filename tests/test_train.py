@@ -388,7 +388,7 @@ class FakeScorer:
 
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "scorer_for", lambda base, class_noun: FakeScorer())
+    monkeypatch.setattr(watch, "scorer_for", lambda *_: FakeScorer())
 
 
 def test_the_best_checkpoint_is_kept_and_training_stops_once_it_has_passed(config: TrainConfig, scored: None) -> None:
@@ -438,7 +438,7 @@ def test_previews_leave_no_trace_in_training(config: TrainConfig, scored: None, 
 def test_without_a_scorer_the_last_checkpoint_is_kept_and_said_so(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "scorer_for", lambda base, class_noun: None)
+    monkeypatch.setattr(watch, "scorer_for", lambda *_: None)
     events: list[Event] = []
     made = train(replace(config, score_every=2), events.append)
     assert made.step == 6

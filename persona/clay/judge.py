@@ -88,6 +88,15 @@ class Judge(nn.Module):
         }
         return labels, torch.cat(embeddings)
 
+    @torch.no_grad()
+    def sure(self, pictures: Sequence[Image.Image], head: str) -> float:
+        """Return the probability from 0 to 1 that a head gives the likeliest label, in the mean over pictures.
+
+        It is low for what the judge was never shown (Hendrycks and Gimpel 2017, 1610.02136).
+        """
+        logits, _ = self(as_tensor(pictures))
+        return float(logits[head].softmax(1).amax(1).mean())
+
     def recovered(self, drawn: Tensor, photos: Tensor, class_noun: str) -> Tensor:
         """Return how much of a subject's identity pictures show; see :func:`persona.metrics.recovered`.
 

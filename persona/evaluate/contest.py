@@ -14,14 +14,10 @@ from persona.families import Family
 from persona.folder import Persona
 from persona.photos import Photo, pictures
 from persona.sample import read_prompts
+from persona.score import has_judge
 
 CLAY = "clay"
 """The edition of the protocol that is built in."""
-
-
-def has_judge(base: Family) -> bool:
-    """Tell whether a base ships with a judge of its own."""
-    return (base.folder / "judge" / "judge.safetensors").is_file()
 
 
 def contest(config: EvaluateConfig, studio: Studio) -> list[Entrant]:

@@ -10,7 +10,7 @@ from persona.atomic import beside
 from persona.config import EvaluateConfig
 from persona.drawing import check_output, processes, size_of
 from persona.evaluate import tables
-from persona.evaluate.contest import CLAY, contest, has_judge
+from persona.evaluate.contest import CLAY, contest
 from persona.evaluate.entrants import Entrant, Studio
 from persona.evaluate.evaluator import Evaluator
 from persona.evaluate.judging import JudgeEvaluator
@@ -26,6 +26,7 @@ from persona.folder import versions
 from persona.networks import Networks, absent
 from persona.report import Column, Plot, Row, Shot, write_evaluation
 from persona.sample import tell_unknown
+from persona.score import has_judge
 
 REPORT, RECORD, TABLE_FILE = "report.html", "evaluation.json", "table.md"
 

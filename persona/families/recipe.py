@@ -26,6 +26,9 @@ class Recipe:
         most_steps: ... and no more.
         rank: rank of the adapter; its alpha is the same.
         targets: modules of the denoiser that are adapted, by the end of their names.
+        strange_steps: training steps where photos show what the base was never shown, be they few or many; 0
+            for a base that was shown photographs.
+        strange_targets: modules that are adapted then.
         learning_rate: of the denoiser's adapter.
         text_learning_rate: of the text encoders' adapters.
         pretraining_rate: highest learning rate of what methods are pretrained by, which changes the weights themselves.
@@ -49,6 +52,8 @@ class Recipe:
     most_steps: int = 800
     rank: int = 16
     targets: tuple[str, ...] = ATTENTION
+    strange_steps: int = 0
+    strange_targets: tuple[str, ...] = ()
     learning_rate: float = 1e-4
     text_learning_rate: float = 1e-5
     pretraining_rate: float = 5e-5

@@ -11,13 +11,14 @@ from accelerate import Accelerator
 from persona import checkpoints, drawing, families, identity
 from persona.config import TrainConfig
 from persona.errors import NoSpace
-from persona.events import Listener, silent
+from persona.events import Listener, Note, silent
 from persona.families import Bits, Family
 from persona.folder import Persona, folder_for
 from persona.identity import Token
 from persona.methods.jedi import JeDi
 from persona.photos import read
 from persona.sample import tell_unknown
+from persona.score import strange
 from persona.train import speed
 from persona.train.material import given_pictures
 from persona.train.processes import agree, launched
@@ -65,6 +66,8 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     base = load(choice)
     if config.from_jedi:
         JeDi.load(base).remove()  # it has weights for it, before anything else is done
+    if base.recipe.strange_steps and strange(base, [photo.image for photo in photos]):
+        config = _at_length(config, base, listener)
     tell_unknown(base, [config.class_noun], [], listener)
     token = _token(config, base, accelerator, listener)
     out = config.out or folder_for(config.class_noun, token.text)
@@ -76,6 +79,14 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
         if seen and run.pace and run.choice == choice:
             speed.note(accelerator.device, f"{dtype}, {run.settings.quantize}", seen.operations, run.pace)
         return made
+
+
+def _at_length(config: TrainConfig, base: Family, listener: Listener) -> TrainConfig:
+    """Return settings for photos of what the base was never shown, which takes more of it and longer to learn."""
+    steps = config.steps or base.recipe.strange_steps
+    told = f"These photos show what {base.name} was never shown: all of its layers are trained, for {steps:,} steps."
+    listener(Note(f"{told} It draws them but roughly; for photographs, name a real base with --base."))
+    return replace(config, steps=steps, targets=config.targets or base.recipe.strange_targets)
 
 
 def _token(config: TrainConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Token:

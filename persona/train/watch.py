@@ -41,7 +41,7 @@ class Watch:
         run: Path,
         listener: Listener,
     ) -> None:
-        """Find out what can judge this base.
+        """Find out what can judge pictures of the subject.
 
         Args:
             base: carries the adapter while pictures are drawn.
@@ -54,12 +54,12 @@ class Watch:
         """
         self.base, self.photos, self.folder, self.listener = base, photos, run / "previews", listener
         self.every = every
-        self.scorer: Scorer | None = scorer_for(base, class_noun) if every else None
+        self.scorer: Scorer | None = scorer_for(base, [photo.image for photo in photos], class_noun) if every else None
         templates = (*self.scorer.prompts, *self.scorer.bare) if self.scorer else UNSCORED
         self.prompts = {one: fill(of_class(one, class_noun), token, class_noun) for one in templates}
         self.history: list[dict[str, float]] = []
         if every and not self.scorer:
-            why = "Nothing here can judge pictures of this base, so the last checkpoint is kept."
+            why = "Nothing here can judge pictures of this subject, so the last checkpoint is kept."
             listener(Note(f"{why} To have a judge: {HOW}"))
 
     def due(self, step: int, last: int) -> bool:

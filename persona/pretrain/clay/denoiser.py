@@ -22,6 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from persona.atomic import beside
+from persona.families.recipe import ATTENTION
 from persona.noise import Diffusion
 from persona.pretrain.clay.alignment import Alignment
 from persona.pretrain.clay.autoencoder import encode
@@ -41,6 +42,8 @@ RECIPE = {
     "least_steps": 300,
     "most_steps": 400,
     "steps_per_photo": 80,
+    "strange_steps": 1000,
+    "strange_targets": [*ATTENTION, "conv1", "conv2", "net.0.proj", "net.2"],
     "learning_rate": 1e-3,
     "text_learning_rate": 5e-4,
     "text_encoder": True,
@@ -51,7 +54,8 @@ RECIPE = {
     "ancestral_steps": 25,
     "guidance": 5.0,
 }
-"""What clay recommends instead of its family: it knows squares only, and a network so small learns at higher rates."""
+"""What clay recommends instead of its family: it knows squares only, a network so small learns at higher rates, and
+photographs, which it was never shown, change all of its layers."""
 
 
 def new_scheduler() -> DDIMScheduler:
