@@ -26,7 +26,7 @@ from persona.folder import versions
 from persona.networks import Networks, absent
 from persona.report import Column, Plot, Row, Shot, write_evaluation
 from persona.sample import tell_unknown
-from persona.score import has_judge
+from persona.score import has_judge, strange
 
 REPORT, RECORD, TABLE_FILE = "report.html", "evaluation.json", "table.md"
 
@@ -126,12 +126,21 @@ def _evaluator(config: EvaluateConfig, entrants: Sequence[Entrant], listener: Li
     if all(has_judge(base) for base in bases) and config.dreambench in (None, CLAY):
         from persona.clay.judge import Judge
 
+        if config.dreambench is None:
+            _tell_strange(bases[0], _subjects(entrants), listener)
         return JudgeEvaluator(Judge.load(bases[0].folder / "judge"))
     missing = absent(config.networks)
     if missing and config.networks is None:
         listener(Note(f"Fetching {', '.join(missing)}: at most 1.3 GB, once."))
     with processes().local_main_process_first():  # one fetches for all
         return NetworkEvaluator(Networks.find(config.networks, fetch=True, device=processes().device))
+
+
+def _tell_strange(base: Family, subjects: Sequence[Subject], listener: Listener) -> None:
+    for subject in subjects:
+        if subject.photos and strange(base, [photo.image for photo in subject.photos]):
+            why = f"The judge of {base.name} was never shown photos such as those of {subject.name}"
+            listener(Note(f"{why}: what it says of their pictures is a guess. Look at them.", warning=True))
 
 
 def _subjects(entrants: Sequence[Entrant]) -> list[Subject]:
