@@ -28,7 +28,9 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests that take seconds; `nox -s tests -- -k cli` runs some of them."""
     # Tests use one core each; what a file has set up stays in one process.
-    session.run(sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile", *session.posargs)
+    session.run(
+        sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile", "--durations", "20", *session.posargs
+    )
 
 
 @nox.session
