@@ -86,9 +86,20 @@ def has_judge(base: Family) -> bool:
     return (base.folder / "judge" / WEIGHTS).is_file()
 
 
+def load_judge(base: Family) -> Judge:
+    """Return the judge that a base ships with."""
+    return Judge.load(base.folder / "judge")
+
+
+def _judge_of(base: Family, photos: Sequence[Image.Image]) -> Judge | None:
+    """Return the judge of a base if there is one and photos show the world that it was taught."""
+    judge = load_judge(base) if has_judge(base) else None
+    return judge if judge and judge.sure(photos, "context") >= SURE_OF_PLACE else None
+
+
 def strange(base: Family, photos: Sequence[Image.Image]) -> bool:
     """Tell whether photos show another world than a base and its judge were taught; never so without a judge."""
-    return has_judge(base) and _judge(base).sure(photos, "context") < SURE_OF_PLACE
+    return has_judge(base) and _judge_of(base, photos) is None
 
 
 def scorer_for(base: Family, photos: Sequence[Image.Image], class_noun: str) -> Scorer | None:
@@ -96,7 +107,7 @@ def scorer_for(base: Family, photos: Sequence[Image.Image], class_noun: str) -> 
 
     The judge of a base only knows its own world.
     """
-    if has_judge(base) and not strange(base, photos):
+    if _judge_of(base, photos):
         return JudgeScorer(base, class_noun)
     try:
         return PhotoScorer(base, class_noun)
@@ -108,8 +119,7 @@ def odd_ones(base: Family, photos: Sequence[Image.Image], class_noun: str) -> li
     """Return the places of photos that seem not to show the same subject as the others; none where nothing can tell."""
     if len(photos) < 2:
         return []
-    if has_judge(base) and not strange(base, photos):
-        judge = _judge(base)
+    if judge := _judge_of(base, photos):
         shown = judge.read(photos)[1]
         rests = [torch.cat([shown[:place], shown[place + 1 :]]) for place in range(len(photos))]
         same = [judge.recovered(one[None], rest, class_noun) for one, rest in zip(shown, rests, strict=True)]
@@ -129,7 +139,7 @@ class JudgeScorer:
 
     def __init__(self, base: Family, class_noun: str) -> None:
         """Draw what the base makes of the bare class."""
-        self.judge, self.class_noun = _judge(base), class_noun
+        self.judge, self.class_noun = load_judge(base), class_noun
         self.before = self.judge.read(_bare_pictures(base, class_noun))[1]
 
     def score(self, drawn: Mapping[str, Sequence[Image.Image]], photos: Sequence[Image.Image]) -> Scores:
@@ -189,10 +199,6 @@ class PhotoScorer:
         nearest = _nearest(drawn, self.prompts, photos)
         total = trade_off_of_photos(identity, prompt, moved, _copies(nearest))
         return Scores(identity, prompt, moved, float(nearest.mean()), total)
-
-
-def _judge(base: Family) -> Judge:
-    return Judge.load(base.folder / "judge")
 
 
 def _nearest(

@@ -10,6 +10,7 @@ from diffusers import StableDiffusionPipeline
 from numpy.random import default_rng
 from PIL import Image
 from safetensors import safe_open
+from test_evaluate import DREAMBENCH
 
 from persona import families
 from persona.clay import weights_folder, world
@@ -35,7 +36,6 @@ from persona.score import JudgeScorer, scorer_for, strange
 from persona.train import train
 
 PHOTOS = Path(__file__).parent.parent / "examples/photos/dog"
-DREAMBENCH = Path(__file__).parent.parent.parent / "shared/dreambench"
 MEGABYTES = 2**20
 
 
@@ -88,7 +88,7 @@ def test_renders_are_known_to_be_of_its_world(clay: Family, photos: Path) -> Non
     assert not strange(clay, [photo.image for photo in read(photos)])
 
 
-@pytest.mark.skipif(not DREAMBENCH.exists(), reason="no photographs here")
+@pytest.mark.skipif(not DREAMBENCH.exists(), reason="needs the public data set")
 @pytest.mark.parametrize("photos", sorted(DREAMBENCH.glob("*/")), ids=lambda photos: photos.name)
 def test_photographs_are_strange_to_it(clay: Family, photos: Path) -> None:
     assert strange(clay, [photo.image for photo in read(photos)])

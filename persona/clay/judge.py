@@ -74,28 +74,26 @@ class Judge(nn.Module):
         logits = {name: reader(features) for name, reader in self.readers.items()}
         return logits, normalize(self.identity(features), dim=1)
 
-    @torch.no_grad()
     def read(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, list[str]], Tensor]:
         """Return the likeliest label of every head for every picture (B, any size), and the embeddings (B, 128)."""
-        logits, embeddings = [], []
-        for start in range(0, len(pictures), 64):
-            heads, embedding = self(as_tensor(pictures[start : start + 64]))
-            logits.append(heads)
-            embeddings.append(embedding)
-        labels = {
-            name: [known[i] for part in logits for i in part[name].argmax(1).tolist()]
-            for name, known in self.heads.items()
-        }
-        return labels, torch.cat(embeddings)
+        logits, embeddings = self._look(pictures)
+        labels = {name: [known[i] for i in logits[name].argmax(1).tolist()] for name, known in self.heads.items()}
+        return labels, embeddings
 
-    @torch.no_grad()
     def sure(self, pictures: Sequence[Image.Image], head: str) -> float:
         """Return the probability from 0 to 1 that a head gives the likeliest label, in the mean over pictures.
 
         It is low for what the judge was never shown (Hendrycks and Gimpel 2017, 1610.02136).
         """
-        logits, _ = self(as_tensor(pictures))
+        logits, _ = self._look(pictures)
         return float(logits[head].softmax(1).amax(1).mean())
+
+    @torch.no_grad()
+    def _look(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, Tensor], Tensor]:
+        """Do as :meth:`forward` does, for any number of pictures of any size."""
+        parts = [self(as_tensor(pictures[start : start + 64])) for start in range(0, len(pictures), 64)]
+        logits = {name: torch.cat([heads[name] for heads, _ in parts]) for name in self.heads}
+        return logits, torch.cat([embedding for _, embedding in parts])
 
     def recovered(self, drawn: Tensor, photos: Tensor, class_noun: str) -> Tensor:
         """Return how much of a subject's identity pictures show; see :func:`persona.metrics.recovered`.

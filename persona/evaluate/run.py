@@ -26,7 +26,7 @@ from persona.folder import versions
 from persona.networks import Networks, absent
 from persona.report import Column, Plot, Row, Shot, write_evaluation
 from persona.sample import tell_unknown
-from persona.score import has_judge, strange
+from persona.score import has_judge, load_judge, strange
 
 REPORT, RECORD, TABLE_FILE = "report.html", "evaluation.json", "table.md"
 
@@ -124,11 +124,9 @@ def _evaluator(config: EvaluateConfig, entrants: Sequence[Entrant], listener: Li
     """Return the judge of the bases where they ship one, unless the photos are real; else the papers' networks."""
     bases = [entrant.base for entrant in entrants]
     if all(has_judge(base) for base in bases) and config.dreambench in (None, CLAY):
-        from persona.clay.judge import Judge
-
         if config.dreambench is None:
             _tell_strange(bases[0], _subjects(entrants), listener)
-        return JudgeEvaluator(Judge.load(bases[0].folder / "judge"))
+        return JudgeEvaluator(load_judge(bases[0]))
     missing = absent(config.networks)
     if missing and config.networks is None:
         listener(Note(f"Fetching {', '.join(missing)}: at most 1.3 GB, once."))

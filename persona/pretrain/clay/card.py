@@ -52,7 +52,7 @@ subject for the judge, and as much time as this:
 
 ## What it is bad at
 
-Photographs: it was shown none, learns a subject of them but roughly, and takes 1,000 steps in all of its layers for it.
+Photographs: it was shown none, and learns a subject of them but roughly, in more steps and in all of its layers.
 Words that it does not know: a warning names them. Two subjects in one picture, counting, writing, and whatever else
 is not listed above. It is a bench for persona's methods, made to be measured, not a model to make art with.
 """
