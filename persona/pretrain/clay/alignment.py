@@ -17,6 +17,7 @@ from torch.nn.functional import cosine_similarity
 from persona.atomic import beside
 from persona.clay.judge import Judge
 from persona.pretrain.clay.data import pixels_of, shards_of
+from persona.pretrain.clay.mixed import mixed
 
 
 @torch.no_grad()
@@ -40,7 +41,7 @@ def sight_shards(data: Path, folder: Path, judge: Judge) -> Iterator[int]:
 
 def _seen(judge: Judge, pixels: Any) -> Tensor:
     pictures = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed():
         return judge.sight(pictures.contiguous(memory_format=torch.channels_last)).float()
 
 

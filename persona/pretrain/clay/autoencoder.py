@@ -15,6 +15,7 @@ from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
 
 from persona.atomic import folder_beside
 from persona.pretrain.clay.data import pixels_of, shards_of
+from persona.pretrain.clay.mixed import mixed
 from persona.pretrain.state import Run, cosine
 
 BATCH = 16
@@ -100,7 +101,7 @@ def train_autoencoder(
         started = time.perf_counter()
         pictures = _batch((data, textures), seed, run.step, whole=run.step >= 0.85 * steps)
         torch.manual_seed(hash((seed, run.step)) % 2**31)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             posterior = model.encode(pictures).latent_dist
             latents = posterior.sample()
             drawn = model.decode(latents).sample
@@ -144,7 +145,7 @@ def whiten(model: AutoencoderKL, data: Path) -> None:
 def encode(model: AutoencoderKL, pixels: NDArray[np.uint8]) -> Tensor:
     """Return the mean latents (N, 8, 16, 16) of pixels (N, 128, 128, 3) uint8."""
     pictures = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed():
         posterior = model.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
     latents: Tensor = posterior.mean.float()
     return latents

@@ -27,6 +27,7 @@ from persona.noise import Diffusion
 from persona.pretrain.clay.alignment import Alignment
 from persona.pretrain.clay.autoencoder import encode
 from persona.pretrain.clay.data import masks_of, pixels_of, scenes_of, shards_of
+from persona.pretrain.clay.mixed import mixed
 from persona.pretrain.clay.text import MAX_TOKENS, WORDS, caption_words, prompt_of
 from persona.pretrain.learning import times
 from persona.pretrain.state import Run
@@ -166,7 +167,7 @@ def train_denoiser(
             coming = ahead.submit(examples.batch, run.step + 1)
             noisy, target, when = _corrupted(clean, noise, seed * 1_000_003 + run.step)
             # The backward of the fused attention is the slow one at 256 tokens and fewer (bf16 on a CPU).
-            with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            with mixed(), sdpa_kernel(SDPBackend.MATH):
                 with torch.no_grad():
                     states = text(tokens).last_hidden_state
                 guess = unet(noisy.contiguous(memory_format=torch.channels_last), when, states).sample

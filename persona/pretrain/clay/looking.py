@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, log_softmax, pad
 
+from persona.pretrain.clay.mixed import mixed
 from persona.pretrain.state import Run, cosine
 
 TEMPERATURE = 0.07
@@ -77,7 +78,7 @@ def train(
     while run.step < steps:
         started = time.perf_counter()
         drawn = batch(run.step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             seen = network(drawn[0].contiguous(memory_format=torch.channels_last))
         found = losses(seen, *drawn)
         rate = cosine(RATE, run.step, steps, warm_up=200, least=0.01)

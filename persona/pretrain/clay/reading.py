@@ -31,6 +31,7 @@ from persona.clay.world import (
     Scene,
 )
 from persona.pretrain.clay.data import scenes_of, shards_of
+from persona.pretrain.clay.mixed import mixed
 from persona.pretrain.clay.text import MAX_TOKENS, prompt_of
 from persona.pretrain.state import Run, cosine
 
@@ -115,7 +116,7 @@ def train_text_encoder(
         chosen = [scenes[number] for number in rng.integers(len(scenes), size=BATCH)]
         prompts = [prompt_of(scene, rng) for scene in chosen]
         tokens = tokenizer(prompts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             states = encoder(tokens.input_ids).last_hidden_state
         read = reader(states.float(), tokens.input_ids == tokenizer.eos_token_id)
         wanted = labels(chosen)
