@@ -10,7 +10,7 @@ import numpy as np
 import pillow_heif
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFilter
 
@@ -18,6 +18,7 @@ from persona.errors import BadPhotos
 from persona.events import Event, Note
 from persona.photos import Photo, advise, buckets, crops, masks, read
 from persona.photos.advice import blur
+from persona.photos.buckets import _crop
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (96, 64)) -> Image.Image:
@@ -319,6 +320,20 @@ def test_masks_are_cut_as_their_photos_are() -> None:
     assert shown is not None
     torch.testing.assert_close(shown * 2 - 1, crops(one, **how)[:, 0])
     assert masks(photo(picture()), **how) is None
+
+
+@given(
+    size=st.tuples(st.integers(1, 1600), st.integers(1, 1600)),
+    multiple_of=st.sampled_from([8, 16, 32, 64]),
+    where=st.tuples(*[st.floats(0, 1)] * 3),
+)
+@example(size=(1200, 900), multiple_of=64, where=(0, 0.5, 0.5))  # whose crop would begin a hair above the picture
+def test_a_photo_of_any_size_can_be_cut(
+    size: tuple[int, int], multiple_of: int, where: tuple[float, float, float]
+) -> None:
+    one = photo(Image.new("RGB", size))
+    (shape,) = buckets([one], 512, multiple_of)
+    assert _crop(one.image, shape, 1 + where[0], *where[1:]).size == shape
 
 
 def test_crops_are_reproducible_and_stay_on_the_photo() -> None:

@@ -112,9 +112,10 @@ def middle(image: Image.Image, size: Size) -> Tensor:
 def _crop(image: Image.Image, size: Size, zoom: float, x: float, y: float) -> Image.Image:
     """Cut the part of the picture that lies at (x, y) of the room there is, each from 0 to 1."""
     scale = min(image.width / size[0], image.height / size[1]) / zoom
-    width, height = size[0] * scale, size[1] * scale
+    # Rounding must not lead out of the picture: Pillow refuses a box that does by a hair.
+    width, height = min(size[0] * scale, image.width), min(size[1] * scale, image.height)
     left, top = (image.width - width) * x, (image.height - height) * y
-    box = (left, top, left + width, top + height)
+    box = (left, top, min(left + width, image.width), min(top + height, image.height))
     return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3)
 
 
