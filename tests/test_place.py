@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from persona import families
 from persona.errors import BadBase
 from persona.events import Event, Note
-from persona.families.place import INDEX, flaw, known
+from persona.families.place import INDEX, flaw, known, stored
 
 Folder = Callable[[str], Path]
 HEADER = "model.diffusion_model.input_blocks.0.0.weight"
@@ -156,6 +156,19 @@ def test_a_folder_with_half_precision_files_alone_is_read(base_folder: Folder, t
     for path in (copy / "unet", copy / "vae"):
         (path / "diffusion_pytorch_model.safetensors").rename(path / "diffusion_pytorch_model.fp16.safetensors")
     assert draw(load(copy)).tobytes() == draw(load(base_folder("sd-eps"))).tobytes()
+
+
+def test_variants_that_another_program_fetches_change_nothing(base_folder: Folder, tmp_path: Path) -> None:
+    copy = shutil.copytree(base_folder("sd-eps"), tmp_path / "copy")
+    known, formats = load(copy).hash, stored(copy)
+    for path in list(copy.glob("*/*.safetensors")):
+        halves = {name: tensor.half() for name, tensor in load_file(path).items()}
+        save_file(halves, path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")))
+    assert load(copy).hash == known
+    assert stored(copy) == formats
+    for path in (copy / "unet").glob("*model.safetensors"):
+        path.unlink()
+    assert load(copy).hash != known
 
 
 def test_no_code_of_a_base_is_ever_run(base_folder: Folder, tmp_path: Path) -> None:

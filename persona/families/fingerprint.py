@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,20 @@ from persona.atomic import digest
 
 KEPT = (".json", ".safetensors", ".txt", ".model")
 """What makes a pipeline draw as it does: configs, weights, vocabularies."""
+_PLAIN = re.compile(r"[^.]+\.safetensors(\.index\.json)?")
+"""Names of weights that are no variant, and of the index of those that are in several files."""
+
+
+def kept(folder: Path) -> list[Path]:
+    """Return the files of a component that make it what it is.
+
+    Other programs may fetch variants of its weights (``model.fp16.safetensors``) to lie beside them; those count where
+    there are no others.
+    """
+    paths = [path for path in folder.glob("*") if path.suffix in KEPT]
+    weights = {path for path in paths if ".safetensors" in path.name}
+    plain = {path for path in weights if _PLAIN.fullmatch(path.name)}
+    return [path for path in paths if not plain or path in plain or path not in weights]
 
 
 def fingerprint(files: Mapping[str, Path]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from persona.errors import BadBase
 from persona.events import Listener, Note, silent
 from persona.families.family import Family
+from persona.families.fingerprint import kept
 from persona.families.known import Known
 
 INDEX = "model_index.json"
@@ -144,8 +145,9 @@ def format_of(file: Path) -> torch.dtype:
 
 def stored(folder: Path) -> dict[str, torch.dtype]:
     """Return the number format that each network of a pipeline is kept in, by its name."""
-    kept = {path.parent.name: format_of(path) for path in folder.glob("*/*.safetensors")}
-    return {"default": torch.float32, **kept}
+    parts = [part for part in folder.iterdir() if part.is_dir()]
+    weights = [path for part in parts for path in kept(part) if path.suffix == ".safetensors"]
+    return {"default": torch.float32, **{path.parent.name: format_of(path) for path in weights}}
 
 
 # The hub
