@@ -28,6 +28,13 @@ def differ(one: Image, other: Image) -> int:
     return int(np.abs(np.asarray(one, int) - np.asarray(other, int)).max())
 
 
+@pytest.mark.parametrize("name", bases.U_NETS)
+def test_the_ancestral_sampler_cuts_no_latents_off(base_folder: Folder, name: str) -> None:
+    """As it would by itself where the base's sampler has no such setting."""
+    base = families.load(str(base_folder(name)), device="cpu")
+    assert base.sampler(ancestral=True).config.clip_sample is False
+
+
 @pytest.mark.parametrize(
     ("name", "ancestral"), [(name, False) for name in bases.BASES] + [("sd-eps", True), ("sdxl", True), ("flux", True)]
 )

@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from persona.errors import BadBase
 from persona.families.attention import choose_kernels
 from persona.families.conditioning import Conditioning, Reader
-from persona.families.fingerprint import KEPT, fingerprint
+from persona.families.fingerprint import fingerprint, kept
 from persona.families.known import Known
 from persona.families.names import Named
 from persona.families.packed import Bits
@@ -128,7 +128,7 @@ class Family(Named):
         """Sha256 (hex) over the configs and weights: equal for equal bases, wherever they are and whatever called."""
         if self.file:
             return fingerprint({"weights": self.file})
-        paths = [path for name in self._components for path in (self.folder / name).glob("*") if path.suffix in KEPT]
+        paths = [path for name in self._components for path in kept(self.folder / name)]
         return fingerprint({path.relative_to(self.folder).as_posix(): path for path in paths})
 
     @property
@@ -362,7 +362,8 @@ class Family(Named):
         if ancestral and self.process is not Flow:
             from diffusers import DDPMScheduler
 
-            return DDPMScheduler.from_config(own.config)
+            # Where the base's config says nothing of it, DDPM would cut latents off at 1.
+            return DDPMScheduler.from_config({"clip_sample": False, **own.config})
         return type(own).from_config(own.config)
 
     def _draw_batch(
