@@ -1,5 +1,6 @@
 """What comes in from other programs: read as diffusers reads it, drawn with like any persona, or refused in a line."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import personas
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -44,6 +46,8 @@ FILES = {
         "lora_unet_input_blocks_3_1_transformer_blocks_1_attn2_to_k",
         f"lora_unet_middle_block_1_{BLOCK}_attn2_to_k",
         f"lora_unet_output_blocks_1_1_{BLOCK}_attn1_to_out_0",
+        "lora_unet_input_blocks_2_0_op",
+        "lora_unet_output_blocks_1_2_conv",
         "lora_te1_text_model_encoder_layers_0_self_attn_out_proj",
         "lora_te2_text_model_encoder_layers_1_mlp_fc2",
         "lora_te2_text_model_encoder_layers_1_self_attn_out_proj",
@@ -93,6 +97,22 @@ def test_kohyas_files_are_read_as_diffusers_reads_them(base_folder: Folder, tmp_
     assert len(ours) == len(FILES[name]) + (2 if name == "flux" else 0)
     assert len({product.rank for product in ours.values()}) == 3
     assert exchange.difference(ours, loaded(path, outline(base_folder, name))) < CLOSE
+
+
+@pytest.mark.parametrize("stable", [True, False])
+def test_what_diffusers_writes_beside_the_factors_counts(base_folder: Folder, tmp_path: Path, *, stable: bool) -> None:
+    """Since 0.34 its scripts keep alpha in the metadata alone."""
+    base = outline(base_folder, "sd-eps")
+    names = [f"unet.mid_block.attentions.0.transformer_blocks.0.attn1.{one}" for one in ("to_q", "to_k")]
+    settings = LoraConfig(
+        r=1, lora_alpha=8, rank_pattern={"attn1.to_k": 2}, alpha_pattern={"attn1.to_k": 3}, use_rslora=stable,
+        target_modules=[name.removeprefix("unet.") for name in names],
+    )  # fmt: skip
+    told = {f"unet.{key}": sorted(one) if isinstance(one, set) else one for key, one in settings.to_dict().items()}
+    path = write(tmp_path / "a.safetensors", base, names, ("lora_A", "lora_B"), lora_adapter_metadata=json.dumps(told))
+    assert exchange.difference(exchange.read(path, base), loaded(path, outline(base_folder, "sd-eps"))) < CLOSE
+    plain = write(tmp_path / "b.safetensors", base, names, ("lora_A", "lora_B"))
+    assert exchange.difference(exchange.read(path, base), exchange.read(plain, base)) > CLOSE
 
 
 def test_each_module_has_an_alpha_of_its_own(base_folder: Folder, tmp_path: Path) -> None:

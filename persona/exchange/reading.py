@@ -1,8 +1,11 @@
 """Read the files of other programs: kohya's, diffusers' of any age, ComfyUI's, OneTrainer's."""
 
+import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +19,7 @@ from persona.families import Family
 _FACTOR = re.compile(r"(.+?)[._]lora(?:_linear_layer)?[._](down|up|A|B)(?:\.default)?\.weight")
 _DOWN = ("down", "A")
 _ALPHA = ".alpha"
+_SETTINGS = "lora_adapter_metadata"
 
 
 def read(path: Path, base: Family) -> dict[Module, Product]:
@@ -42,7 +46,8 @@ def read(path: Path, base: Family) -> dict[Module, Product]:
 def _factors(path: Path) -> dict[str, Product]:
     """Return the products in a file by the names that it gives them, each with its scale."""
     found: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in _tensors(path).items():
+    tensors, told = _contents(path)
+    for key, tensor in tensors.items():
         if match := _FACTOR.fullmatch(key):
             found.setdefault(match[1], {})["down" if match[2] in _DOWN else "up"] = tensor.float()
         elif key.endswith(_ALPHA):
@@ -52,19 +57,35 @@ def _factors(path: Path) -> dict[str, Product]:
     for name, parts in found.items():
         if not {"down", "up"} <= parts.keys():
             raise BadPersona(f"{path} lacks a factor of {name}. Fetch it again.")
-    return {name: Product(parts["down"], parts["up"] * _scale(parts)) for name, parts in found.items()}
+    return {name: Product(parts["down"], parts["up"] * _scale(name, parts, told)) for name, parts in found.items()}
 
 
-def _scale(parts: Mapping[str, Tensor]) -> float:
-    """Return alpha over rank; without an alpha it is meant to be the rank."""
-    return parts["alpha"].item() / len(parts["down"]) if "alpha" in parts else 1.0
+def _scale(name: str, parts: Mapping[str, Tensor], told: Mapping[str, Any]) -> float:
+    """Return alpha over rank; without an alpha it is meant to be the rank.
+
+    Args:
+        name: of the module.
+        parts: its factors, and its alpha where that is a tensor.
+        told: what diffusers writes since 0.34 instead: peft's settings, each with the network's name before it.
+    """
+    rank = len(parts["down"])
+    if "alpha" in parts:
+        return parts["alpha"].item() / rank
+    network, _, module = name.partition(".")
+    patterns: Mapping[str, float] = told.get(f"{network}.alpha_pattern") or {}
+    alphas = (alpha for key, alpha in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", module))
+    alpha = next(alphas, told.get(f"{network}.lora_alpha", rank))
+    return alpha / (math.sqrt(rank) if told.get(f"{network}.use_rslora") else rank)
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _contents(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors in a file, and the settings that diffusers has written beside them."""
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no mapping
-    except (OSError, SafetensorError) as error:
+            told = json.loads((file.metadata() or {}).get(_SETTINGS, "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no mapping
+            return tensors, dict(told)
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise BadPersona(f"{path} cannot be read: it is missing, damaged or no safetensors file.") from error
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -72,7 +72,9 @@ class StableDiffusionXL(Family):
     def originals(self) -> dict[str, tuple[str, ...]]:
         """Number the blocks as the authors do: in one row on each side, a resnet with its attention in each."""
         layers = self.denoiser.config.layers_per_block
-        names = {name: _original(name, layers) for name, _ in self.denoiser.named_modules()}
+        modules = [name for name, _ in self.denoiser.named_modules()]
+        attentive = {name for name in modules if name.endswith(".attentions")}
+        names = {name: _original(name, layers, attentive) for name in modules}
         return {theirs: (name,) for name, theirs in names.items() if theirs}
 
     def labels(self) -> dict[str, str]:
@@ -86,9 +88,21 @@ class StableDiffusionXL(Family):
         }
 
 
-def _original(name: str, layers: int) -> str:
-    """Return what the authors call a module of a U-Net with so many resnets in a block; empty if they do not."""
+def _original(name: str, layers: int, attentive: Set[str]) -> str:
+    """Return what the authors call a module of a U-Net; empty if they do not.
+
+    Args:
+        name: as diffusers has it.
+        layers: resnets in a block on the way down; there is one more in each on the way up.
+        attentive: names of the lists of attentions, in those blocks that have any.
+    """
     side, _, path = name.partition(".")
+    if sampler := re.fullmatch(r"(\d+)\.(down|up)samplers\.0\.conv", path):
+        block = int(sampler[1])
+        if sampler[2] == "down":
+            return f"input_blocks.{(block + 1) * (layers + 1)}.0.op"
+        after = 2 if f"{side}.{block}.attentions" in attentive else 1
+        return f"output_blocks.{block * (layers + 1) + layers}.{after}.conv"
     match = re.fullmatch(r"(?:(\d+)\.)?(attentions|resnets)\.(\d+)\.(.+)", path)
     if match is None:
         return ""
