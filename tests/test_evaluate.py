@@ -96,6 +96,30 @@ def listened(events: list[Event]) -> tuple[list[str], list[str]]:
     return notes, [event.stage for event in events if isinstance(event, Progress) and event.done < event.total]
 
 
+def test_what_has_one_name_is_told_apart(config: EvaluateConfig, dog: Path, photo_folder: Path, tmp_path: Path) -> None:
+    """Two personas in folders of one name, and photos of two subjects in such folders, with the base for each."""
+    other = shutil.copytree(dog, tmp_path / "old" / "rex")
+    cats = tmp_path / "cats" / photo_folder.name
+    cats.mkdir(parents=True)
+    for number, path in enumerate(sorted(photo_folder.glob("*.png"))):
+        with Image.open(path) as image:
+            image.rotate(90).save(cats / f"{number}.png")
+    both = replace(config, names=(str(dog), str(other)), prompts="1", n=1)
+    found = evaluate(both)
+    own = [f"{path.parent.name}/rex" for path in (dog, other)]
+    assert [row.label for row in found.rows][-2:] == own
+    found = evaluate(replace(both, names=("base",), photos=(photo_folder, cats), class_noun="dog", out=tmp_path / "b"))
+    assert {shot.subject for shot in found.shots} == {
+        f"{path.parent.name}/{path.name}" for path in (photo_folder, cats)
+    }
+    assert "photos of another subject" in [row.label for row in found.rows]
+
+
+def test_a_persona_by_two_names_is_refused(config: EvaluateConfig, dog: Path) -> None:
+    with pytest.raises(BadOption, match="two are the same persona"):
+        evaluate(replace(config, names=(str(dog), f"{dog}/../{dog.name}")))
+
+
 def test_a_persona_and_its_base_on_one_table(config: EvaluateConfig) -> None:
     events: list[Event] = []
     found = evaluate(config, events.append)

@@ -24,7 +24,7 @@ def contest(config: EvaluateConfig, studio: Studio) -> list[Entrant]:
     """Return all entrants, in the order of their names and then of their subjects; what has to learn has learnt.
 
     Raises:
-        BadOption: a name stands for nothing, or what it should draw is not said.
+        BadOption: a name stands for nothing, or for what another does, or what it should draw is not said.
         BadPhotos: photos cannot be read.
         PersonaError: whatever loading a base, opening a persona or training one may raise.
     """
@@ -33,15 +33,27 @@ def contest(config: EvaluateConfig, studio: Studio) -> list[Entrant]:
         names = config.names or ("dreambooth",)
         return [one for name in names for subject in subjects for one in METHODS[name](subject, studio)]
     personas = {name: open_persona(name) for name in config.names if name not in METHODS}
+    if len({persona.path.resolve() for persona in personas.values()}) < len(personas):
+        raise BadOption(f"Of {', '.join(personas)} two are the same persona. Name each once.")
     studio.fallback = next((persona.base for persona in personas.values()), studio.fallback)
     found, homes = _of_photos(config, personas, studio)
+    labels = dict(zip(personas, _told_apart([persona.path for persona in personas.values()]), strict=True))
     entrants: list[Entrant] = []
     for name in config.names:
         if name in personas:
-            entrants += of_persona(personas[name], found[homes[name]], studio)
+            entrants += of_persona(personas[name], found[homes[name]], studio, label=labels[name])
         else:
             entrants += [one for subject in found.values() for one in METHODS[name](subject, studio)]
     return entrants
+
+
+def _told_apart(folders: Sequence[Path]) -> list[str]:
+    """Return names for folders: their last parts, as many as tell them from each other."""
+    resolved = [folder.resolve() for folder in folders]
+    parts = 1
+    while len({one.parts[-parts:] for one in resolved}) < len(set(resolved)):
+        parts += 1
+    return ["/".join(one.parts[-parts:]) for one in resolved]
 
 
 def _of_data_set(config: EvaluateConfig, edition: str, listener: Listener) -> list[Subject]:
@@ -63,7 +75,8 @@ def _of_photos(
     config: EvaluateConfig, personas: Mapping[str, Persona], studio: Studio
 ) -> tuple[dict[str, Subject], dict[str, str]]:
     """Return the subjects, by the folders of their photos or else by class, and the place of each persona's there."""
-    albums = {str(folder): pictures(folder, studio.listener) for folder in config.photos}
+    folders = {folder.resolve(): str(folder) for folder in config.photos}  # none twice
+    albums = {folder: pictures(Path(folder), studio.listener) for folder in folders.values()}
     homes = {name: _home(persona, albums, studio.listener) for name, persona in personas.items()}
     nouns = {home: personas[name].class_noun for name, home in reversed(homes.items())}
     for folder in albums:
@@ -77,7 +90,12 @@ def _of_photos(
         without = "Without --photos nothing can say how well the subject is met: only what was asked for is measured."
         studio.listener(Note(without, warning=True))
     base = studio.base_of(next(iter(personas.values()), None))
-    return {home: _subject(config, home, noun, albums.get(home, []), base) for home, noun in nouns.items()}, homes
+    names = dict(zip(albums, _told_apart([Path(folder) for folder in albums]), strict=True))
+    subjects = {
+        home: _subject(config, home, names.get(home, noun), noun, albums.get(home, []), base)
+        for home, noun in nouns.items()
+    }
+    return subjects, homes
 
 
 def _home(persona: Persona, albums: Mapping[str, Sequence[Photo]], listener: Listener) -> str:
@@ -96,14 +114,14 @@ def _home(persona: Persona, albums: Mapping[str, Sequence[Photo]], listener: Lis
     return folder
 
 
-def _subject(config: EvaluateConfig, home: str, noun: str, photos: Sequence[Photo], base: Family) -> Subject:
+def _subject(config: EvaluateConfig, home: str, name: str, noun: str, photos: Sequence[Photo], base: Family) -> Subject:
     prompts: Sequence[Prompt] = [*papers_prompts(noun), BARE, *OTHERS]
     if has_judge(base):
         from persona.evaluate import clay
 
         prompts = clay.prompts(noun)
     return Subject(
-        name=Path(home).resolve().name if photos else noun,
+        name=name,
         class_noun=noun,
         folder=Path(home) if photos else None,
         photos=photos,
