@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -287,6 +288,14 @@ def test_transformers_are_refused(config: JediConfig, base_folder: Callable[[str
 def test_other_settings_need_another_folder(whole: Learnt, config: JediConfig, how: dict[str, Any]) -> None:
     with pytest.raises(BadOption, match=f"holds a run with --{next(iter(how)).replace('_', '-')}"):
         pretrain_jedi(replace(config, out=whole.weights.parent.parent, **how))
+
+
+def test_other_data_need_another_folder(whole: Learnt, config: JediConfig, tmp_path: Path) -> None:
+    assert config.data is not None
+    grown = shutil.copytree(config.data, tmp_path / "grown")
+    shutil.copyfile(min(grown.glob("*.tar")), grown / "99999.tar")
+    with pytest.raises(BadOption, match="holds a run with --data 2 files"):
+        pretrain_jedi(replace(config, data=grown, out=whole.weights.parent.parent))
 
 
 def test_clays_scenes_are_sets(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def record(number: int) -> Record:
 
 @pytest.fixture(autouse=True)
 def eye(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "load", lambda name, device: Eye())
+    monkeypatch.setattr(encoder, "load", lambda *_: Eye())
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def config(base_folder: Callable[[str], Path], data: Path, tmp_path: Path) -> Su
 def whole(base_folder: Callable[[str], Path], data: Path, tmp_path_factory: pytest.TempPathFactory) -> Learnt:
     """What an uninterrupted run of the settings above leaves."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder, "load", lambda name, device: Eye())
+        patch.setattr(encoder, "load", lambda *_: Eye())
         return pretrain_subject_diffusion(settings(base_folder, data, tmp_path_factory.mktemp("whole") / "run"))
 
 

@@ -30,7 +30,7 @@ LEFT, RIGHT = (0.0, 0.2, 0.5, 1.0), (0.5, 0.2, 1.0, 1.0)
 
 @pytest.fixture(autouse=True)
 def eye(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "load", lambda name, device: Eye())
+    monkeypatch.setattr(encoder, "load", lambda *_: Eye())
 
 
 @torch.no_grad()
@@ -391,6 +391,24 @@ def test_weights_that_do_not_fit_are_refused(
         SubjectDiffusion.load(base, saved)
     assert "\n" not in str(error.value)
     assert torch.equal(predict(base, noise(1, *SHAPE)), before)
+
+
+def test_an_image_encoder_that_was_a_folder_is_looked_for_beside_the_weights(
+    one: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, asked = SubjectDiffusion(one, "eye"), list[str]()
+    (tmp_path / STORE.file).write_bytes(method.save())
+    method.remove()
+
+    def load(name: str, *_: Any) -> Eye:
+        asked.append(name)
+        return Eye()
+
+    monkeypatch.setattr(encoder, "load", load)
+    SubjectDiffusion.load(one, tmp_path).remove()
+    (tmp_path / "eye").mkdir()
+    SubjectDiffusion.load(one, tmp_path).remove()
+    assert asked == ["eye", str(tmp_path / "eye")]
 
 
 def test_transformers_are_refused(base_folder: Callable[[str], Path]) -> None:

@@ -82,7 +82,11 @@ class SubjectDiffusionConfig(PretrainMethodConfig):
         Option("Modules that learn beside the new ones; repeat for more.", flag=("--target",), expert=True),
     ] = ("attn2.to_k", "attn2.to_v")
     encoder: Annotated[
-        str, Option("Image encoder: a CLIP by its hub id or folder; the base's own, if left out.", expert=True)
+        str,
+        Option(
+            "Image encoder: a CLIP, by its hub id or its folder; drawing looks for that beside the weights.",
+            expert=True,
+        ),
     ] = ""
     attention_control: Annotated[
         float, Option("Weight of the loss that keeps attention to a subject where it is.", min=0, max=10, expert=True)

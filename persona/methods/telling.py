@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from persona import encoder
 from persona.errors import BadBase
+from persona.events import Listener, silent
 from persona.families import Conditioning, Family
 from persona.identity import rare
 from persona.methods.attention_control import Watch
@@ -37,13 +38,16 @@ class Telling:
         encoder: sees references.
     """
 
-    def __init__(self, base: Family, seen_by: str = "", targets: Sequence[str] = TARGETS) -> None:
+    def __init__(
+        self, base: Family, seen_by: str = "", targets: Sequence[str] = TARGETS, listener: Listener = silent
+    ) -> None:
         """Join gates, slots, a new input channel and differences to the weights of a base.
 
         Args:
             base: stays so until :meth:`remove`.
             seen_by: the image encoder, as :func:`persona.encoder.load` takes it; the base's own when empty.
             targets: modules of the denoiser whose weights may differ from the base's, by the end of their names.
+            listener: told what is fetched.
 
         Raises:
             BadBase: it is no U-Net, is packed, or its tokenizers have no rare words.
@@ -53,7 +57,7 @@ class Telling:
         words = list(islice(rare(base.tokenizers), MOST))
         if len(words) < MOST:
             raise BadBase(f"{base.name} reads no words that could stand for subjects. Take clay, sd15 or sdxl.")
-        self.encoder = seer = encoder.load(seen_by or str(base.folder), base.device)
+        self.encoder = seer = encoder.load(seen_by or str(base.folder), base.device, listener)
         self.base, self.seen_by, self.targets = base, seen_by, tuple(targets)
         width = base.denoiser.config.cross_attention_dim
         self.reading = Difference(base.denoiser, targets)
@@ -99,18 +103,23 @@ class Telling:
         return STORE.write(self.base, {"targets": self.targets, "encoder": seen_by}, self.parameters)
 
     @classmethod
-    def load(cls, base: Family, folder: Path | None = None) -> Self:
+    def load(cls, base: Family, folder: Path | None = None, listener: Listener = silent) -> Self:
         """Join what was learnt to the base that it was learnt on.
 
         Args:
             base: see the class.
-            folder: with the weights; beside the base's own when left out.
+            folder: with the weights; beside the base's own when left out. An image encoder that was a folder when they
+                were made is looked for in there by its name, and then in the current directory.
+            listener: told what is fetched.
 
         Raises:
             BadBase: there are none, or they are damaged or another base's. The base stays as it was.
             BadOption: their image encoder cannot be had.
         """
-        return STORE.load(base, folder, lambda made: cls(base, made["encoder"], made["targets"]))
+        home = folder or base.folder / STORE.name
+        return STORE.load(
+            base, folder, lambda made: cls(base, _encoder(home, made["encoder"]), made["targets"], listener)
+        )
 
     # Subjects
 
@@ -144,3 +153,8 @@ class Telling:
         shown = (within * (present & placed[:, None, None, None])).amax(1, keepdim=True)
         with self.gates.given(Told(tokens, within.where(present, 1.0))), self.channels.given(shown):
             yield
+
+
+def _encoder(home: Path, name: str) -> str:
+    """Return what the image encoder of the weights in a folder is loaded by: where it lies beside them, or its name."""
+    return str(home / name) if name and (home / name).is_dir() else name

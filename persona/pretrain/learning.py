@@ -4,6 +4,8 @@ A step depends on the seed and its number alone, so a run that was killed goes o
 one process with a batch of eight, two with four, or one that accumulates two of four take the same steps.
 """
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -149,6 +151,7 @@ def pretrain(
         rate = config.learning_rate or base.recipe.pretraining_rate
         common = {
             "base": f"{base.name} ({base.hash[:12]})",
+            "data": _listing(config.data) if config.data else None,
             "batch": config.batch * config.accumulate * accelerator.num_processes,
             "learning_rate": rate,
             "targets": config.targets,
@@ -174,6 +177,12 @@ def _start(path: Path) -> str:
     if not path.is_file():
         raise BadOption(f"There is no {path} to start from. Name a folder that holds one, or leave --start-from out.")
     return digest(path)[:12]
+
+
+def _listing(data: Path) -> str:
+    """Return what tells a folder of shards from others, and from itself once it has grown: files and their sizes."""
+    files = sorted((str(path.relative_to(data)), path.stat().st_size) for path in data.rglob("*") if path.is_file())
+    return f"{len(files)} files ({hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]})"
 
 
 def learn(

@@ -72,7 +72,7 @@ def _prepare(
     listener: Listener,
 ) -> Objective:
     seen_by = config.encoder or ("" if encoder.shipped(base.folder) else encoder.CLIP)
-    method = SubjectDiffusion(base, seen_by, config.targets)
+    method = SubjectDiffusion(base, seen_by, config.targets, listener)
     if config.start_from:
         STORE.start(base, config.start_from, method)
     known = _rendered(config, accelerator, listener) if records is None else records
