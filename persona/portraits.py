@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 from persona import photos, segment
 from persona.config import InterpolateConfig, SampleConfig
@@ -46,7 +46,7 @@ def read(subjects: Mapping[str, Subject], masks: Mapping[str, Path | Box]) -> di
     references = {}
     for name, subject in subjects.items():
         photo, where = photos.picture(subject.reference), masks.get(name)
-        mask = photos.picture(where).image.convert("L") if isinstance(where, Path) else None
+        mask = _white(photos.picture(where)) if isinstance(where, Path) else None
         if mask and mask.size != photo.image.size:
             sizes = [f"{one.width}x{one.height}" for one in (mask, photo.image)]
             raise BadOption(f"{where} has {sizes[0]} pixels, {subject.reference} {sizes[1]}. Make them of one size.")
@@ -57,6 +57,12 @@ def read(subjects: Mapping[str, Subject], masks: Mapping[str, Path | Box]) -> di
         within = None if isinstance(where, Path) else where
         references[name] = Reference(photo, mask, within, subject.box)
     return references
+
+
+def _white(drawn: Photo) -> Image.Image:
+    """Return a mask that was drawn, as L: what is transparent in it is none of the subject."""
+    light = drawn.image.convert("L")
+    return ImageChops.multiply(light, drawn.mask) if drawn.mask else light
 
 
 def cut_out(references: Mapping[str, Reference], base: Family, listener: Listener = silent) -> dict[str, Image.Image]:
@@ -120,7 +126,7 @@ def portray(config: SampleConfig | InterpolateConfig, prompts: Sequence[str], li
     references = read(subjects, read_masks(config.mask, subjects))
     base = open_base(config.base or "clay", listener=listener)
     cutouts = cut_out(references, base, listener)
-    method = SubjectDiffusion.load(base, config.subject_diffusion)
+    method = SubjectDiffusion.load(base, config.subject_diffusion, listener)
     guidance = config.image_guidance
     followed = f"{IMAGE_GUIDANCE}, {IMAGE_GUIDANCE_OF_TWO} of two" if guidance is None else str(guidance)
     facts = {"method": "subject-diffusion", "image guidance": followed}

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,8 @@ from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt
 from persona.interpolate import interpolate
 from persona.methods.subject_diffusion import SubjectDiffusion
 from persona.methods.telling import STORE
+from persona.placing import read_subjects
+from persona.portraits import read
 from persona.sample import sample
 
 if TYPE_CHECKING:
@@ -26,13 +29,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def eye(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "load", lambda name, device: Eye())
+    monkeypatch.setattr(encoder, "load", lambda *_: Eye())
 
 
 @pytest.fixture(scope="module")
 def weights(base_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder, "load", lambda name, device: Eye())
+        patch.setattr(encoder, "load", lambda *_: Eye())
         method = SubjectDiffusion(families.load(str(base_folder("sd-v-zero")), device="cpu"))
     random = torch.Generator().manual_seed(0)
     for name, parameter in sorted(method.parameters.items()):
@@ -125,6 +128,16 @@ def test_what_is_refused_before_the_base_is_loaded(
         sample(config(*given.pop("prompts", ()), **given))
     assert "\n" not in str(raised.value)
     assert not Path("pictures").exists()
+
+
+def test_what_is_transparent_in_a_mask_is_none_of_the_subject(here: Path) -> None:
+    drawn = Image.new("RGBA", (40, 30))
+    drawn.paste("white", (0, 0, 20, 30))
+    drawn.save("mask.png")
+    subjects = read_subjects(("V=dog.png",))
+    mask = read(subjects, {"V": Path("mask.png")})["V"].mask
+    assert mask is not None
+    assert np.asarray(mask).mean(0).tolist() == [255] * 20 + [0] * 20
 
 
 @pytest.mark.parametrize(
