@@ -14,7 +14,7 @@ from torch import nn
 
 from persona import families
 from persona.atomic import beside
-from persona.errors import BadOption, NoMemory
+from persona.errors import BadOption, NoMemory, out_of_memory
 from persona.events import Listener, Note, Progress, silent
 from persona.families import Family
 
@@ -120,7 +120,7 @@ def number_format(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         units = torch.cpu.get_capabilities()
         fast = {
-            "cuda": torch.cuda.is_bf16_supported,
+            "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
             "cpu": lambda: units.get("amx_bf16", False) or units.get("avx512_bf16", False),
         }
         return torch.bfloat16 if device.type in fast and fast[device.type]() else torch.float32
@@ -189,11 +189,6 @@ def draw_together(base: Artist, jobs: Sequence[Job], listener: Listener = silent
             save(picture, job.path, job.metadata)
         listener(Progress("Drawing", len(jobs), len(jobs)))
     processes().wait_for_everyone()
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Tell whether an error means that the device, or the machine, has too little memory."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def save(picture: Image.Image, path: Path, metadata: Mapping[str, str]) -> None:

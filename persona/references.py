@@ -6,7 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from persona.drawing import Size, out_of_memory
+from persona.drawing import Size
+from persona.errors import out_of_memory
 from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.identity import bare

@@ -10,7 +10,7 @@ from PIL import Image
 
 from persona import drawing, families
 from persona.drawing import spared
-from persona.errors import BadOption
+from persona.errors import BadOption, out_of_memory
 from persona.events import Event, Note, Progress
 from persona.families import Family
 
@@ -91,6 +91,27 @@ def test_pictures_are_kept_as_soon_as_they_are_drawn(
     assert there == [0, 1, 2, 3]
     with Image.open(jobs[2].path) as image:
         assert image.info["seed"] == "2"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB, other allocations: 1 GB, max allowed: 9 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_short_memory_is_known_on_every_device(error: Exception) -> None:
+    assert out_of_memory(error)
+
+
+@pytest.mark.parametrize(("native", "wanted"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_gpu_that_only_imitates_bf16_computes_in_fp32(
+    monkeypatch: pytest.MonkeyPatch, wanted: torch.dtype, *, native: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    assert drawing.number_format("auto", torch.device("cuda")) == wanted
 
 
 def test_other_errors_are_not_taken_for_short_memory(

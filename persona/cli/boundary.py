@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from persona.errors import NoSpace, PersonaError
+from persona.errors import NoSpace, PersonaError, out_of_memory
 
 MENDABLE, BROKEN, STOPPED = 2, 1, 130
 
@@ -66,7 +66,7 @@ def _mendable(error: Exception, again: str) -> PersonaError | None:
         return NoSpace(f"The disk is full. Free some space and {again}.")
     if isinstance(error, OSError) and error.filename is not None:
         return PersonaError(f"{error.filename}: {str(error.strerror).lower()}. Name another, or mend this one.")
-    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate" in str(error):
+    if out_of_memory(error):
         return PersonaError("Out of memory. Try a smaller --batch, or a smaller --resolution.")
     return None
 

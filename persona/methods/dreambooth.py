@@ -128,9 +128,9 @@ class DreamBooth:
         """Return the sum of the weighted errors of examples of one shape."""
         device = self.base.device
         x = torch.stack([draw.x for draw in drawn])
-        eps = torch.stack([draw.eps for draw in drawn]).to(device, non_blocking=True)
-        times = torch.cat([draw.time for draw in drawn]).to(device, non_blocking=True)
-        share = torch.tensor([draw.half.weight for draw in drawn]).to(device, non_blocking=True)
+        eps = torch.stack([draw.eps for draw in drawn]).to(device)
+        times = torch.cat([draw.time for draw in drawn]).to(device)
+        share = torch.tensor([draw.half.weight for draw in drawn]).to(device)
         noisy, target = self.base.noise.corrupt(x, eps, times)
         prompts = [draw.prompt for draw in drawn]
         taught = [row for row, draw in enumerate(drawn) if draw.half.taught]

@@ -50,6 +50,10 @@ class Step:
         return loss
 
 
+_EIGHT_BITS = ("cuda", "xpu", "cpu")
+"""Devices that bitsandbytes has kernels of 8-bit optimizers for."""
+
+
 def flatten(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
     """Lay parameters side by side in one tensor, of which they and their gradients become views.
 
@@ -75,8 +79,11 @@ def make_optimizer(kind: str, rates: Sequence[tuple[list[nn.Parameter], float]],
     """
     groups = [group | {"lr": rate} for parameters, rate in rates for group in _groups(parameters)]
     if kind != "adamw":
-        paged = kind == "paged-adamw8bit" and groups[0]["params"][0].device.type == "cuda"
+        device = groups[0]["params"][0].device.type
+        paged = kind == "paged-adamw8bit" and device == "cuda"
         try:
+            if device not in _EIGHT_BITS:
+                raise RuntimeError(f"bitsandbytes has none for {device}")  # it would say so at the first step
             made: Optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit(groups, is_paged=paged)
         except (ImportError, OSError, RuntimeError) as error:  # not installed, or without a library for this device
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

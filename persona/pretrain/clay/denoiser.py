@@ -165,7 +165,7 @@ def train_denoiser(
             started = time.perf_counter()
             clean, weights, tokens, seen = coming.result()
             coming = ahead.submit(examples.batch, run.step + 1)
-            noisy, target, when = _corrupted(clean, noise, seed * 1_000_003 + run.step)
+            noisy, target, when = _corrupted(clean, noise, (seed * 1_000_003 + run.step) % 2**63)
             # The backward of the fused attention is the slow one at 256 tokens and fewer (bf16 on a CPU).
             with mixed(), sdpa_kernel(SDPBackend.MATH):
                 with torch.no_grad():

@@ -204,7 +204,8 @@ def psnr(vae: AutoencoderKL, pictures: Sequence[Image.Image]) -> float:
     with torch.no_grad():
         for picture in pictures:
             pixels = as_tensor([picture])
-            back = vae.decode(vae.encode(pixels.to(vae.dtype)).latent_dist.mean).sample.float().clamp(-1, 1)
+            latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mean
+            back = vae.decode(latents).sample.float().cpu().clamp(-1, 1)
             values.append(-10 * np.log10(float(((back - pixels) / 2).square().mean()) + 1e-12))
     return float(np.mean(values))
 
