@@ -43,7 +43,14 @@ class Base(Protocol):
     def tokenizers(self) -> list[Any]:
         """The tokenizer of each text encoder."""
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, steps: int | None = None) -> list[Image]:
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> list[Image]:
         """Draw one picture for each pair of prompt and seed."""
 
     def conditioning(self, prompts: Sequence[str]) -> Mapping[str, Tensor]:
@@ -66,13 +73,19 @@ class Token:
     evidence: Mapping[str, float] = field(default_factory=dict)
 
 
-def choose(base: Base, class_noun: str, listener: Listener = silent) -> Token:
+def choose(base: Base, class_noun: str, listener: Listener = silent, size: tuple[int, int] | None = None) -> Token:
     """Choose the word that the base has the least to say about.
 
     The rarest words that are one token in each tokenizer stand before the class noun in a prompt. What changes the
     encoded prompt little is hardly heard, and what is not heard cannot be taught: so those go on that change it most.
     With each of them, and without any, the same seeds draw the prompt. What a word changes on all seeds alike is its
     own meaning, and the word is chosen that has the least for what is heard of it.
+
+    Args:
+        base: draws.
+        class_noun: what the subject is.
+        listener: told how far it is.
+        size: of the pictures, width and height in pixels; the base's own when left out.
 
     Raises:
         BadToken: the base has no such word.
@@ -86,7 +99,7 @@ def choose(base: Base, class_noun: str, listener: Listener = silent) -> Token:
     loudest = sorted(words, key=lambda word: -heard[word])[:CANDIDATES]
 
     def seen(prompt: str) -> NDArray[np.float64]:
-        return np.stack([look(image) for image in base.draw([prompt] * len(SEEDS), SEEDS, steps=STEPS)])
+        return np.stack([look(image) for image in base.draw([prompt] * len(SEEDS), SEEDS, steps=STEPS, size=size)])
 
     alone, pull = seen(any_of(class_noun)), {}
     for number, word in enumerate(loudest, 1):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from persona.clay.judge import WEIGHTS, Judge
+from persona.drawing import Size
 from persona.families import Family
 from persona.metrics import (
     COPY,
@@ -102,15 +103,15 @@ def strange(base: Family, photos: Sequence[Image.Image]) -> bool:
     return has_judge(base) and _judge_of(base, photos) is None
 
 
-def scorer_for(base: Family, photos: Sequence[Image.Image], class_noun: str) -> Scorer | None:
+def scorer_for(base: Family, photos: Sequence[Image.Image], class_noun: str, size: Size) -> Scorer | None:
     """Return what can judge pictures of a subject, before an adapter is attached to the base; ``None`` if nothing can.
 
-    The judge of a base only knows its own world.
+    The judge of a base only knows its own world. Pictures are drawn of that size.
     """
     if _judge_of(base, photos):
-        return JudgeScorer(base, class_noun)
+        return JudgeScorer(base, class_noun, size)
     try:
-        return PhotoScorer(base, class_noun)
+        return PhotoScorer(base, class_noun, size)
     except (OSError, ValueError, ImportError):  # not on this disk
         return None
 
@@ -137,10 +138,10 @@ class JudgeScorer:
     prompts: tuple[str, ...] = tuple(_EXPECTED)
     bare: tuple[str, ...] = (_BARE,)
 
-    def __init__(self, base: Family, class_noun: str) -> None:
+    def __init__(self, base: Family, class_noun: str, size: Size) -> None:
         """Draw what the base makes of the bare class."""
         self.judge, self.class_noun = load_judge(base), class_noun
-        self.before = self.judge.read(_bare_pictures(base, class_noun))[1]
+        self.before = self.judge.read(_bare_pictures(base, class_noun, size))[1]
 
     def score(self, drawn: Mapping[str, Sequence[Image.Image]], photos: Sequence[Image.Image]) -> Scores:
         """See :class:`Scorer`."""
@@ -177,7 +178,7 @@ class PhotoScorer:
     )
     bare: tuple[str, ...] = (_BARE,)
 
-    def __init__(self, base: Family, class_noun: str) -> None:
+    def __init__(self, base: Family, class_noun: str, size: Size) -> None:
         """Load both networks from this disk; a run does not wait for a gigabyte that nobody has asked for.
 
         Raises:
@@ -185,7 +186,7 @@ class PhotoScorer:
         """
         self.dino, self.clip = Dino(folder_of(DINO), base.device), Clip(folder_of(CLIP), base.device)
         self.class_noun = class_noun
-        self.before = self.dino.embed(_bare_pictures(base, class_noun))
+        self.before = self.dino.embed(_bare_pictures(base, class_noun, size))
 
     def score(self, drawn: Mapping[str, Sequence[Image.Image]], photos: Sequence[Image.Image]) -> Scores:
         """See :class:`Scorer`."""
@@ -211,5 +212,5 @@ def _copies(nearest: NDArray[np.float64]) -> float:
     return float((nearest >= COPY).mean())
 
 
-def _bare_pictures(base: Family, class_noun: str) -> list[Image.Image]:
-    return base.draw([of_class(_BARE, class_noun)] * len(SEEDS), SEEDS)
+def _bare_pictures(base: Family, class_noun: str, size: Size) -> list[Image.Image]:
+    return base.draw([of_class(_BARE, class_noun)] * len(SEEDS), SEEDS, size=size)

@@ -97,7 +97,7 @@ def test_photographs_are_strange_to_it(clay: Family, photos: Path) -> None:
 def test_what_is_strange_to_it_is_taught_at_length(clay: Family, tmp_path: Path) -> None:
     for number in range(5):
         Image.fromarray(texture(default_rng(number))).save(tmp_path / f"{number}.png")
-    assert not isinstance(scorer_for(clay, [photo.image for photo in read(tmp_path)], "dog"), JudgeScorer)
+    assert not isinstance(scorer_for(clay, [photo.image for photo in read(tmp_path)], "dog", (128, 128)), JudgeScorer)
     config = TrainConfig(
         photos=tmp_path, class_noun="dog", token="znt", out=tmp_path / "made", prior="none", steps=2, score_every=0
     )
@@ -139,7 +139,7 @@ def test_references_make_the_subject_known_again(clay: Family) -> None:
 def test_what_the_base_draws_anyway_is_no_leak(clay: Family) -> None:
     """Its bare class may look like the subject by chance; that is not what the adapter has spoilt."""
     photos = [photo.image for photo in read(PHOTOS)]
-    scorer = JudgeScorer(clay, "dog")
+    scorer = JudgeScorer(clay, "dog", (128, 128))
     drawn = dict.fromkeys((*scorer.prompts, *scorer.bare), photos[:2])
     spoilt = scorer.score(drawn, photos).total
     scorer.before = scorer.judge.read(photos[:2])[1]

@@ -26,7 +26,9 @@ class Painter:
         self.loud = loud or {}
         self.drawn: list[str] = []
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, steps: int | None = None) -> list[Image.Image]:
+    def draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, steps: int | None = None, size: Any = None
+    ) -> list[Image.Image]:
         self.drawn += prompts
         images = []
         for prompt, seed in zip(prompts, seeds, strict=True):

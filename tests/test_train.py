@@ -19,6 +19,7 @@ import tiny_networks
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL.Image import Image, fromarray
+from PIL.Image import open as open_image
 from results import notes
 from safetensors.torch import load as from_bytes
 from torch import Tensor
@@ -346,6 +347,14 @@ def test_without_bitsandbytes_plain_adamw_is_used(monkeypatch: pytest.MonkeyPatc
     assert "plain AdamW" in notes(events)
 
 
+def test_where_bitsandbytes_has_no_kernels_plain_adamw_is_used() -> None:
+    """Apple's GPUs would only say so at the first step; like them, `meta` is none of those it has any for."""
+    events: list[Event] = []
+    made = make_optimizer("adamw8bit", [([torch.nn.Parameter(torch.zeros(1, device="meta"))], 0.1)], events.append)
+    assert type(made) is torch.optim.AdamW
+    assert "bitsandbytes has none for meta" in notes(events)
+
+
 def test_flat_parameters_learn_as_they_would_alone() -> None:
     alone = [torch.nn.Parameter(torch.randn(3, 2)), torch.nn.Parameter(torch.randn(4))]
     views = [torch.nn.Parameter(parameter.detach().clone()) for parameter in alone]
@@ -402,6 +411,16 @@ def test_the_best_checkpoint_is_kept_and_training_stops_once_it_has_passed(confi
     events: list[Event] = []
     assert train(replace(config, steps=12, score_every=2), events.append) == made
     assert "trained already" in notes(events)
+
+
+def test_previews_have_the_size_that_is_trained(config: TrainConfig) -> None:
+    """Which is what memory was planned for."""
+    made = train(replace(config, steps=2, score_every=2, resolution=48))
+    sizes = set()
+    for path in (made.path / "previews").rglob("*.png"):
+        with open_image(path) as image:
+            sizes.add(image.size)
+    assert sizes == {(48, 48)}
 
 
 def test_a_run_that_has_learnt_nothing_yet_goes_on(

@@ -45,7 +45,7 @@ class TrainConfig(Config):
     resolution: TrainingResolution = None
     text_encoder: TextEncoder = None
     seed: Seed = 0
-    fresh: Annotated[bool, Option("Discard an unfinished run of other settings in the same folder.")] = False
+    fresh: Annotated[bool, Option("Discard what the folder holds, a finished persona too.")] = False
 
     prior_weight: Annotated[float, Option("How much the class pictures count.", min=0, max=100, expert=True)] = 1.0
     learning_rate: Annotated[float | None, Option("Learning rate.", min=0, max=10, expert=True)] = None

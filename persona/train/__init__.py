@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from persona import checkpoints, drawing, families, identity
 from persona.config import TrainConfig
+from persona.drawing import Size
 from persona.errors import NoSpace
 from persona.events import Listener, Note, silent
 from persona.families import Bits, Family
@@ -54,7 +55,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     def load(choice: Choice) -> Family:
         chosen = replace(config, **choice)
         bits: dict[str, Bits] = {"nf4": "nf4", "int8": "int8"}
-        return families.load(
+        base = families.load(
             config.base,
             dtype=dtype,
             device=accelerator.device,
@@ -62,6 +63,9 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
             offload=bool(chosen.offload),
             listener=listener,
         )
+        if chosen.tiling:
+            base.tile()  # pictures are drawn to choose a token, before the run begins
+        return base
 
     base = load(choice)
     if config.from_jedi:
@@ -69,7 +73,8 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     if base.recipe.strange_steps and strange(base, [photo.image for photo in photos]):
         config = _at_length(config, base, listener)
     tell_unknown(base, [config.class_noun], [], listener)
-    token = _token(config, base, accelerator, listener)
+    size = drawing.size_of(base, replace(config, **choice).resolution)
+    token = _token(config, base, size, accelerator, listener)
     out = config.out or folder_for(config.class_noun, token.text)
     with _room(out), ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(out)))
@@ -89,7 +94,7 @@ def _at_length(config: TrainConfig, base: Family, listener: Listener) -> TrainCo
     return replace(config, steps=steps, targets=config.targets or base.recipe.strange_targets)
 
 
-def _token(config: TrainConfig, base: Family, accelerator: Accelerator, listener: Listener) -> Token:
+def _token(config: TrainConfig, base: Family, size: Size, accelerator: Accelerator, listener: Listener) -> Token:
     """Return the user's token, that of the run in the folder, or one that the first process chooses for all."""
     if config.token is not None:
         token, advice = identity.check(base, config.token, config.class_noun)
@@ -100,7 +105,7 @@ def _token(config: TrainConfig, base: Family, accelerator: Accelerator, listener
     if unfinished and not unfinished.damaged and not config.fresh:
         token, _ = identity.check(base, unfinished.record["token"], config.class_noun)
         return replace(token, evidence=unfinished.record["evidence"])
-    return agree(accelerator, lambda: identity.choose(base, config.class_noun, listener))
+    return agree(accelerator, lambda: identity.choose(base, config.class_noun, listener, size))
 
 
 @contextmanager

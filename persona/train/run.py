@@ -19,8 +19,8 @@ from persona import adapter, checkpoints, report
 from persona.atomic import sweep
 from persona.checkpoints import Checkpoint
 from persona.config import TrainConfig
-from persona.drawing import out_of_memory
-from persona.errors import BadOption, BadPersona, NoMemory, PersonaError
+from persona.drawing import Size, size_of
+from persona.errors import BadOption, BadPersona, NoMemory, PersonaError, out_of_memory
 from persona.events import Listener, Note, Progress
 from persona.families import Family
 from persona.folder import RECORD, Persona
@@ -42,7 +42,7 @@ READ_EVERY = 10
 CURVE = 500
 """Points of the loss curve that are kept."""
 
-_ELSE = "Choose another --out, or discard that run with --fresh."
+_ELSE = "Choose another --out, or discard all that is there with --fresh."
 _OURS = {"adapter.safetensors", "checkpoints", "previews", "report.html", RECORD, STORE, checkpoints.LOCK}
 # Settings that another call may change and still go on: they say how long and how, not what is learnt.
 _FREE = {"steps", "checkpoint_every", "score_every", "gradient_checkpointing", "offload", "tiling"}
@@ -105,10 +105,12 @@ class Run:
         """
         start = agree(self.accelerator, self._start)
         if start and self._is_done(start) and (made := self._made()):
-            self.listener(Note(f"{self.out} is trained already. Give more --steps to go on."))
+            passed = bool(start.record["passed"])
+            more = "Its best has passed: more would not help" if passed else "Give more --steps to go on"
+            self.listener(Note(f"{self.out} is trained already. {more}. To begin anew, give another --out."))
             return made
         every, noun = self.settings.score_every, self.asked.class_noun
-        self.watch = Watch(self.base, self.photos, self.token.text, noun, every, self.out, self.listener)
+        self.watch = Watch(self.base, self._size, self.photos, self.token.text, noun, every, self.out, self.listener)
         if start:
             self.listener(Note(f"Going on from step {start.step}."))
             self.losses, self.watch.history = start.record["losses"], start.record["history"]
@@ -151,7 +153,8 @@ class Run:
 
     def _problem(self, start: Checkpoint | None) -> PersonaError | None:
         """Return why the run that the folder holds cannot be gone on with; ``None`` if it can, or there is none."""
-        other = BadOption(f"{self.out} holds a run with other photos or settings. {_ELSE}")
+        held = "a finished persona" if (self.out / RECORD).exists() else "a run"
+        other = BadOption(f"{self.out} holds {held} of other photos or settings. {_ELSE}")
         if start is None:
             return other if (self.out / RECORD).exists() else None
         if start.damaged:
@@ -197,7 +200,12 @@ class Run:
         del self.base, self.watch.base
         _release()
         self._choose(choice, self._load(choice))
-        self.watch.base = self.base
+        self.watch.base, self.watch.size = self.base, self._size
+
+    @property
+    def _size(self) -> Size:
+        """Of the pictures that are drawn on the way."""
+        return size_of(self.base, self.settings.resolution)
 
     def _within(self, stage: str, action: Callable[[], T]) -> T:
         """Do something; where memory runs out, need less of it and do it again.

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from persona.atomic import beside
+from persona.drawing import Size
 from persona.events import Listener, Note, Progress
 from persona.families import Family
 from persona.folder import slug
@@ -34,6 +35,7 @@ class Watch:
     def __init__(
         self,
         base: Family,
+        size: Size,
         photos: Sequence[Photo],
         token: str,
         class_noun: str,
@@ -45,6 +47,7 @@ class Watch:
 
         Args:
             base: carries the adapter while pictures are drawn.
+            size: of the pictures: that of the training, which is what memory is planned for.
             photos: of the subject.
             token: stands for it.
             class_noun: what it is.
@@ -52,9 +55,12 @@ class Watch:
             run: folder of the run.
             listener: told how far the drawing is, and what cannot be judged.
         """
-        self.base, self.photos, self.folder, self.listener = base, photos, run / "previews", listener
+        self.base, self.size, self.photos = base, size, photos
+        self.folder, self.listener = run / "previews", listener
         self.every = every
-        self.scorer: Scorer | None = scorer_for(base, [photo.image for photo in photos], class_noun) if every else None
+        self.scorer: Scorer | None = None
+        if every:
+            self.scorer = scorer_for(base, [photo.image for photo in photos], class_noun, size)
         templates = (*self.scorer.prompts, *self.scorer.bare) if self.scorer else UNSCORED
         self.prompts = {one: fill(of_class(one, class_noun), token, class_noun) for one in templates}
         self.history: list[dict[str, float]] = []
@@ -71,7 +77,7 @@ class Watch:
         drawn = {}
         for number, (template, prompt) in enumerate(self.prompts.items()):
             self.listener(Progress("Drawing previews", number, len(self.prompts)))
-            drawn[template] = self.base.draw([prompt] * len(SEEDS), SEEDS)
+            drawn[template] = self.base.draw([prompt] * len(SEEDS), SEEDS, size=self.size)
         self.listener(Progress("Drawing previews", len(self.prompts), len(self.prompts)))
         self._keep(step, drawn)
         if self.scorer:
