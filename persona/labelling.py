@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from persona.errors import BadOption
@@ -148,7 +149,9 @@ class Sam:
         """Return masks (prompts, answers, H, W)."""
         given = self._processor(picture, **prompts, return_tensors="pt")
         sizes = given["original_sizes"], given["reshaped_input_sizes"]
-        answers = self._net(**given.to(self._net.device), multimask_output=multimask_output).pred_masks.cpu()
+        # Points and boxes come in float64, which Apple's GPUs do not have.
+        given = given.to(torch.float32).to(self._net.device)
+        answers = self._net(**given, multimask_output=multimask_output).pred_masks.cpu()
         masks: Tensor = self._processor.image_processor.post_process_masks(answers, *sizes)[0]
         return masks
 
@@ -159,7 +162,7 @@ def _loaded(
     try:
         net = network.from_pretrained(folder, use_safetensors=True, dtype=dtype)
         reader = processor.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BadOption(f"{folder} holds no {network.__name__} that can be read. Give another one.") from error
     return net.eval().requires_grad_(False).to(device), reader
 

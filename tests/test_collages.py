@@ -306,6 +306,23 @@ def test_other_settings_need_another_folder(config: SetsConfig) -> None:
         gen_sets(replace(config, n=1, seed=1))
 
 
+@pytest.mark.usefixtures("known")
+def test_fewer_sets_than_there_are_leave_them(config: SetsConfig) -> None:
+    gen_sets(replace(config, n=2))
+    before = contents(config.out)
+    gen_sets(replace(config, n=1))
+    assert contents(config.out) == before
+
+
+@pytest.mark.usefixtures("known")
+def test_other_prompts_need_another_folder(config: SetsConfig, tmp_path: Path) -> None:
+    gen_sets(replace(config, n=1))
+    own = tmp_path / "own.jsonl"
+    own.write_text(json.dumps(GOOD) + "\n")
+    with pytest.raises(BadOption, match="holds a run with --prompts"):
+        gen_sets(replace(config, n=1, prompts=own))
+
+
 def test_real_networks_filter(config: SetsConfig, tmp_path: Path) -> None:
     names = ("dino-vits16", "clip-vit-base-patch32", "clipseg-rd64-refined")
     events: list[Event] = []

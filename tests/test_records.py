@@ -167,6 +167,12 @@ def test_each_filter_drops_what_it_is_for(reason: str) -> None:
     assert len(chosen) == {"over another": 1, "a third subject": 2}.get(reason, 0)
 
 
+def test_a_part_of_a_word_is_no_subject() -> None:
+    dropped = Counter[str]()
+    assert not choose("a parasol", [thing(GOOD, "para")], dropped)
+    assert dropped["not one word of the caption"] == 1
+
+
 def test_good_things_pass_the_surest_first() -> None:
     dropped = Counter[str]()
     one, other = thing((0.0, 0.1, 0.45, 0.7), score=0.5), thing((0.5, 0.1, 1.0, 0.7), "cat", 0.8)

@@ -4,6 +4,7 @@ import io
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tarfile
@@ -190,6 +191,15 @@ def test_other_settings_need_another_folder(knowing: None, config: SddConfig) ->
     gen_sdd(config)
     with pytest.raises(BadOption, match="holds a run with --resolution 64"):
         gen_sdd(replace(config, resolution=32))
+
+
+def test_other_pictures_need_another_folder(knowing: None, config: SddConfig, tmp_path: Path) -> None:
+    gen_sdd(config)
+    others = shutil.copytree(config.pictures, tmp_path / "others")
+    one = next(path for path in sorted(others.iterdir()) if path.is_file())
+    one.rename(others / f"other{one.suffix}")
+    with pytest.raises(BadOption, match="holds a run with --pictures"):
+        gen_sdd(replace(config, pictures=others))
 
 
 def test_folders_without_pictures_are_refused(config: SddConfig, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Some numbers are named in its paper, the others in ``data_process.py`` and ``custom_dataset.py`` of its authors.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,8 +94,9 @@ def _flaw(candidate: Candidate, caption: str, others: Sequence[Candidate]) -> st
     box = (right - left) * (bottom - top)
     inside = (slice(top, bottom), slice(left, right))
     seen = sum(other.mask[inside].any() for other in others) + bool((~mask[inside]).any())
+    said = re.search(rf"\b{re.escape(candidate.noun)}\b", caption)  # as a word, not as a part of one
     checks = {
-        "not one word of the caption": " " in candidate.noun or candidate.noun not in caption,
+        "not one word of the caption": " " in candidate.noun or not said,
         "unsure": candidate.score <= SURE,
         "too small or too large": not AREA[0] < box / mask.size < AREA[1],
         "too long or too tall": not SHAPE[0] < (right - left) / (bottom - top) < SHAPE[1],

@@ -18,7 +18,7 @@ from numpy.random import default_rng
 from PIL import Image
 
 from persona import checkpoints
-from persona.atomic import beside
+from persona.atomic import beside, digest
 from persona.config import SetsConfig
 from persona.drawing import check_output, open_base, size_of
 from persona.errors import BadOption
@@ -102,6 +102,7 @@ def gen_sets(config: SetsConfig, listener: Listener = silent) -> Collected:
     base = open_base(config.base, listener=listener)
     size = size_of(base, config.resolution)
     settings = config.record() | {"base": f"{base.name} ({base.hash[:12]})", "resolution": size[0]}
+    settings["prompts"] = digest(config.prompts) if config.prompts else None
     settings.pop("n")
     with ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(config.out)))
@@ -139,7 +140,7 @@ class _Work:
         """Make a shard, unless it is there; its figures come last, and say that it is."""
         numbers = range(block * BLOCK, min((block + 1) * BLOCK, self.config.n))
         figures = _figures(self.config.out, block)
-        if figures.exists() and json.loads(figures.read_text())["collages"] == len(numbers):
+        if figures.exists() and json.loads(figures.read_text())["collages"] >= len(numbers):
             return
         made = list(self._collages(numbers))
         _write(self.config.out, block, [one for one in made if one.pictures])
