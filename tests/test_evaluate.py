@@ -392,6 +392,8 @@ def test_the_protocol_teaches_and_draws_every_subject(
     assert values(again) == values(found)
     assert next(row for row in again.rows if row.label == "dreambooth").cells["learning, min"] == learning
     assert listened(events)[1] == []
+    evaluate(replace(config, subjects="rex", seed=1), events.append)
+    assert "Learning rex." in listened(events)[0]  # another seed is another training
 
 
 def test_clays_edition_asks_for_what_a_judge_can_tell(tmp_path: Path) -> None:

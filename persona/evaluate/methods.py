@@ -54,7 +54,9 @@ def dreambooth(subject: Subject, studio: Studio) -> list[Entrant]:
     """Train a persona with nothing but the photos and the class, unless that was done before."""
     if subject.folder is None:
         raise BadOption("dreambooth learns from photos. Say where they are with --photos.")
-    folder = studio.out / "personas" / slug(subject.name)
+    # Another class, base or seed is another training.
+    name = f"{slug(f'{subject.name} {subject.class_noun}')}-{studio.base_of(None).hash[:8]}-{studio.seed}"
+    folder = studio.out / "personas" / name
     fresh, started = not folder.exists(), time.perf_counter()
     persona = Persona.open(folder) if (folder / RECORD).exists() else None
     if persona is None or persona.photos != tuple(photo.sha256 for photo in subject.photos):
