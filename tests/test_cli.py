@@ -355,12 +355,13 @@ def test_interpolate(stand_in: Callable[..., None], tmp_path: Path) -> None:
         )
 
     stand_in("interpolate", interpolate)
-    asked = ("a [V] dog", "--base", "my dogs", "--seed", "3", "--frames", "2")
+    asked = ("a [V] dog", "--base", "my dogs", "--seed", "3", "--frames", "2", "--negative", "blurry", "--linear")
     result = run("interpolate", *asked, "--out", str(tmp_path), "--json", COLUMNS="300")
     made = json.loads(result.stdout)
     assert (made["between"], len(made["frames"]), made["distances"]) == ("the base to dog-sks", 2, [0.3])
     assert "2 frames, from the base to dog-sks." in result.stderr
-    assert "persona interpolate 'a [V] dog' --seed 3 --base 'my dogs' --frames 3" in result.stderr
+    again = "persona interpolate 'a [V] dog' --seed 3 --base 'my dogs' --frames 3 --negative blurry"
+    assert f"{again} --out {tmp_path} --linear" in " ".join(result.stderr.replace("│", "").split())
 
 
 # How it ends

@@ -248,6 +248,16 @@ def half(path: Path) -> None:
     save_file({key: value for key, value in load_file(path).items() if "lora_up" not in key}, path)
 
 
+def without_ranks(path: Path) -> None:
+    name = FILES["sd-eps"][0]
+    save_file({f"{name}.lora_down.weight": torch.zeros(0, 32), f"{name}.lora_up.weight": torch.zeros(32, 0)}, path)
+
+
+def flat(path: Path) -> None:
+    name = FILES["sd-eps"][0]
+    save_file({f"{name}.lora_down.weight": torch.zeros(1, 32), f"{name}.lora_up.weight": torch.zeros(32)}, path)
+
+
 def cut_off(path: Path) -> None:
     write(path, families.outline("sd-eps"), FILES["sd-eps"])
     path.write_bytes(path.read_bytes()[:-9])
@@ -264,6 +274,8 @@ def for_another_base_of_ours(path: Path) -> None:
         (of_another_size, "is for another base: .* in another size"),
         (dora, "is no plain LoRA: it holds .*dora_scale"),
         (half, "lacks a factor"),
+        (without_ranks, "is no product"),
+        (flat, "is no product"),
         (cut_off, "damaged"),
         (for_another_base_of_ours, "made for another base"),
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from persona.cli.options import command
 from persona.config import InterpolateConfig, SampleConfig
+from persona.config.drawing import MOST_FRAMES
 
 
 @command(SampleConfig)
@@ -111,8 +112,11 @@ def _after(config: SampleConfig, prompt: str) -> str:
 
 
 def _finer(config: InterpolateConfig) -> str:
-    """Say what to type after a series: the same one with twice as many steps."""
-    return _typed(
+    """Say what to type after a series: the same one with twice as many steps, where that is not too many."""
+    if config.frames > MOST_FRAMES // 2:
+        return ""
+    plain = InterpolateConfig(prompts=config.prompts)
+    typed = _typed(
         "interpolate",
         config.prompts,
         {
@@ -123,8 +127,17 @@ def _finer(config: InterpolateConfig) -> str:
             "--seed": config.seeds if config.seeds != (0,) else (),
             "--base": [config.base],
             "--frames": [2 * config.frames - 1],
+            "--steps": [config.steps],
+            "--guidance": [config.guidance],
+            "--image-guidance": [config.image_guidance],
+            "--scale": [config.scale],
+            "--negative": [config.negative or None],
+            "--resolution": [config.resolution],
+            "--fps": [config.fps] if config.fps != plain.fps else (),
+            "--out": [config.out] if config.out != plain.out else (),
         },
     )
+    return f"{typed} --linear" if config.linear else typed
 
 
 def _typed(name: str, places: Sequence[object], options: Mapping[str, Sequence[object]]) -> str:

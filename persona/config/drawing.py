@@ -105,6 +105,10 @@ class SampleConfig(Config):
             raise BadOption("--together draws all pictures at a time. Leave --batch out.")
 
 
+MOST_FRAMES = 10_000
+"""Of a series."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InterpolateConfig(Config):
     """Settings of ``interpolate``: a smooth series between two things, inferred from what is given."""
@@ -118,7 +122,7 @@ class InterpolateConfig(Config):
     seeds: Annotated[
         tuple[int, ...], Option("Random seed; give two to go between.", min=0, max=2**63 - 1, flag=("--seed",))
     ] = (0,)
-    frames: Annotated[int, Option("Pictures in the series.", min=2, max=10_000)] = 16
+    frames: Annotated[int, Option("Pictures in the series.", min=2, max=MOST_FRAMES)] = 16
     fps: Annotated[float, Option("Frames a second of the animation.", min=0.1, max=120)] = 8.0
     linear: Annotated[bool, Option("Even steps of the parameter instead of steps even to the eye.")] = False
     out: Annotated[Path, Option("Folder of the frames.")] = Path("series")

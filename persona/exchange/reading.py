@@ -57,6 +57,9 @@ def _factors(path: Path) -> dict[str, Product]:
     for name, parts in found.items():
         if not {"down", "up"} <= parts.keys():
             raise BadPersona(f"{path} lacks a factor of {name}. Fetch it again.")
+        down, up, alpha = parts["down"], parts["up"], parts.get("alpha", torch.ones(()))
+        if down.ndim < 2 or up.ndim != down.ndim or not len(down) or alpha.numel() != 1:
+            raise BadPersona(f"{path} is damaged: what it holds of {name} is no product. Fetch it again.")
     return {name: Product(parts["down"], parts["up"] * _scale(name, parts, told)) for name, parts in found.items()}
 
 
@@ -74,7 +77,7 @@ def _scale(name: str, parts: Mapping[str, Tensor], told: Mapping[str, Any]) -> f
     network, _, module = name.partition(".")
     patterns: Mapping[str, float] = told.get(f"{network}.alpha_pattern") or {}
     alphas = (alpha for key, alpha in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", module))
-    alpha = next(alphas, told.get(f"{network}.lora_alpha", rank))
+    alpha = next(alphas, told.get(f"{network}.lora_alpha") or rank)
     return alpha / (math.sqrt(rank) if told.get(f"{network}.use_rslora") else rank)
 
 
