@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ from persona.families import Family
 
 Size = tuple[int, int]
 """Width and height in pixels."""
+PATIENCE = timedelta(days=1)
+"""How long processes wait for each other: one may fetch a base meanwhile, or draw more; the default is ten minutes."""
 
 
 class Artist(Protocol):
@@ -56,7 +59,7 @@ def processes() -> PartialState:
     Where there is no GPU they meet on the CPU, which accelerate would not do unless told.
     """
     chosen = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes")
-    return PartialState(cpu=chosen or not torch.accelerator.is_available())
+    return PartialState(cpu=chosen or not torch.accelerator.is_available(), timeout=PATIENCE)
 
 
 def open_base(name: str, listener: Listener = silent) -> Family:

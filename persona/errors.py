@@ -20,16 +20,6 @@ class PersonaError(Exception):
     """Base of all errors that are shown to the user without a traceback."""
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Tell whether an error means that the device, or the machine, has too little memory.
-
-    On a CPU and on Apple's GPUs torch raises a plain RuntimeError.
-    """
-    told = str(error)
-    named = "OutOfMemory" in type(error).__name__  # torch's own, which would take seconds to import
-    return isinstance(error, MemoryError) or named or "can't allocate memory" in told or "out of memory" in told
-
-
 class BadOption(PersonaError):
     """An option is out of its bounds, or contradicts another."""
 
@@ -68,3 +58,13 @@ class NoMemory(PersonaError):
 
 class Diverged(PersonaError):
     """The loss is no longer a number."""
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Tell whether an error means that the device, or the machine, has too little memory.
+
+    On a CPU and on Apple's GPUs torch raises a plain RuntimeError.
+    """
+    told = str(error)
+    named = "OutOfMemory" in type(error).__name__  # torch's own, which would take seconds to import
+    return isinstance(error, MemoryError) or named or "can't allocate memory" in told or "out of memory" in told

@@ -107,6 +107,16 @@ class _Line:
             "personas": " ".join(path.resolve().name for path in self.config.persona),
         }
 
+    def wear(self, place: float) -> None:
+        """Set the strengths of the adapters at a place.
+
+        Raises:
+            BadOption: an adapter has none there.
+        """
+        start, end = self.strengths
+        if start:
+            adapter.scale(self.base, {name: mix(start[name], end[name], place) for name in start})
+
     @torch.no_grad()
     def draw(self, places: Sequence[float]) -> list[Image.Image]:
         """Draw the frames at these places."""
@@ -115,9 +125,7 @@ class _Line:
         return [frame for place in places for frame in self._draw([place])]  # the base wears one strength at a time
 
     def _draw(self, places: Sequence[float]) -> list[Image.Image]:
-        start, end = self.strengths
-        if start:
-            adapter.scale(self.base, {name: mix(start[name], end[name], places[0]) for name in start})
+        self.wear(places[0])
         noise = self.base.initial_noise([Generator().manual_seed(seed) for seed in self.seeds], self.size)
         frames: list[Image.Image] = self.base.draw(
             [self.prompts[0]] * len(places),
@@ -214,14 +222,10 @@ def _line(config: InterpolateConfig, personas: list[Persona], listener: Listener
         wear(base, persona, name=name)
     tell_cut(base, prompts, listener)
     tell_unknown(base, prompts, [persona.token for persona in personas], listener)
-    return _Line(
-        base,
-        prompts,
-        (config.seeds[0], config.seeds[-1]),
-        _strengths(config, personas),
-        config,
-        size_of(base, config.resolution),
-    )
+    seeds = config.seeds[0], config.seeds[-1]
+    line = _Line(base, prompts, seeds, _strengths(config, personas), config, size_of(base, config.resolution))
+    line.wear(0.5)  # what has no strength between is refused before anything is drawn
+    return line
 
 
 def _prompts(config: InterpolateConfig, personas: list[Persona], listener: Listener) -> tuple[str, str]:

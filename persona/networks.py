@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -178,11 +179,7 @@ class Networks:
         def have(load: Callable[[], N], what: str, how: str) -> N | None:
             try:
                 return load()
-            except (
-                OSError,
-                ValueError,
-                ImportError,
-            ) as error:  # of transformers, the hub, a cut-off network
+            except (OSError, ValueError, ImportError, SafetensorError) as error:  # of transformers, the hub, a network
                 if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 missing.append(f"{what} cannot be had here: left out. To have it: {how}")

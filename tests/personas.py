@@ -23,7 +23,5 @@ def make(
         path = folder / f"checkpoints/{step:06}" / ADAPTER
         path.parent.mkdir(parents=True)
         path.write_bytes(adapter.save(base))
-    persona = Persona(
-        path=folder, token=token, class_noun=class_noun, base=str(base_folder), base_hash=base.hash, step=2
-    )
-    return persona.write(path)
+    known = {"base": str(base_folder), "base_hash": base.hash, "settings": {"adapter": how.kind}}
+    return Persona(path=folder, token=token, class_noun=class_noun, step=2, **known).write(path)

@@ -203,6 +203,13 @@ def test_checkpoints_and_strengths_are_tried_with_the_best_marked(config: Evalua
     assert drift[0] < drift[-1]
 
 
+def test_strengths_are_not_tried_of_what_is_only_on_or_off(config: EvaluateConfig, tmp_path: Path) -> None:
+    turned = personas.make(tmp_path / "turned", Path(str(config.base)), kind="oft")
+    with pytest.raises(BadOption, match="--scales"):
+        evaluate(replace(config, names=(str(turned.path),), scales=True))
+    assert not list(config.out.rglob("*.png"))
+
+
 def test_the_batch_changes_nothing(config: EvaluateConfig) -> None:
     one = values(evaluate(replace(config, batch=1, out=config.out / "1")))
     many = values(evaluate(replace(config, batch=8, out=config.out / "8")))

@@ -181,3 +181,10 @@ def test_personas_of_different_bases_are_refused(here: Path, base_folder: Callab
     personas.make(here / "personas/other", base_folder("sd-v"))
     with pytest.raises(BadPersona, match="different bases"):
         interpolate(config("a [V] dog", persona=(Path("personas/dog-zwx"), Path("personas/other"))))
+
+
+def test_what_is_only_on_or_off_has_nothing_between(here: Path) -> None:
+    personas.make(here / "personas/turned", here / "sd-v-zero", kind="oft")
+    with pytest.raises(BadOption, match="oft"):
+        interpolate(config("a [V] dog", persona=(Path("personas/turned"),)))
+    assert not Path("series").exists()

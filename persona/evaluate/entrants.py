@@ -13,6 +13,7 @@ from typing import Any
 
 from persona import adapter
 from persona.drawing import Artist, Size, open_base
+from persona.errors import BadOption
 from persona.evaluate.subjects import Prompt, Subject
 from persona.events import Listener
 from persona.families import Family
@@ -109,6 +110,7 @@ def of_persona(
     Raises:
         BadBase: its base is gone.
         BadPersona: that is another than it was made for.
+        BadOption: strengths are to be tried, and its adapter has but one.
     """
     base = studio.base_of(persona)
     line = label or persona.path.resolve().name
@@ -116,6 +118,8 @@ def of_persona(
     if studio.checkpoints:
         tries |= {f"{line}, step {step}": (line, step, persona.recommended_scale) for step in persona.checkpoints}
     if studio.scales:
+        if persona.settings.get("adapter") == "oft":
+            raise BadOption(f"{persona.path} has an oft adapter, which can only be on or off. Leave --scales out.")
         strengths = f"{line} by scale" if studio.checkpoints else line  # two curves, not one that leaps back
         tries |= {f"{line}, scale {scale:g}": (strengths, None, scale) for scale in SCALES}
     return [

@@ -4,8 +4,6 @@ A step depends on the seed and its number alone, so a run that was killed goes o
 one process with a batch of eight, two with four, or one that accumulates two of four take the same steps.
 """
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -33,7 +31,7 @@ from persona.families import Family
 from persona.methods import Method
 from persona.methods.shards import shard
 from persona.noise import Process
-from persona.pretrain.state import Run, settle
+from persona.pretrain.state import Run, listing, settle
 from persona.train.loop import make_optimizer, steps
 from persona.train.processes import agree, launched, shares_weights
 
@@ -151,7 +149,7 @@ def pretrain(
         rate = config.learning_rate or base.recipe.pretraining_rate
         common = {
             "base": f"{base.name} ({base.hash[:12]})",
-            "data": _listing(config.data) if config.data else None,
+            "data": listing(config.data, config.data.rglob("*")) if config.data else None,
             "batch": config.batch * config.accumulate * accelerator.num_processes,
             "learning_rate": rate,
             "targets": config.targets,
@@ -177,12 +175,6 @@ def _start(path: Path) -> str:
     if not path.is_file():
         raise BadOption(f"There is no {path} to start from. Name a folder that holds one, or leave --start-from out.")
     return digest(path)[:12]
-
-
-def _listing(data: Path) -> str:
-    """Return what tells a folder of shards from others, and from itself once it has grown: files and their sizes."""
-    files = sorted((str(path.relative_to(data)), path.stat().st_size) for path in data.rglob("*") if path.is_file())
-    return f"{len(files)} files ({hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]})"
 
 
 def learn(

@@ -5,7 +5,6 @@ passes the filters becomes a record. Of a noun that is found several times a cap
 that such things are left out, where the authors wrote their number into the caption.
 """
 
-import hashlib
 import io
 import json
 import tarfile
@@ -33,7 +32,7 @@ from persona.photos.cutouts import cut, pixels_of
 from persona.placing import Box
 from persona.pretrain.filters import APART, LONGEST, NOUNS, THINGS, Candidate, choose, on_white, overlap
 from persona.pretrain.records import Entity, Record, Records, marked, write
-from persona.pretrain.state import settle
+from persona.pretrain.state import listing, settle
 from persona.sheet import Row, sheet
 from persona.train.processes import agree
 
@@ -97,7 +96,9 @@ def gen_sdd(config: SddConfig, listener: Listener = silent) -> Made:
     parts = [sources[first : first + PART] for first in range(0, len(sources), PART)]
     with ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(config.out)))
-        settings = {name: getattr(config, name) for name in _FIXED} | {"pictures": _listing(config.pictures, sources)}
+        settings = {name: getattr(config, name) for name in _FIXED} | {
+            "pictures": listing(config.pictures, {one.path for one in sources})
+        }
         agree(accelerator, lambda: settle(config.out, settings))
         missing = agree(
             accelerator, lambda: [part for part in range(len(parts)) if not _shard(config.out, part).exists()]
@@ -109,13 +110,6 @@ def gen_sdd(config: SddConfig, listener: Listener = silent) -> Made:
                 _make(part, parts[part], labels, config, _telling(listener, part * PART, len(sources)))
         accelerator.wait_for_everyone()
         return agree(accelerator, lambda: _conclude(config.out, len(parts), len(sources)))
-
-
-def _listing(folder: Path, sources: Sequence[_Source]) -> str:
-    """Return what tells pictures from others, and from themselves once there are more: where each is, and its size."""
-    sizes = {path: path.stat().st_size for path in {one.path for one in sources}}
-    listed = [(str(one.path.relative_to(folder)), sizes[one.path], one.offset, one.length) for one in sources]
-    return f"{len(sources)} ({hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:12]})"
 
 
 def _sources(config: SddConfig) -> list[_Source]:

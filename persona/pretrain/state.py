@@ -1,9 +1,10 @@
 """What a pretraining run needs to go on after a kill: weights, their average, optimizer, position; safetensors only."""
 
+import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -219,6 +220,12 @@ def settle(folder: Path, settings: Mapping[str, Any]) -> None:
     with beside(path) as part:
         part.write_text(json.dumps(settings) + "\n", encoding="utf-8")
     sweep(folder)
+
+
+def listing(folder: Path, paths: Iterable[Path]) -> str:
+    """Return what tells the files of a folder, and of those below it, from others: how many, their names and sizes."""
+    files = sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths if path.is_file())
+    return f"{len(files)} files ({hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]})"
 
 
 def position_of(folder: Path) -> dict[str, Any]:
