@@ -166,7 +166,7 @@ def slug(text: str, longest: int = 48) -> str:
     """Turn any text into a name that every file system takes: letters and digits of any script, and hyphens."""
     name = unicodedata.normalize("NFKC", text).casefold()
     name = re.sub(r"[\W_]+", "-", name)[:longest]
-    name = name.encode()[:120].decode(errors="ignore").strip("-")
+    name = name.encode(errors="ignore")[:120].decode(errors="ignore").strip("-")
     return f"a-{name}" if _RESERVED.match(name) else name or "unnamed"
 
 

@@ -20,6 +20,8 @@ CELLS = 16
 """Cells a side of a picture's layout: coarse enough to know a copy that is a little off, too fine for a likeness."""
 LEAST_BACKGROUND = CELLS**2 // 8
 """Cells below which there is too little left of a background to compare."""
+FLAT = 3.0
+"""Grey levels of deviation below which a background shows nothing, but for a camera's noise."""
 COPY = 0.9
 """Likeness of layouts from which a picture counts as a copy of a photo.
 
@@ -99,9 +101,9 @@ def diversity(distances: Tensor) -> Tensor:
 def memorisation(drawn: Sequence[Image.Image], photos: Sequence[Image.Image]) -> NDArray[np.float64]:
     """Return how like each picture's layout is to that of the nearest photo, (B,) from -1 to 1: near 1 is a copy.
 
-    The correlation of their colours at 16x16.
+    The correlation of their colours at 16x16; 0 where both are of one colour.
     """
-    return background_memorisation(drawn, photos, [None] * len(drawn), [None] * len(photos))
+    return np.nan_to_num(background_memorisation(drawn, photos, [None] * len(drawn), [None] * len(photos)))
 
 
 def background_memorisation(
@@ -121,14 +123,16 @@ def background_memorisation(
         photographed: where each photo's is.
 
     Returns:
-        (B,), not a number where no photo has enough background.
+        (B,), not a number where no photo has enough background, or where that of the picture and that of a photo both
+        show nothing: they cannot tell whether it is a copy.
     """
     cells, known = _layout(photos), np.stack([_touched(mask) for mask in photographed])
     nearest = []
     for picture, mask in zip(_layout(drawn), subjects, strict=True):
         kept = ~(known | _touched(mask))  # (P, 256)
         likenesses = _correlation(picture[None], cells, kept)
-        nearest.append(max(likenesses[kept.sum(1) >= LEAST_BACKGROUND], default=math.nan))
+        enough = likenesses[kept.sum(1) >= LEAST_BACKGROUND]
+        nearest.append(enough.max() if len(enough) else math.nan)
     return np.array(nearest)
 
 
@@ -147,7 +151,10 @@ def _touched(mask: Mask | None) -> Mask:
 
 
 def _correlation(one: NDArray[np.float64], others: NDArray[np.float64], kept: Mask) -> NDArray[np.float64]:
-    """Return the correlation (P,) of cells (1, 256, 3) with others (P, 256, 3), over those that are kept (P, 256)."""
+    """Return the correlation (P,) of cells (1, 256, 3) with others (P, 256, 3), over those that are kept (P, 256).
+
+    Not a number where both are flat.
+    """
     number = np.maximum(kept.sum(1), 1)[:, None, None] * 3
 
     def centred(cells: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -156,9 +163,9 @@ def _correlation(one: NDArray[np.float64], others: NDArray[np.float64], kept: Ma
         return np.where(kept[..., None], shown - middle, 0.0)
 
     a, b = centred(one), centred(others)
-    lengths = np.linalg.norm(a, axis=(1, 2)) * np.linalg.norm(b, axis=(1, 2))
-    correlation: NDArray[np.float64] = (a * b).sum((1, 2)) / (lengths + 1e-6)
-    return correlation
+    lengths = np.stack([np.linalg.norm(cells, axis=(1, 2)) for cells in (a, b)])
+    flat = (lengths < FLAT * np.sqrt(number.ravel())).all(0)
+    return np.where(flat, math.nan, (a * b).sum((1, 2)) / (lengths.prod(0) + 1e-6))
 
 
 # What it comes to

@@ -6,6 +6,7 @@ the weights as safetensors, the main ones only as pickles. LPIPS comes through t
 
 import errno
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from persona.families.fingerprint import fingerprint, kept
 from persona.metrics import Mask
 
 DINO, CLIP, CLIPSEG = "facebook/dino-vits16", "openai/clip-vit-base-patch32", "CIDAS/clipseg-rd64-refined"
@@ -156,6 +158,7 @@ class Networks:
         segmenter: likewise.
         lpips: likewise.
         missing: for each that cannot be had, a sentence about what is left out, and what to do about it.
+        mark: tells these weights from others.
     """
 
     dino: Dino | None = None
@@ -163,6 +166,7 @@ class Networks:
     segmenter: Segmenter | None = None
     lpips: Lpips | None = None
     missing: tuple[str, ...] = ()
+    mark: str = ""
 
     @classmethod
     def find(cls, where: Path | None = None, *, fetch: bool = False, device: str | torch.device = "cpu") -> Self:
@@ -175,6 +179,7 @@ class Networks:
             device: where to put them.
         """
         missing: list[str] = []
+        files: dict[str, Path] = {}
 
         def have(load: Callable[[], N], what: str, how: str) -> N | None:
             try:
@@ -186,8 +191,16 @@ class Networks:
                 return None
 
         def net(kind: Callable[[Path, str | torch.device], N], name: str, what: str) -> N | None:
+            def load() -> N:
+                folder = folder_of(name, where, fetch=fetch)
+                loaded = kind(folder, device)
+                files.update({f"{name}/{path.name}": path for path in kept(folder)})
+                return loaded
+
             how = f"hf download {name} --revision {REVISIONS[name]}"
-            return have(lambda: kind(folder_of(name, where, fetch=fetch), device), what, how)
+            return have(
+                load, what, how if where is None else f"{how} --local-dir {shlex.quote(str(folder_of(name, where)))}"
+            )
 
         return cls(
             dino=net(Dino, DINO, "DINO"),
@@ -195,6 +208,7 @@ class Networks:
             segmenter=net(Segmenter, CLIPSEG, "What needs masks"),
             lpips=have(lambda: Lpips(device), "DIV (LPIPS)", "pip install torchmetrics torchvision"),
             missing=tuple(missing),
+            mark=fingerprint(files),
         )
 
 

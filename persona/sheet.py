@@ -91,7 +91,10 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
             lines[-1] = longer
         else:
             lines.append(_cut(word, font, width))
-    return [*lines[: most - 1], _cut(lines[most - 1] + " ...", font, width)] if len(lines) > most else lines
+    if len(lines) <= most:
+        return lines
+    dots = " ..."
+    return [*lines[: most - 1], _cut(lines[most - 1], font, width - int(font.getlength(dots))) + dots]
 
 
 def _cut(word: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

@@ -23,5 +23,5 @@ def make(
         path = folder / f"checkpoints/{step:06}" / ADAPTER
         path.parent.mkdir(parents=True)
         path.write_bytes(adapter.save(base))
-    known = {"base": str(base_folder), "base_hash": base.hash, "settings": {"adapter": how.kind}}
+    known: dict[str, Any] = {"base": str(base_folder), "base_hash": base.hash, "settings": {"adapter": how.kind}}
     return Persona(path=folder, token=token, class_noun=class_noun, step=2, **known).write(path)

@@ -115,6 +115,12 @@ def test_what_has_one_name_is_told_apart(config: EvaluateConfig, dog: Path, phot
     assert "photos of another subject" in [row.label for row in found.rows]
 
 
+def test_a_persona_is_not_taken_for_a_method(config: EvaluateConfig, dog: Path, tmp_path: Path) -> None:
+    named = shutil.copytree(dog, tmp_path / "mine" / "base")
+    found = evaluate(replace(config, names=(str(named), "base"), prompts="1", n=1))
+    assert [row.label for row in found.rows][-2:] == ["mine/base", "base"]
+
+
 def test_a_persona_by_two_names_is_refused(config: EvaluateConfig, dog: Path) -> None:
     with pytest.raises(BadOption, match="two are the same persona"):
         evaluate(replace(config, names=(str(dog), f"{dog}/../{dog.name}")))
@@ -337,7 +343,7 @@ def test_methods_that_look_at_photos_join_without_learning(
     assert next(row for row in found.rows if row.label == method).cells["learning, min"].mean == 0
     assert found.report.read_text().count("a dog, seed 0") == 1 * 2  # shown once: caption and text, nothing borrowed
     (about,) = config.out.glob(f"pictures/{method}-*/about.json")
-    assert json.loads(about.read_text())["references"] == [photo.sha256 for photo in photos[:looks_at]]
+    assert json.loads(about.read_text())["references"] == [[photo.sha256, photo.caption] for photo in photos[:looks_at]]
 
 
 # The protocol
@@ -399,8 +405,14 @@ def test_the_protocol_teaches_and_draws_every_subject(
     assert values(again) == values(found)
     assert next(row for row in again.rows if row.label == "dreambooth").cells["learning, min"] == learning
     assert listened(events)[1] == []
-    evaluate(replace(config, subjects="rex", seed=1), events.append)
-    assert "Learning rex." in listened(events)[0]  # another seed is another training
+    shutil.rmtree(config.out / "pictures")
+    again = evaluate(config)
+    assert next(row for row in again.rows if row.label == "dreambooth").cells["learning, min"] == learning
+    for anew in (replace(config, subjects="rex", seed=1), replace(config, subjects="rex")):
+        events.clear()
+        evaluate(anew, events.append)
+        assert "Learning rex." in listened(events)[0]  # another seed, or a caption more, is another training
+        next((data_set / "rex").glob("*.png")).with_suffix(".txt").write_text("a [V] dog at home")
 
 
 def test_clays_edition_asks_for_what_a_judge_can_tell(tmp_path: Path) -> None:
@@ -421,6 +433,14 @@ def test_clays_edition_asks_for_what_a_judge_can_tell(tmp_path: Path) -> None:
     assert [photo.sha256 for photo in again.photos] == [photo.sha256 for photo in dog.photos]
 
 
+def test_a_class_that_a_judge_does_not_know_is_not_asked_for() -> None:
+    assert [one.expected for one in clay.prompts("Dog")] == [one.expected for one in clay.prompts("dog")]
+    asked = [prompt for prompt in clay.prompts("toy car") if prompt.kind != "other"]
+    assert asked
+    assert not any("class" in prompt.expected for prompt in asked)
+    assert any(prompt.expected for prompt in asked)  # where it is can be told all the same
+
+
 @given(st.integers(1, 25))
 def test_so_many_of_the_prompts_are_spread_over_their_kinds(number: int) -> None:
     names = [prompt.template for prompt in papers_prompts("dog")]
@@ -439,6 +459,7 @@ def test_what_cannot_be_is_refused_before_anything_is_drawn(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "no-v.txt").write_text("a dog\n")
+    (tmp_path / "two.txt").write_text("a [V] dog\na [V] dog next to a [W] cat\n")
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / INDEX).write_text("Classes\n")
     bench: dict[str, Any] = {"photos": (), "dreambench": str(data_set)}
@@ -453,7 +474,8 @@ def test_what_cannot_be_is_refused_before_anything_is_drawn(
         ({"base": "no/where/at/all"}, BadBase, "needs the base"),
         ({"prompts": "26"}, BadOption, "there are 25"),
         ({"prompts": str(tmp_path / "none.txt")}, BadPrompt, "cannot be read"),
-        ({"prompts": str(tmp_path / "no-v.txt")}, BadPrompt, "has no [V]"),
+        ({"prompts": str(tmp_path / "no-v.txt")}, BadPrompt, "is not about the subject"),
+        ({"prompts": str(tmp_path / "two.txt")}, BadPrompt, "or not about it alone"),
         ({"names": ("base",), "class_noun": None}, BadOption, "--class"),
         ({"names": ("dreambooth",), "photos": (), "class_noun": "dog"}, BadOption, "--photos"),
         ({"names": (config.names[0], "jedi"), "photos": ()}, BadOption, "jedi draws from photos"),

@@ -21,7 +21,7 @@ from persona.evaluate.judging import JudgeEvaluator
 from persona.evaluate.networks import NetworkEvaluator
 from persona.evaluate.pictures import Drawn
 from persona.evaluate.subjects import BARE, OTHERS, Prompt, Subject
-from persona.evaluate.tables import as_markdown, bounds, difference, rows_of, with_best
+from persona.evaluate.tables import as_markdown, bounds, difference, of_fewer, rows_of, with_best
 from persona.networks import Lpips, Networks
 from persona.photos import Photo
 from persona.report import Cell, Row, Shot
@@ -207,6 +207,14 @@ def test_each_subject_counts_the_same() -> None:
     assert set(row.cells) == {"identity"}
 
 
+def test_where_one_prompt_is_all_there_is_its_seeds_vary() -> None:
+    shots = [shot("a", "1", value, seed=seed) for seed, value in enumerate((0.0, 1.0, 0.5, 0.5))]
+    (row,) = rows_of(shots, [_entrant("a")], JudgeEvaluator.columns)
+    cell = row.cells["identity"]
+    assert cell.mean == 0.5
+    assert cell.low < 0.4 < 0.6 < cell.high
+
+
 def test_the_difference_is_taken_prompt_by_prompt() -> None:
     ones = [shot("a", str(k), 0.1 * k + 0.05) for k in range(9)]
     others = [shot("b", str(k), 0.1 * k) for k in range(9)]
@@ -225,6 +233,9 @@ def test_the_best_is_the_best_trade_off(judge: JudgeEvaluator) -> None:
     rows = with_best([*lacking, row("both", 0.7, 0.8)], judge)
     assert [one.label for one in rows if one.best] == ["both"]
     assert not any(one.best for one in with_best([row("alone", 1, 1)], judge))
+    shots = [shot("both", "1", 1), shot("both", "1", 1, who="bob"), shot("easy", "1", 1)]
+    apart = with_best([row("easy", 1, 1), row("both", 0.7, 0.8), row("worse", 0.6, 0.8)], judge, of_fewer(shots))
+    assert [one.label for one in apart if one.best] == ["both"]
 
 
 def test_markdown_is_a_table_whatever_the_names() -> None:

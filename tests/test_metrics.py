@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from persona import metrics
+from persona.evaluate.evaluator import copies
 
 
 def rows(*vectors: tuple[float, ...]) -> Tensor:
@@ -110,6 +111,23 @@ def test_a_subject_that_fills_the_photo_leaves_nothing_to_compare() -> None:
     assert np.isnan(found).all()
     found = metrics.background_memorisation([noise(0)], [noise(0), noise(1)], [None], [everything, None])
     assert found[0] < 0.5
+
+
+def test_a_background_that_shows_nothing_does_not_hide_a_copy() -> None:
+    def on_white(subject: int, grain: int) -> Image.Image:
+        shown, mask = with_subject(background=0, subject=subject)
+        white = 250 + np.random.default_rng(grain).normal(0, 2, (64, 64, 3))
+        return Image.fromarray(np.where(mask[..., None], np.asarray(shown), white).clip(0, 255).astype(np.uint8))
+
+    _, mask = with_subject(background=0, subject=1)
+    photo, copy = on_white(1, 1), on_white(1, 2)
+    elsewhere, _ = with_subject(background=3, subject=1)
+    found = metrics.background_memorisation([copy, elsewhere], [photo], [None, None], [mask])
+    assert np.isnan(found[0])
+    assert abs(found[1]) < 0.2
+    assert list(copies([copy, elsewhere], [photo], [None, None], [mask])["copies"]) == [1, 0]
+    plain = Image.new("RGB", (64, 64), "white")
+    assert metrics.memorisation([plain], [plain])[0] == 0
 
 
 def test_the_trade_offs() -> None:

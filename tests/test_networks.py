@@ -1,5 +1,6 @@
 """The networks of the papers: how pictures are put before them, and what is said where they cannot be had."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,21 @@ def test_what_cannot_be_had_is_said_with_how_to_have_it(tmp_path: Path) -> None:
     found = Networks.find(tiny_networks.save(tmp_path, "clip-vit-base-patch32"))
     assert found.clip
     assert (found.dino, found.segmenter) == (None, None)
-    how = f"hf download {DINO} --revision refs/pr/1"
+    how = f"hf download {DINO} --revision refs/pr/1 --local-dir {tmp_path / 'dino-vits16'}"
     assert f"DINO cannot be had here: left out. To have it: {how}" in found.missing
     assert not any(note.startswith("CLIP-") for note in found.missing)
+
+
+def test_other_weights_have_another_mark(networks: Networks, tmp_path: Path) -> None:
+    folder = tiny_networks.save(tmp_path, *NAMES)
+    assert Networks.find(folder).mark == networks.mark
+    shutil.rmtree(folder / "dino-vits16")
+    assert Networks.find(folder).mark != networks.mark
+
+
+def test_what_is_damaged_is_left_out(tmp_path: Path) -> None:
+    weights = tiny_networks.save(tmp_path, "dino-vits16") / "dino-vits16" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    found = Networks.find(tmp_path)
+    assert found.dino is None
+    assert "DINO cannot be had here" in found.missing[0]

@@ -106,7 +106,7 @@ class Judge(nn.Module):
         Returns:
             One number a picture, (B,).
         """
-        others = self.others.get(class_noun, torch.cat(list(self.others.values())))
+        others = self.others.get(class_noun.lower(), torch.cat(list(self.others.values())))
         return recovered(drawn, photos, others, self.ceiling)
 
     def save(self, folder: Path) -> None:

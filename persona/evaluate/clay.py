@@ -37,11 +37,15 @@ _OTHERS: Mapping[str, Mapping[str, str]] = {
 
 
 def prompts(class_noun: str) -> list[Prompt]:
-    """Return the 25 prompts for a class, and those that are not about the subject."""
-    alive = class_noun in world.LIVE
+    """Return the 25 prompts for a class, and those that are not about the subject.
+
+    Of a class that is none of clay's the judge can tell nothing: it is asked for the rest.
+    """
+    known = class_noun.lower()
+    alive = known in world.LIVE
     places = _PLACES if alive else tuple(world.CONTEXTS)
     clothes = tuple(world.ACCESSORIES) if alive else ()
-    who = {"class": class_noun}
+    who = {"class": known} if known in world.CLASSES else {}
     found = [
         *(Prompt(f"a [V] {{class}} {CONTEXT_PHRASES[one][0]}", expected={**who, "context": one}) for one in places),
         *(
@@ -52,7 +56,7 @@ def prompts(class_noun: str) -> list[Prompt]:
         *(Prompt(f"a {one} [V] {{class}}", expected={} if one == "cube shaped" else who) for one in _LOOKS[alive]),
         *(Prompt(STYLE_PHRASES[one][0].format("a [V] {class}"), expected={**who, "style": one}) for one in _STYLES),
     ]
-    others = [Prompt(text, "other", answer) for text, answer in _OTHERS.items() if answer["class"] != class_noun]
+    others = [Prompt(text, "other", answer) for text, answer in _OTHERS.items() if answer["class"] != known]
     return [*found, replace(BARE, expected=who), *others[:4]]
 
 

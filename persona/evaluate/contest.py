@@ -1,20 +1,23 @@
 """Who is measured against whom: from the names and folders of a command to subjects and entrants."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from persona import families
 from persona.config import EvaluateConfig, check_prompts
 from persona.errors import BadOption, BadPrompt
 from persona.evaluate.entrants import Entrant, Studio, of_persona
-from persona.evaluate.methods import METHODS, open_persona
+from persona.evaluate.methods import METHODS, learnt, open_persona
 from persona.evaluate.subjects import BARE, OTHERS, Prompt, Subject, chosen, masks_of, papers_prompts, read_dreambench
 from persona.events import Listener, Note
 from persona.families import Family
 from persona.folder import Persona
 from persona.photos import Photo, pictures
+from persona.placing import named
 from persona.sample import read_prompts
 from persona.score import has_judge
+from persona.sitters import base_of
 
 CLAY = "clay"
 """The edition of the protocol that is built in."""
@@ -31,13 +34,15 @@ def contest(config: EvaluateConfig, studio: Studio) -> list[Entrant]:
     if config.dreambench is not None:
         subjects = _of_data_set(config, config.dreambench, studio.listener)
         names = config.names or ("dreambooth",)
+        _learn(names, subjects, studio)
         return [one for name in names for subject in subjects for one in METHODS[name](subject, studio)]
     personas = {name: open_persona(name) for name in config.names if name not in METHODS}
     if len({persona.path.resolve() for persona in personas.values()}) < len(personas):
         raise BadOption(f"Of {', '.join(personas)} two are the same persona. Name each once.")
     studio.fallback = next((persona.base for persona in personas.values()), studio.fallback)
     found, homes = _of_photos(config, personas, studio)
-    labels = dict(zip(personas, _told_apart([persona.path for persona in personas.values()]), strict=True))
+    _learn(config.names, found.values(), studio)
+    labels = dict(zip(personas, _told_apart([persona.path for persona in personas.values()], METHODS), strict=True))
     entrants: list[Entrant] = []
     for name in config.names:
         if name in personas:
@@ -47,13 +52,22 @@ def contest(config: EvaluateConfig, studio: Studio) -> list[Entrant]:
     return entrants
 
 
-def _told_apart(folders: Sequence[Path]) -> list[str]:
-    """Return names for folders: their last parts, as many as tell them from each other."""
+def _learn(names: Collection[str], subjects: Iterable[Subject], studio: Studio) -> None:
+    """Train what has to be trained before any base is loaded, whose memory a training would miss."""
+    if "dreambooth" in names:
+        for subject in subjects:
+            learnt(subject, studio)
+
+
+def _told_apart(folders: Sequence[Path], taken: Collection[str] = ()) -> list[str]:
+    """Return names for folders: their last parts, as many as tell them from each other and from what is taken."""
     resolved = [folder.resolve() for folder in folders]
     parts = 1
-    while len({one.parts[-parts:] for one in resolved}) < len(set(resolved)):
+    while True:
+        names = ["/".join(one.parts[-parts:]) for one in resolved]
+        if len(set(names)) == len(set(resolved)) and not set(names) & set(taken):
+            return names
         parts += 1
-    return ["/".join(one.parts[-parts:]) for one in resolved]
 
 
 def _of_data_set(config: EvaluateConfig, edition: str, listener: Listener) -> list[Subject]:
@@ -89,7 +103,8 @@ def _of_photos(
     if not albums:
         without = "Without --photos nothing can say how well the subject is met: only what was asked for is measured."
         studio.listener(Note(without, warning=True))
-    base = studio.base_of(next(iter(personas.values()), None))
+    first = next(iter(personas.values()), None)
+    base = base_of(first, config.base if first else studio.methods_base, studio.listener, families.outline)
     names = dict(zip(albums, _told_apart([Path(folder) for folder in albums]), strict=True))
     subjects = {
         home: _subject(config, home, names.get(home, noun), noun, albums.get(home, []), base)
@@ -144,10 +159,11 @@ def _asked(prompts: Sequence[Prompt], which: str | None) -> list[Prompt]:
         kept = chosen([prompt.template for prompt in about], which, "--prompts")
         about = [prompt for prompt in about if prompt.template in kept]
     else:
-        own = read_prompts(Path(which))
+        own = tuple(dict.fromkeys(read_prompts(Path(which))))
         check_prompts(own)
         for text in own:
-            if "[v]" not in text.lower():
-                raise BadPrompt(f'{text[:60]!r} has no [V], so it is not about the subject. Write "a [V] dog" there.')
+            if set(named(text)) != {"V"}:
+                hint = 'Write "a [V] dog" there, and nothing else in brackets.'
+                raise BadPrompt(f"{text[:60]!r} is not about the subject, or not about it alone. {hint}")
         about = [Prompt(text) for text in own]
     return [*about, *(prompt for prompt in prompts if prompt.kind != "subject")]

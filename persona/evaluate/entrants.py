@@ -7,11 +7,11 @@ A way to draw a subject is an :class:`Entrant`; that of a method is made by one 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from persona import adapter
+from persona import adapter, families
 from persona.drawing import Artist, Size, open_base
 from persona.errors import BadOption
 from persona.evaluate.subjects import Prompt, Subject
@@ -79,6 +79,11 @@ class Studio:
     def methods_base(self) -> str:
         """Name of the base that methods draw with."""
         return self.base or self.fallback
+
+    @cached_property
+    def methods_hash(self) -> str:
+        """Hash of that base, which is not loaded for it."""
+        return families.outline(self.methods_base, self.listener).hash
 
     def base_of(self, persona: Persona | None) -> Family:
         """Load the base of a persona, or for ``None`` that of the methods; each is loaded once.

@@ -39,6 +39,7 @@ class Evaluator(Protocol):
         fidelity: the column that says how well pictures show the subject.
         prompt: the column that says how well they follow their prompts.
         notes: what is left out, and how to have it.
+        mark: tells the weights that it measures with from others.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Evaluator(Protocol):
     fidelity: str
     prompt: str
     notes: Sequence[str]
+    mark: str
 
     def score(self, subject: Subject, drawn: Sequence[Drawn], before: Sequence[Drawn]) -> list[Scores]:
         """Return the scores of each picture.

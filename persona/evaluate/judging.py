@@ -1,5 +1,6 @@
 """Measuring by the judge that a base ships with."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 
@@ -48,6 +49,7 @@ class JudgeEvaluator:
     def __init__(self, judge: Judge) -> None:
         """Take the judge."""
         self._judge = judge
+        self.mark = _mark(judge)
 
     def score(self, subject: Subject, drawn: Sequence[Drawn], before: Sequence[Drawn]) -> list[Scores]:
         """See :class:`Evaluator`."""
@@ -102,6 +104,14 @@ class JudgeEvaluator:
     def _distances(self, pictures: Pictures) -> Tensor:
         features = normalize(self._judge.features(as_tensor(pictures)), dim=1)
         return 1 - features @ features.T
+
+
+def _mark(judge: Judge) -> str:
+    """Return a hash (hex) of a judge."""
+    whole = hashlib.sha256(str(judge.ceiling).encode())
+    for _, tensor in sorted((judge.state_dict() | judge.others).items()):
+        whole.update(tensor.numpy().tobytes())
+    return whole.hexdigest()
 
 
 def _right(drawn: Sequence[Drawn], labels: Mapping[str, Sequence[str]]) -> Values:

@@ -1,6 +1,7 @@
 """The methods that personas are measured against, and the bare base: each makes entrants for a subject."""
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,8 +11,9 @@ from typing import Any, TypeVar
 from PIL.Image import Image
 
 from persona import portraits, references
+from persona.atomic import beside
 from persona.config import TrainConfig
-from persona.drawing import Artist, Size
+from persona.drawing import Artist, Size, processes
 from persona.errors import BadOption
 from persona.evaluate.entrants import Entrant, Studio, of_persona
 from persona.evaluate.subjects import Prompt, Subject
@@ -51,26 +53,38 @@ def bare_of(base: Family, subject: Subject) -> Entrant:
 
 
 def dreambooth(subject: Subject, studio: Studio) -> list[Entrant]:
-    """Train a persona with nothing but the photos and the class, unless that was done before."""
+    """Draw by a persona that was trained with nothing but the photos and the class."""
+    persona, learning = learnt(subject, studio)
+    return of_persona(persona, subject, studio, label="dreambooth", learning=learning)
+
+
+def learnt(subject: Subject, studio: Studio) -> tuple[Persona, float | None]:
+    """Train a persona, unless that was done before; return it with the seconds that it took, where they are known."""
     if subject.folder is None:
         raise BadOption("dreambooth learns from photos. Say where they are with --photos.")
-    # Another class, base or seed is another training.
-    name = f"{slug(f'{subject.name} {subject.class_noun}')}-{studio.base_of(None).hash[:8]}-{studio.seed}"
-    folder = studio.out / "personas" / name
+    # Other photos or captions, another class, base or seed are another training.
+    what = [subject.class_noun, studio.methods_hash, studio.seed, [(one.sha256, one.caption) for one in subject.photos]]
+    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+    folder = studio.out / "personas" / f"{slug(subject.name)}-{key[:12]}"
+    clock = folder.with_suffix(".json")
+    if (folder / RECORD).exists():
+        return Persona.open(folder), json.loads(clock.read_text())["seconds"] if clock.exists() else None
+    studio.listener(Note(f"Learning {subject.name}."))
     fresh, started = not folder.exists(), time.perf_counter()
-    persona = Persona.open(folder) if (folder / RECORD).exists() else None
-    if persona is None or persona.photos != tuple(photo.sha256 for photo in subject.photos):
-        studio.listener(Note(f"Learning {subject.name}."))
-        config = TrainConfig(
-            photos=subject.folder,
-            class_noun=subject.class_noun,
-            base=studio.methods_base,
-            out=folder,
-            seed=studio.seed,
-        )
-        persona = train(config, studio.listener)
-    learning = time.perf_counter() - started if fresh else None  # of one that was stopped nobody knows
-    return of_persona(persona, subject, studio, label="dreambooth", learning=learning)
+    config = TrainConfig(
+        photos=subject.folder,
+        class_noun=subject.class_noun,
+        base=studio.methods_base,
+        out=folder,
+        seed=studio.seed,
+    )
+    persona = train(config, studio.listener)
+    seconds = time.perf_counter() - started if fresh else None  # of one that was stopped nobody knows
+    if processes().is_main_process:
+        with beside(clock) as part:
+            part.write_text(json.dumps({"seconds": seconds}) + "\n", encoding="utf-8")
+    processes().wait_for_everyone()
+    return persona, seconds
 
 
 def jedi(subject: Subject, studio: Studio) -> list[Entrant]:
@@ -139,7 +153,7 @@ def _looking(
         base=base,
         decides={
             name: weights,
-            "references": [photo.sha256 for photo in photos],
+            "references": [(photo.sha256, photo.caption) for photo in photos],
             "image guidance": IMAGE_GUIDANCE,
         },
         open=seeing,

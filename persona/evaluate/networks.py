@@ -41,6 +41,7 @@ class NetworkEvaluator:
         """Take the networks that can be had."""
         self._net = networks
         self.notes: Sequence[str] = networks.missing
+        self.mark = networks.mark
         dino, clip, masks = networks.dino is not None, networks.clip is not None, networks.segmenter is not None
         measured = (
             (dino, Column("DINO", "Mean likeness (DINO ViT-S/16) to the photos.")),

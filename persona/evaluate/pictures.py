@@ -94,7 +94,7 @@ def draw_all(entrant: Entrant, prompts: Sequence[Prompt], how: How, out: Path, l
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     folder = out / "pictures" / f"{slug(entrant.label)}-{key[:12]}"
     pictures = [
-        Drawn(prompt, seed, folder / f"{_name(entrant.text(prompt))}-{seed}.png")
+        Drawn(prompt, seed, folder / f"{file_name(entrant.text(prompt))}-{seed}.png")
         for prompt in prompts
         for seed in how.seeds(prompt)
     ]
@@ -125,6 +125,7 @@ def _about(entrant: Entrant, how: How) -> dict[str, Any]:
     return {
         "base": entrant.base.hash,
         "dtype": str(entrant.base.dtype),
+        **({"bits": entrant.base.bits} if entrant.base.bits else {}),
         **entrant.decides,
         "steps": how.steps,
         "guidance": how.guidance,
@@ -132,9 +133,9 @@ def _about(entrant: Entrant, how: How) -> dict[str, Any]:
     }
 
 
-def _name(text: str) -> str:
-    """Return the name of a prompt's files: no two prompts share one, however long they are."""
-    return f"{slug(text)[:40]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+def file_name(text: str) -> str:
+    """Return the name of files that belong to a text: no two texts share one, however long they are."""
+    return f"{slug(text)[:40]}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def _metadata(entrant: Entrant, one: Drawn) -> Mapping[str, str]:

@@ -92,9 +92,11 @@ def measure(
         listener(Note(note, warning=True))
     _tell_unknown(entrants, listener)
     series = [(entrant, *_drawn(config, entrant, listener)) for entrant in entrants]
-    shots = measured(config, series, evaluator, listener)
+    shots = measured(series, evaluator, listener)
     columns = [*evaluator.columns, *tables.TIMES]
-    rows = tables.with_best(tables.rows_of(shots, entrants, columns), evaluator)
+    if fewer := tables.of_fewer(shots):
+        listener(Note(f"Not in the choice of the best, as they do not draw all of the subjects: {', '.join(fewer)}."))
+    rows = tables.with_best(tables.rows_of(shots, entrants, columns), evaluator, fewer)
     if versus:
         rows.append(tables.difference(shots, rows[0].label, rows[1].label, columns))
     found = Evaluation(

@@ -6,20 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from persona import __version__
 from persona.atomic import beside
-from persona.config import EvaluateConfig
 from persona.drawing import processes
 from persona.evaluate import tables
 from persona.evaluate.entrants import Entrant
 from persona.evaluate.evaluator import Evaluator, Scores
-from persona.evaluate.pictures import Series
+from persona.evaluate.pictures import Series, file_name
 from persona.events import Listener, Progress
-from persona.folder import slug
 from persona.report import Shot
 
 
 def measured(
-    config: EvaluateConfig,
     series: Sequence[tuple[Entrant, Series, Series]],
     evaluator: Evaluator,
     listener: Listener,
@@ -27,7 +25,7 @@ def measured(
     """Measure what is new; each process takes its share, and finds that of the others in their files."""
     state = processes()
     files = [_scores_file(entrant, drawn) for entrant, drawn, _ in series]
-    marks = [_mark(config, *one, evaluator) for one in series]
+    marks = [_mark(*one, evaluator) for one in series]
     todo = [place for place, file in enumerate(files) if _scores(file, marks[place]) is None]
     state.wait_for_everyone()  # all have seen the same scores missing before the first is written
     mine = todo[state.process_index :: state.num_processes]
@@ -48,14 +46,14 @@ def measured(
 
 
 def _scores_file(entrant: Entrant, drawn: Series) -> Path:
-    return drawn.folder / f"scores-{slug(entrant.subject.name)}.json"
+    return drawn.folder / f"scores-{file_name(entrant.subject.name)}.json"
 
 
-def _mark(config: EvaluateConfig, entrant: Entrant, drawn: Series, before: Series, evaluator: Evaluator) -> str:
+def _mark(entrant: Entrant, drawn: Series, before: Series, evaluator: Evaluator) -> str:
     """Return a hash (hex) of all that scores depend on."""
     subject = entrant.subject
     what = {
-        "with": [evaluator.name, str(config.networks), [(one.name, one.meaning) for one in evaluator.columns]],
+        "with": [__version__, evaluator.mark, [(one.name, one.meaning) for one in evaluator.columns]],
         "photos": [photo.sha256 for photo in subject.photos],
         "class": subject.class_noun,
         "pictures": [one.path.name for one in drawn.pictures],

@@ -99,7 +99,7 @@ class Subject:
 
 def papers_prompts(class_noun: str) -> list[Prompt]:
     """Return the 25 prompts of the paper for a class."""
-    places = (*_PLACES, *(_CLOTHES if class_noun in LIVE else _MORE_PLACES))
+    places = (*_PLACES, *(_CLOTHES if class_noun.lower() in LIVE else _MORE_PLACES))
     texts = (*(f"a [V] {{class}} {place}" for place in places), *(f"a {kind} [V] {{class}}" for kind in _PROPERTIES))
     return [Prompt(text) for text in texts]
 

@@ -1,7 +1,7 @@
 """From the scores of pictures to rows with intervals: for the page, for machines, and for a README."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from statistics import mean
 
@@ -26,9 +26,26 @@ def rows_of(shots: Sequence[Shot], entrants: Sequence[Entrant], columns: Sequenc
     ]
 
 
-def with_best(rows: Sequence[Row], evaluator: Evaluator) -> list[Row]:
-    """Mark the row whose trade-off is the best; none where there is nothing to choose between."""
-    totals = [evaluator.total({name: cell.mean for name, cell in row.cells.items()}) for row in rows]
+def of_fewer(shots: Sequence[Shot]) -> list[str]:
+    """Return the labels that some of the subjects are missing from, such as late checkpoints of long trainings."""
+    subjects: dict[str, set[str]] = {}
+    for shot in shots:
+        subjects.setdefault(shot.label, set()).add(shot.subject)
+    return [label for label, known in subjects.items() if len(known) < max(map(len, subjects.values()))]
+
+
+def with_best(rows: Sequence[Row], evaluator: Evaluator, apart: Collection[str] = ()) -> list[Row]:
+    """Mark the row whose trade-off is the best; none where there is nothing to choose between.
+
+    Args:
+        rows: of all labels.
+        evaluator: knows the trade-off.
+        apart: labels that cannot be compared with the others.
+    """
+    totals = [
+        math.nan if row.label in apart else evaluator.total({name: cell.mean for name, cell in row.cells.items()})
+        for row in rows
+    ]
     finite = [total for total in totals if math.isfinite(total)]
     best = totals.index(max(finite)) if len(finite) > 1 else None
     return [replace(row, best=place == best) for place, row in enumerate(rows)]
@@ -112,12 +129,18 @@ def _cell(groups: Sequence[Sequence[float]]) -> Cell | None:
     return Cell(mean(map(mean, groups)), *interval(groups)) if groups else None
 
 
-def _by_prompt(shots: Sequence[Shot], column: str) -> Mapping[str, Mapping[str, float]]:
-    """Return the mean of a column over the seeds of each prompt, by subject."""
-    values: dict[str, dict[str, list[float]]] = {}
+def _by_prompt(shots: Sequence[Shot], column: str) -> Mapping[str, Mapping[object, float]]:
+    """Return the mean of a column over the seeds of each prompt, by subject; of a prompt alone, the value of each seed.
+
+    What varies least is averaged; were it all that there is, nothing would be left to vary.
+    """
+    values: dict[str, dict[object, dict[int, float]]] = {}
     for shot in shots:
         if column in shot.scores:
-            values.setdefault(shot.subject, {}).setdefault(shot.prompt, []).append(shot.scores[column])
+            values.setdefault(shot.subject, {}).setdefault(shot.prompt, {})[shot.seed] = shot.scores[column]
     return {
-        subject: {prompt: mean(scores) for prompt, scores in prompts.items()} for subject, prompts in values.items()
+        subject: {prompt: mean(seeds.values()) for prompt, seeds in prompts.items()}
+        if len(prompts) > 1
+        else dict(*prompts.values())
+        for subject, prompts in values.items()
     }

@@ -89,7 +89,8 @@ def write_evaluation(
     Raises:
         OSError: the file cannot be written, or a picture cannot be read.
     """
-    ordered = sorted(shots, key=lambda shot: (shot.subject, shot.prompt, shot.seed))  # one prompt's side by side
+    prompts = {prompt: number for number, prompt in enumerate(dict.fromkeys(shot.prompt for shot in shots))}
+    ordered = sorted(shots, key=lambda shot: (shot.subject, prompts[shot.prompt], shot.seed))  # side by side
     by_name = {column.name: column for column in columns}
     sections = {
         "Scores": _scores(columns, rows, notes),

@@ -100,7 +100,8 @@ def _drawn(points: Points, chosen: float | None) -> str:
 
 
 def _thinned(points: Points, most: int) -> Points:
-    return points[:: math.ceil(len(points) / most)]
+    """Return every so many of the points, the last among them."""
+    return points[:: -math.ceil(len(points) / most)][::-1]
 
 
 def _smoothed(points: Points) -> Points:

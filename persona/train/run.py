@@ -371,7 +371,7 @@ class Run:
             photos=[(photo.caption or photo.name, photo.image) for photo in self.photos],
             previews=self.watch.previews(),
             curves={"loss": self.losses, **curves},
-            settings=made.settings,
+            settings={**made.settings, "token": made.token},
             scores=made.scores,
             chosen=made.step,
         )
