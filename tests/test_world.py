@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.random import default_rng
 from numpy.typing import NDArray
 from PIL import Image
 
 from persona.clay import world
 from persona.clay.world import Entity, Scene, Subject, drawing
+from persona.clay.world.bodies import ROOT, Body
 from persona.pretrain.clay.data import training_scene, training_set
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -109,6 +112,14 @@ def test_every_accessory_shows_on_every_animal(accessory: str, noun: str) -> Non
         shown = scene(subject(noun, seed), context="water", view="three-quarter", accessory=accessory)
         _, owner, _, _, _ = shot(shown)
         assert (owner == drawing._WORN).sum() / 4 >= LATENT_CELL, seed  # four samples a pixel
+
+
+@given(st.floats(1e-9, 1e-4) | st.floats(-1e-4, -1e-9))
+def test_a_limb_may_be_next_to_nothing(length: float) -> None:
+    """The brim of a hat is, on a head of just the wrong size, and not a number made the whole picture black."""
+    body = Body()
+    body.limb(ROOT, "main", (0, 0, 0.03), (0, 0, 0.03 + length), 0.2, 0.2)
+    assert np.isfinite(body.parts[0].frame.rotation).all()
 
 
 def test_accessories_look_different() -> None:

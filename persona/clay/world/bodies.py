@@ -108,7 +108,8 @@ class Body:
         along = np.subtract(end, start).astype(float)
         length = float(np.linalg.norm(along)) + 1e-6
         along /= length
-        side = np.cross(along, [0.0, 0.0, 1.0] if abs(along[2]) < 0.9 else [1.0, 0.0, 0.0])
+        steep = abs(along[2]) >= 0.9 * np.linalg.norm(along)  # of a very short one this is not near 1
+        side = np.cross(along, [1.0, 0.0, 0.0] if steep else [0.0, 0.0, 1.0])
         side /= np.linalg.norm(side)
         rotation = np.stack([side, np.cross(along, side), along], axis=1)
         length = max(length, abs(first - last) + 1e-3) if kind == ROUND_CONE else length

@@ -116,9 +116,9 @@ class Examples:
         Every picture comes once an epoch, newly captioned.
         """
         size = len(self.scenes)
-        epoch, first = divmod(step * BATCH, size)
-        order = default_rng((self.seed, 3, epoch)).permutation(size)
-        chosen = order[np.arange(first, first + BATCH) % size]
+        numbers = np.arange(step * BATCH, (step + 1) * BATCH)
+        orders = {n: default_rng((self.seed, 3, n)).permutation(size) for n in set((numbers // size).tolist())}
+        chosen = [orders[number // size][number % size] for number in numbers.tolist()]
         rng = default_rng((self.seed, 4, step))
         prompts = [prompt_of(self.scenes[i], rng) for i in chosen]
         tokens = self.tokenizer(

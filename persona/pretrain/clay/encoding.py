@@ -5,6 +5,7 @@ and to tell its class, colours and pattern. Each patch learns to tell how the su
 """
 
 from collections.abc import Iterator
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +84,10 @@ class Subjects:
         """Return what is looked at (B, 4, 128, 128), and whom it shows, each twice in a row."""
         rng = default_rng((self.seed, 11, step))
         nouns = rng.permutation([noun for noun, known in self.by_class.items() if known])[:RIVALRIES]
+        orders = {noun: cycle(rng.permutation(len(self.by_class[str(noun)]))) for noun in nouns}  # nobody twice
         cutouts, people = [], []
-        for number in range(SUBJECTS):
-            known = self.by_class[str(nouns[number % len(nouns)])]
-            who, shard, seen = known[rng.integers(len(known))]
+        for noun in islice(cycle(nouns), SUBJECTS):
+            who, shard, seen = self.by_class[str(noun)][next(orders[noun])]
             for picture in rng.choice(seen, 2, replace=False):
                 cutouts.append(self._cutout(shard, int(picture), rng))
                 people.append(who)

@@ -34,7 +34,7 @@ def contrastive(embeddings: Tensor, groups: Tensor) -> Tensor:
 
 
 def roughened(pictures: Tensor, step: int) -> Tensor:
-    """Slight blur, noise and brightness, so that nothing lives on details that an autoencoder loses.
+    """Slight blur, noise and contrast, so that nothing lives on details that an autoencoder loses.
 
     Args:
         pictures: (B, C, H, W) in [-1, 1].
