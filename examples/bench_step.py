@@ -6,7 +6,8 @@ Both train a LoRA of rank 16 with the same optimizer on random weights, in bf16 
 in fp32, as persona chooses: no step can tell them from real ones, and nothing is fetched. The plain loop does what
 diffusers' example script for DreamBooth does, in its order. Bare are the forward and backward pass of the same batch,
 with all weights and the optimizer there, and nothing else: what is above it is what a step of persona adds. Each runs
-in processes of its own, one for the time and one for the most memory; the first step is not counted.
+in processes of its own, one for the time and one for the most memory; the first step is not counted. Linux only: it
+reads memory as Linux counts it.
 """
 
 import argparse

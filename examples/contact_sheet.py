@@ -3,7 +3,7 @@
 python examples/contact_sheet.py [SHEET.png]
 """
 
-import sys
+import argparse
 from pathlib import Path
 from typing import Unpack
 
@@ -42,4 +42,6 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "contact-sheet.png"))
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("sheet", nargs="?", type=Path, default=Path("contact-sheet.png"))
+    main(options.parse_args().sheet)

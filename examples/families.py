@@ -4,7 +4,7 @@
 
 Each cell is really run, on the tiny random pipelines of the tests: their pictures mean nothing, all else is as with
 the full-size bases. With --plan a training step of full-size SD 1.5 and SDXL is measured too, with random weights: half
-an hour and 24 GB. Nothing is downloaded.
+an hour and 24 GB, on Linux only. Nothing is downloaded.
 """
 
 import argparse

@@ -1,12 +1,12 @@
 """Render the photos of `examples/photos`: six subjects that clay never saw, five photos of each.
 
-python examples/make_photos.py [FOLDER]
+    python examples/make_photos.py [FOLDER]
 
 They are what a new user trains on; `truth.json` beside them says who and what they show.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from numpy.random import default_rng
@@ -42,4 +42,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "photos"))
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent / "photos")
+    main(options.parse_args().folder)

@@ -1,10 +1,11 @@
 """Draw the pictures of README: teach clay the dog of `examples/photos`, and type every command of its tables of tasks.
 
-python examples/pictures.py [OUT]
+    python examples/pictures.py [OUT]
 
 OUT (`examples/pictures` when left out) gets a strip of pictures for each row, named by the task, and the photos.
 """
 
+import argparse
 import json
 import re
 import shlex
@@ -62,4 +63,6 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else HERE / "pictures")
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("out", nargs="?", type=Path, default=HERE / "pictures")
+    main(options.parse_args().out.resolve())

@@ -4,7 +4,7 @@
 
 Nothing is fetched. Each case is planned, then done in a process of its own, whose memory is watched: what it takes at
 most in each stage, beyond what it took before it had networks. SD 1.5 takes a few minutes and 8 GB, SDXL half an hour
-and 24 GB. It ends with 1 if a step takes 10 % more or less than was planned.
+and 24 GB. It ends with 1 if a step takes 10 % more or less than was planned. Linux only: it reads /proc.
 """
 
 import argparse

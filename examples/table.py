@@ -181,7 +181,7 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
         "bare identity": (with_mean(of("default", "bare identity")), "at most 0.15"),
         "bare identity, untouched base": (with_mean(of("bare", "bare identity")), ""),
     }
-    head = [f"| | {' | '.join(row['subject'] for row in rows)} | all | wanted |", "|---" * (len(rows) + 3) + "|"]
+    head = [f"| | {' | '.join(row['subject'] for row in rows)} | all | target |", "|---" * (len(rows) + 3) + "|"]
     body = [
         f"| {name} | {' | '.join('' if np.isnan(value) else f'{value:.2f}' for value in values)} | {wanted} |"
         for name, (values, wanted) in lines.items()

@@ -1,9 +1,12 @@
 """What the documents say is so: commands parse, files exist, links lead somewhere, the example works."""
 
+import argparse
 import os
 import re
+import runpy
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,24 +16,34 @@ import persona
 from persona.cli import app
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+PAGES = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "persona/clay/CARD.md", *PAGES]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def commands(text: str) -> list[str]:
-    """Return every persona command that stands in code, in a block or in a line."""
+def code(name: str) -> list[str]:
+    """Return every line of code in a document, be it in a block or in a sentence."""
+    text = (ROOT / name).read_text(encoding="utf-8")
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     lines = [line for block in blocks for line in re.split(r"\n|&&", block)]
-    lines += re.findall(r"`((?:accelerate launch -m )?persona [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
-    stripped = [line.strip().removeprefix("accelerate launch -m ").split(" > ")[0] for line in lines]
+    lines += re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return [" ".join(line.split()) for line in lines]
+
+
+def commands(name: str) -> list[str]:
+    """Return every persona command in a document."""
+    stripped = [re.sub(r"^accelerate launch .*?-m ", "", line).split(" > ")[0] for line in code(name)]
     return sorted({line for line in stripped if line.startswith("persona ")})
 
 
-@pytest.mark.parametrize("line", [line for name in DOCUMENTS for line in commands((ROOT / name).read_text())])
+@pytest.mark.parametrize("line", [line for name in DOCUMENTS for line in commands(name)])
 def test_commands_parse(line: str) -> None:
-    name, *arguments = shlex.split(line)[1:]
+    name, *arguments = shlex.split(line.removesuffix(" ..."))[1:]
     group = typer.main.get_command(app)
     known = group.commands  # type: ignore[attr-defined]
+    if name == "pretrain" and arguments:
+        known = known[name].commands
+        name, *arguments = arguments
     if name.startswith("-") or name == "COMMAND" or "--help" in arguments:
         assert name in {*known, "COMMAND", "--help"}
     elif arguments or name == "info":
@@ -39,8 +52,42 @@ def test_commands_parse(line: str) -> None:
         assert name in known
 
 
+class _Understood(Exception):
+    """An example has taken its arguments."""
+
+
+EXAMPLES = sorted({line for name in DOCUMENTS for line in code(name) if re.match(r"python examples/", line)})
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_examples_understand_what_they_are_told(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    script, *arguments = shlex.split(line)[1:]
+    parse = argparse.ArgumentParser.parse_args
+
+    def only_parse(parser: argparse.ArgumentParser) -> None:
+        parse(parser)  # ends the program where it is told what it does not know
+        raise _Understood
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    monkeypatch.chdir(ROOT)
+    with pytest.raises((_Understood, SystemExit)) as ended:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    helped = isinstance(ended.value, SystemExit) and ended.value.code == 0
+    assert helped if "--help" in arguments else ended.type is _Understood, line
+
+
+def test_the_examples_are_listed() -> None:
+    """Each example stands in the table of docs/measured.md, and takes its arguments by argparse."""
+    table = (ROOT / "docs/measured.md").read_text(encoding="utf-8").partition("## The scripts")[2]
+    assert re.findall(r"^\| `([\w.]+)`", table, re.MULTILINE) == sorted(
+        path.name for path in (ROOT / "examples").glob("*.*") if path.is_file()
+    )
+
+
 def test_every_command_is_shown() -> None:
-    shown = {line.split()[1] for line in commands(README)}
+    shown = {line.split()[1] for line in commands("README.md")}
     assert set(typer.main.get_command(app).commands) <= shown  # type: ignore[attr-defined]
 
 
@@ -49,10 +96,22 @@ def test_links_lead_somewhere(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
     for link in links:
-        assert link.startswith("https://") or (ROOT / link).exists(), link
+        if link.startswith("https://"):
+            continue
+        path, _, heading = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), link
+        assert not heading or heading in anchors(target), link
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def anchors(document: Path) -> set[str]:
+    """Return what links to the headings of a document end in, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", *PAGES])
 def test_files_that_are_named_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     for path in re.findall(r"`((?:persona|tests|examples)/[\w./]*)`", text):

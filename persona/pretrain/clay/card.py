@@ -12,17 +12,21 @@ _BARS = {
     "judge: identity": 0.95, "segmenter: overlap": 0.9, "encoder: identity": 0.8,
     "seconds a picture": 1.5, "megabytes": 60,
 }  # fmt: skip
-"""What each figure should reach; of the last two, stay below."""
+"""The target of each figure; the last two should stay below theirs."""
+_LABELS = {
+    "seconds a picture": "seconds an image, drawn alone, at most",
+    "megabytes": "megabytes of pipeline and judge, at most",
+}
+"""What figures are called in the card, where their names do not say enough."""
 
 _CARD = """# Clay
 
-The small text-to-image model that ships inside persona, so that every command runs at once, offline, on two CPU cores.
-It draws toys of a little world that persona renders itself, at 128x128, and nothing else: no people, no places, no
+The small text-to-image model that ships inside persona, so that its commands run at once, offline, on two CPU cores. It
+draws toys of a small world that persona renders itself, at 128x128, and nothing else: no people, no real places, no
 photographs. For those, name a real base with `--base`.
 
 It is an ordinary diffusers `StableDiffusionPipeline` (v-prediction, zero terminal SNR, 16x16 latents of 8 channels) and
-loads without any code of persona's. All that it was trained on was rendered: nobody's picture and nobody's text is in
-it.
+loads without persona's code. All of its training data was rendered: nobody's images and nobody's text are in it.
 
 ## What it knows
 
@@ -32,10 +36,10 @@ it.
 
 ## What was measured
 
-On compositions of class, place and style that were kept from all training, on subjects that were kept from it, drawn
-in 25 steps, read by the judge; the judge itself on held-out renders. In a checkout
-`python examples/measure_clay.py --photos PHOTOS` measures the weights that ship; all of it, weights and figures, is
-made again by
+Prompts are compositions of class, place and style that were held out from all training, as were the subjects; images
+are drawn in 25 steps and read by the judge, a classifier; the judge itself is measured on held-out renders. In a
+checkout `python examples/measure_clay.py --photos PHOTOS` measures the weights that ship. Weights and figures are made
+again by
 
 ```sh
 {command}
@@ -45,16 +49,16 @@ made again by
 
 ## How it was made
 
-By that command, from nothing, on two CPU cores: {pictures:,} rendered scenes, {sets:,} sets of four scenes of one
-subject for the judge, and as much time as this:
+By that command, from scratch, on two CPU cores: {pictures:,} rendered scenes, {sets:,} sets of four scenes of one
+subject for the judge. Each stage took:
 
 {times}
 
 ## What it is bad at
 
-Photographs: it was shown none, and learns a subject of them but roughly, in more steps and in all of its layers.
-Words that it does not know: a warning names them. Two subjects in one picture, counting, writing, and whatever else
-is not listed above. It is a bench for persona's methods, made to be measured, not a model to make art with.
+Photographs: it was shown none, and learns photographed subjects only roughly, in more steps and in all of its layers.
+Words that it does not know: a warning names them. Two subjects in one image, counting, writing, and whatever else is
+not listed above. It is a test bench for persona's methods, made to be measured, not a model to make art with.
 """
 
 
@@ -83,14 +87,17 @@ def text(figures: Mapping[str, float], seconds: Mapping[str, float], config: Pre
 
 
 def measured(figures: Mapping[str, float]) -> str:
-    """Return what was measured beside what was wanted, as Markdown."""
-    return _table(("figure", "measured", "wanted"), _rows(figures))
+    """Return what was measured beside its targets, as Markdown."""
+    return _table(("figure", "measured", "target"), _rows(figures))
 
 
 def _rows(figures: Mapping[str, float]) -> Iterable[tuple[str, ...]]:
     for name, value in figures.items():
         share = name.startswith(("prompts", "judge", "segmenter", "encoder"))
-        yield name, *(f"{number:.1%}" if share else f"{number:.3g}" for number in (value, _BARS[name]))
+        yield (
+            _LABELS.get(name, name),
+            *(f"{number:.1%}" if share else f"{number:.3g}" for number in (value, _BARS[name])),
+        )
 
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
