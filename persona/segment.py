@@ -135,7 +135,7 @@ def _sought(picture: Image.Image, base: Family, listener: Listener) -> tuple[Mas
 
         listener(Note("The reference is cut out by SAM."))
         return Sam(folder, base.device).subject(picture), "SAM found no subject"
-    return None, "Nothing is here that could cut it out (pip install rembg)"
+    return None, 'Nothing is here that could cut it out (pip install "rembg[cpu]")'
 
 
 def _by_rembg(picture: Image.Image, listener: Listener) -> tuple[Mask | None, str]:
