@@ -29,7 +29,7 @@ class Sets(ABC):
     """Sets in shards of any format; nothing but their captions is held in memory.
 
     Attributes:
-        pictures: how many the smallest set has.
+        sizes: how many pictures each has.
     """
 
     def __init__(self, data: Path, latents: Path) -> None:
@@ -49,8 +49,8 @@ class Sets(ABC):
             self._shards.append(shard)
             ends = np.cumsum(sizes).tolist()
             self._places += [(shard, end - size, size) for end, size in zip(ends, sizes, strict=True)]
-        self.pictures = min((size for *_, size in self._places), default=0)
-        if self.pictures < 2:
+        self.sizes = [size for *_, size in self._places]
+        if min(self.sizes, default=0) < 2:
             raise BadOption(f"{data} holds no sets of two pictures or more. Make some: persona gen-sets")
         self._mapped: dict[str, NDArray[np.float16]] = {}
 
