@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -275,7 +276,7 @@ def test_sets_of_several_shards_keep_their_pictures(whole: Learnt, data: Path) -
     assert spread < across, "pictures of a set are alike"
 
 
-@pytest.mark.parametrize("spoil", ["empty", "nothing", "cut", "no captions", "single pictures"])
+@pytest.mark.parametrize("spoil", ["empty", "nothing", "cut", "no captions", "no picture", "single pictures"])
 def test_data_that_cannot_be_learnt_from_are_refused(config: JediConfig, tmp_path: Path, spoil: str) -> None:
     folder = tmp_path / "data"
     match spoil:
@@ -287,12 +288,26 @@ def test_data_that_cannot_be_learnt_from_are_refused(config: JediConfig, tmp_pat
         case "no captions":
             path = write_shard(folder / "0.tar", sets=2, pictures=2)
             path.write_bytes(path.read_bytes().replace(b'"captions"', b'"passages"'))
+        case "no picture":
+            path = write_shard(tmp_path / "whole.tar", sets=2, pictures=3)
+            folder.mkdir()
+            with tarfile.open(path) as whole, tarfile.open(folder / "0.tar", "w") as tar:
+                for member in whole:
+                    if member.name != "000000.2.png":
+                        tar.addfile(member, whole.extractfile(member))
         case "single pictures":
             write_shard(folder / "0.tar", sets=2, pictures=1)
     with pytest.raises(BadOption) as error:
         pretrain_jedi(replace(config, data=folder))
     assert "\n" not in str(error.value)
     assert not config.out.exists()
+
+
+def test_a_damaged_picture_is_a_mistake_of_the_data(config: JediConfig, tmp_path: Path) -> None:
+    path = write_shard(tmp_path / "data" / "0.tar", sets=2, pictures=2)
+    path.write_bytes(path.read_bytes().replace(b"PNG", b"GNP"))
+    with pytest.raises(BadOption, match=r"0\.tar is damaged"):
+        pretrain_jedi(replace(config, data=path.parent))
 
 
 def test_other_bases_than_clay_need_data(config: JediConfig) -> None:
