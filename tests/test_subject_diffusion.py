@@ -307,6 +307,21 @@ def test_a_dropped_text_is_read_by_the_bases_own_encoder(base: Family) -> None:
     assert torch.equal(alone, method.loss(given, 0.01))
 
 
+def test_the_empty_prompt_is_read_where_there_is_one(one: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, read = learnt(one), list[str]()
+    unwanted = method.unwanted
+
+    def listen(negative: str, wanted: Any) -> Any:
+        read.append(negative)
+        return unwanted(negative, wanted)
+
+    monkeypatch.setattr(method, "unwanted", listen)
+    method.loss(scenes(), 0.01)
+    assert not read
+    method.loss(scenes(prompts=["a [V] dog on the [W] cat", ""]), 0.01)
+    assert read == [""]
+
+
 def test_attention_is_led_to_where_the_subject_is() -> None:
     masks = torch.zeros(1, 2, 4, 4)
     masks[0, 0, :, :2], masks[0, 1, :, 2:] = 1, 1
