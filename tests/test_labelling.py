@@ -39,6 +39,12 @@ def test_pictures_are_captioned(networks: Path) -> None:
     assert all(caption == caption.lower().strip() and "<" not in caption for caption in captions)
 
 
+def test_captions_have_no_names(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captioner = Captioner(networks / "blip2")
+    monkeypatch.setattr(captioner._processor, "batch_decode", lambda *_, **__: ["A sign that says [ SALE ] on [v]."])
+    assert captioner.captions(pictures(1)) == ["a sign that says sale on v"]
+
+
 def test_nouns_are_told_by_their_words(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tagger = Tagger(networks / "tagger")
     assert tagger.nouns(["dog cat dog.", "a"]) == [["dog", "cat"], ["a"]]

@@ -1,6 +1,5 @@
 """Sets of pictures that share a subject: what they show, and their latents, which are computed once."""
 
-import io
 import json
 import tarfile
 from abc import ABC, abstractmethod
@@ -24,6 +23,7 @@ from persona.errors import BadOption
 from persona.events import Listener, Progress
 from persona.families import Family
 from persona.photos import middle
+from persona.pretrain.records import add, png
 
 
 class Sets(ABC):
@@ -172,14 +172,6 @@ def write_set(tar: tarfile.TarFile, key: str, told: Mapping[str, Any], pictures:
         told: JSON values, ``class`` and ``captions`` among them.
         pictures: as many as there are captions.
     """
-    _add(tar, f"{key}.json", json.dumps(told).encode())
+    add(tar, f"{key}.json", json.dumps(told).encode())
     for place, picture in enumerate(pictures):
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        _add(tar, f"{key}.{place}.png", buffer.getvalue())
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(data)
-    tar.addfile(entry, io.BytesIO(data))
+        add(tar, f"{key}.{place}.png", png(picture))
