@@ -92,6 +92,10 @@ class Records:
             except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
                 raise BadOption(f"{path} is no shard of records, or is damaged: {error}. Make it anew.") from error
 
+    def first(self, number: int) -> int:
+        """Return the first of the records that show the same subjects as one: they follow each other."""
+        return number
+
     def record(self, number: int) -> Record:
         """Return a record, read from disk: always the same for its number.
 
