@@ -128,6 +128,14 @@ def test_a_finished_run_stays_as_it_is(config: JediConfig) -> None:
     assert losses(events) == []
 
 
+def test_a_run_may_lie_in_the_folder_of_its_data(config: JediConfig, tmp_path: Path) -> None:
+    assert config.data is not None
+    data = shutil.copytree(config.data, tmp_path / "data")
+    config = replace(config, data=data, out=tmp_path / "data" / "run", steps=1)
+    before = pretrain_jedi(config).weights.read_bytes()
+    assert pretrain_jedi(config).weights.read_bytes() == before
+
+
 def test_a_run_starts_from_weights_of_another_base(
     whole: Learnt, config: JediConfig, base_folder: Callable[[str], Path]
 ) -> None:
