@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from transformers import CLIPModel, ViTModel
 
+from persona import score
+from persona.families import Family
 from persona.networks import DINO, Networks
 
 NAMES = ("dino-vits16", "clip-vit-base-patch32", "clipseg-rd64-refined")
@@ -86,3 +88,11 @@ def test_what_cannot_be_had_is_said_with_how_to_have_it(tmp_path: Path) -> None:
     how = f"hf download {DINO} --revision refs/pr/1"
     assert f"DINO cannot be had here: left out. To have it: {how}" in found.missing
     assert not any(note.startswith("CLIP-") for note in found.missing)
+
+
+def test_damaged_ones_judge_nothing(one: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = tiny_networks.save(tmp_path, "dino-vits16")
+    (networks / "dino-vits16" / "model.safetensors").write_bytes(b"cut off")
+    monkeypatch.setattr(score, "folder_of", lambda name: networks / name.partition("/")[2])
+    assert score.odd_ones(one, pictures(), "dog") == []
+    assert score.scorer_for(one, pictures(), "dog", (32, 32)) is None
