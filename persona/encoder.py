@@ -6,9 +6,10 @@ from typing import Any, Protocol
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
-from persona.errors import BadOption
+from persona.errors import BadBase, BadOption
 from persona.events import Listener, silent
 from persona.hub import fetched
 from persona.networks import CLIP_GREY, as_clip_sees
@@ -51,7 +52,7 @@ def load(name: str, device: str | torch.device = "cpu", listener: Listener = sil
         listener: told what is fetched.
 
     Raises:
-        BadBase: clay's weights are damaged.
+        BadBase: clay's weights are damaged, or those of an encoder like its own.
         BadOption: there is no such encoder.
     """
     from persona.clay import weights_folder
@@ -59,7 +60,10 @@ def load(name: str, device: str | torch.device = "cpu", listener: Listener = sil
 
     folder = weights_folder() if name == "clay" else Path(name)
     if shipped(folder):
-        return Encoder.load(folder / FOLDER).to(device)
+        try:
+            return Encoder.load(folder / FOLDER).to(device)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise BadBase(f"The image encoder in {folder / FOLDER} is damaged. Get it anew, or name a CLIP.") from error
     if name == "clay":
         raise BadOption("These weights of clay have no image encoder. Name a CLIP, by its hub id or its folder.")
     return ClipEncoder(fetched([name], listener)[0], device)
@@ -90,7 +94,7 @@ class ClipEncoder:
 
         try:
             net: Any = CLIPVisionModel.from_pretrained(folder, use_safetensors=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise BadOption(f"{folder} holds no CLIP that can look at pictures. Name another one.") from error
         self._net = net.eval().requires_grad_(False).to(device)
         self._side = net.config.image_size

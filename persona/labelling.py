@@ -1,5 +1,6 @@
 """Networks that say what a picture shows, and where: through transformers, from a folder each."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +53,11 @@ class Captioner:
 
     @torch.no_grad()
     def captions(self, pictures: Sequence[Image.Image]) -> list[str]:
-        """Return a caption for each picture, in lower case, without its full stop."""
+        """Return a caption for each picture, in lower case, without its full stop and without brackets: no names."""
         given = self._processor(images=list(pictures), return_tensors="pt")
         tokens = self._net.generate(**given.to(self._net.device, self._net.dtype), max_new_tokens=WORDS)
         texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
-        return [" ".join(text.lower().split()).rstrip(" .") for text in texts]
+        return [" ".join(re.sub(r"[\[\]]", "", text).lower().split()).rstrip(" .") for text in texts]
 
 
 class Tagger:

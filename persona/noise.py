@@ -55,6 +55,7 @@ class Diffusion:
         """Take the share of signal variance that is left at each time, shape (times,), falling from 1 towards 0."""
         self.kept = kept
         self.velocity = velocity
+        self._on = {kept.device: kept}
 
     @classmethod
     def of(cls, scheduler: Any) -> "Diffusion":
@@ -97,10 +98,10 @@ class Diffusion:
         return snr.clamp(max=gamma) / (snr + 1) if self.velocity else (gamma / snr).clamp(max=1)
 
     def _at(self, times: Tensor) -> Tensor:
-        """Look the times up; the schedule follows them to their device once, so that steps copy nothing."""
-        if self.kept.device != times.device:
-            self.kept = self.kept.to(times.device)
-        return self.kept[times]
+        """Look the times up; each of their devices has its own schedule, so that steps copy nothing."""
+        if times.device not in self._on:
+            self._on[times.device] = self.kept.to(times.device)
+        return self._on[times.device][times]
 
 
 class Flow:

@@ -176,7 +176,8 @@ def places(prompt: str, wanted: Sequence[tuple[Box | None, float]]) -> list[Box]
     if len(wanted) < MOST:
         return [box or _fitted((0.05, 0.9 - _HEIGHT, 0.95, 0.9), shape) for box, shape in wanted]
     between = prompt.lower().partition("]")[2].partition("[")[0]
-    first, beside = next((where for words, where in _RELATIONS.items() if words in between), (0, True))
+    said = (where for words, where in _RELATIONS.items() if re.search(rf"\b{words}\b", between))
+    first, beside = next(said, (0, True))
     slots = (_BESIDE if beside else _ABOVE)[:: -1 if first else 1]
 
     def crowded(slots: Sequence[Box]) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors import SafetensorError
 
 from persona.clay.judge import WEIGHTS, Judge
 from persona.drawing import Size
@@ -112,7 +113,7 @@ def scorer_for(base: Family, photos: Sequence[Image.Image], class_noun: str, siz
         return JudgeScorer(base, class_noun, size)
     try:
         return PhotoScorer(base, class_noun, size)
-    except (OSError, ValueError, ImportError):  # not on this disk
+    except (OSError, ValueError, ImportError, SafetensorError):  # not whole on this disk
         return None
 
 
@@ -127,7 +128,7 @@ def odd_ones(base: Family, photos: Sequence[Image.Image], class_noun: str) -> li
         return [place for place, alike in enumerate(same) if alike < ODD_TO_JUDGE]
     try:
         dino = Dino(folder_of(DINO), base.device)
-    except (OSError, ValueError, ImportError):  # not on this disk
+    except (OSError, ValueError, ImportError, SafetensorError):  # not whole on this disk
         return []
     return [place for place, alike in enumerate(among(dino.embed(photos))) if alike < ODD_TO_DINO]
 

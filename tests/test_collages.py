@@ -331,6 +331,16 @@ def test_real_networks_filter(config: SetsConfig, tmp_path: Path) -> None:
     assert made.figures["sets"] == 1 or any(isinstance(event, Note) and event.warning for event in events)
 
 
+def test_a_damaged_network_is_named(config: SetsConfig, tmp_path: Path) -> None:
+    names = ("dino-vits16", "clip-vit-base-patch32", "clipseg-rd64-refined")
+    networks = save_networks(tmp_path / "nets", *names)
+    (networks / names[0] / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(BadOption, match=r"dino-vits16 holds no Dino that can be read. Type: hf download") as error:
+        gen_sets(replace(config, networks=networks))
+    assert "\n" not in str(error.value)
+    assert not config.out.exists()
+
+
 def test_without_networks_it_says_what_to_type(config: SetsConfig, tmp_path: Path) -> None:
     with pytest.raises(BadOption, match="hf download facebook/dino-vits16") as error:
         gen_sets(replace(config, networks=tmp_path))

@@ -192,8 +192,8 @@ def test_a_photo_that_was_cut_out_is_learnt_where_its_subject_is(base_folder: Fo
 
 def test_the_class_is_what_is_left_without_the_token() -> None:
     latents = torch.zeros(1, 4, 8, 8)
-    given = [Example(latents, prompt) for prompt in ("a sks dog", "a dog, sks", "a sksy dog and sks")]
-    assert [example.prompt for example in without("sks", given)] == ["a dog", "a dog,", "a sksy dog and"]
+    given = [Example(latents, prompt) for prompt in ("a sks dog", "a dog, sks", "a sksy dog and sks", "a sks owl")]
+    assert [example.prompt for example in without("sks", given)] == ["a dog", "a dog,", "a sksy dog and", "an owl"]
 
 
 def test_photos_are_encoded_once_with_their_crops_and_mirror_images(base_folder: Folder, photos: list[Photo]) -> None:

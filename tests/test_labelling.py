@@ -1,5 +1,6 @@
 """The networks that say what pictures show, as tiny ones of the real classes, and where they are found."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +40,12 @@ def test_pictures_are_captioned(networks: Path) -> None:
     assert all(caption == caption.lower().strip() and "<" not in caption for caption in captions)
 
 
+def test_captions_have_no_names(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captioner = Captioner(networks / "blip2")
+    monkeypatch.setattr(captioner._processor, "batch_decode", lambda *_, **__: ["A sign that says [ SALE ] on [v]."])
+    assert captioner.captions(pictures(1)) == ["a sign that says sale on v"]
+
+
 def test_nouns_are_told_by_their_words(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tagger = Tagger(networks / "tagger")
     assert tagger.nouns(["dog cat dog.", "a"]) == [["dog", "cat"], ["a"]]
@@ -76,6 +83,13 @@ def test_other_folders_are_refused(kind: Callable[[Path], Any], tmp_path: Path) 
     with pytest.raises(BadOption) as error:
         kind(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_damaged_clip_is_refused(networks: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(networks / "clip-vit-base-patch32", tmp_path / "clip")
+    (folder / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(BadOption, match="holds no CLIP"):
+        encoder.load(str(folder))
 
 
 def test_clip_looks_at_the_subject_alone(networks: Path) -> None:

@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from transformers import CLIPModel, ViTModel
 
+from persona import score
+from persona.families import Family
 from persona.networks import DINO, Networks
 
 NAMES = ("dino-vits16", "clip-vit-base-patch32", "clipseg-rd64-refined")
@@ -102,3 +104,11 @@ def test_what_is_damaged_is_left_out(tmp_path: Path) -> None:
     found = Networks.find(tmp_path)
     assert found.dino is None
     assert "DINO cannot be had here" in found.missing[0]
+
+
+def test_damaged_ones_judge_nothing(one: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = tiny_networks.save(tmp_path, "dino-vits16")
+    (networks / "dino-vits16" / "model.safetensors").write_bytes(b"cut off")
+    monkeypatch.setattr(score, "folder_of", lambda name: networks / name.partition("/")[2])
+    assert score.odd_ones(one, pictures(), "dog") == []
+    assert score.scorer_for(one, pictures(), "dog", (32, 32)) is None

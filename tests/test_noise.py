@@ -48,6 +48,14 @@ def test_min_snr_is_finite_where_there_is_no_signal() -> None:
     assert Diffusion.of(scheduler).weights(torch.tensor([999]), 5.0).item() == 0
 
 
+def test_each_device_has_a_schedule_of_its_own() -> None:
+    process, times = Diffusion.of(DDPMScheduler()), torch.tensor([1, 999])
+    before = process.weights(times, 5.0)
+    for _ in range(2):  # as times are drawn on the CPU, and learnt from on a GPU
+        assert process.weights(times.to("meta"), 5.0).device.type == "meta"
+        assert torch.equal(process.weights(times, 5.0), before)
+
+
 def test_gamma_zero_weighs_all_alike() -> None:
     assert torch.equal(Diffusion.of(DDPMScheduler()).weights(torch.tensor([1, 999]), 0), torch.ones(2))
 

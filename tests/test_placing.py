@@ -108,6 +108,11 @@ def test_places_are_in_the_picture_and_apart(one: float, other: float, relation:
             assert first[2] <= second[0]
 
 
+def test_a_part_of_a_word_says_nothing_of_places() -> None:
+    first, second = places("a [V] dog covered in snow beside a [W] cat", [(None, 1.0), (None, 1.0)])
+    assert first[2] <= second[0]
+
+
 def test_who_was_not_placed_keeps_clear_of_who_was() -> None:
     left, right = (0.0, 0.2, 0.45, 0.9), (0.55, 0.2, 1.0, 0.9)
     prompt = "a [V] dog and a [W] cat"

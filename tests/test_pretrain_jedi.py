@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -127,6 +128,14 @@ def test_a_finished_run_stays_as_it_is(config: JediConfig) -> None:
     assert losses(events) == []
 
 
+def test_a_run_may_lie_in_the_folder_of_its_data(config: JediConfig, tmp_path: Path) -> None:
+    assert config.data is not None
+    data = shutil.copytree(config.data, tmp_path / "data")
+    config = replace(config, data=data, out=tmp_path / "data" / "run", steps=1)
+    before = pretrain_jedi(config).weights.read_bytes()
+    assert pretrain_jedi(config).weights.read_bytes() == before
+
+
 def test_a_run_starts_from_weights_of_another_base(
     whole: Learnt, config: JediConfig, base_folder: Callable[[str], Path]
 ) -> None:
@@ -185,21 +194,21 @@ def completion(whole: Learnt, config: JediConfig, data: Path) -> Completion:
 
 def test_what_a_set_draws_depends_on_its_slot_alone(completion: Completion) -> None:
     for known in range(3):
-        one, other = (completion._draw(7, known, together=False) for _ in range(2))
+        one, other = (completion._draw(7, 3, known, together=False) for _ in range(2))
         assert all(torch.equal(a, b) for a, b in zip(one[:3], other[:3], strict=True))
         assert one[3] == other[3]
         assert torch.equal(one[4], torch.ones_like(one[0][:, 0]))  # nobody knows where the subject is
-        assert not torch.equal(one[1], completion._draw(8, known, together=False)[1])
+        assert not torch.equal(one[1], completion._draw(8, 3, known, together=False)[1])
 
 
 def test_references_are_told_what_they_show_and_the_others_what_to_draw(completion: Completion) -> None:
-    prompts = [completion._draw(slot, 2, together=False)[3] for slot in range(60)]
-    assert all(len(one) == 3 for one in prompts)  # as many as the smallest set has
+    prompts = [completion._draw(slot, 3, 2, together=False)[3] for slot in range(60)]
+    assert all(len(one) == 3 for one in prompts)
     assert {one[0].startswith("a photo of a ") for one in prompts} == {True, False}
     assert all(one[0] and one[1] for one in prompts)
     dropped = [one[2] for one in prompts if not one[2]]
     assert 1 <= len(dropped) <= 20
-    together = [completion._draw(slot, 0, together=True) for slot in range(60)]
+    together = [completion._draw(slot, 3, 0, together=True) for slot in range(60)]
     assert all(len(set(times.tolist())) == 1 for _, _, times, *_ in together)
     assert {sum(map(bool, one[3])) for one in together} == {0, 3}  # dropped for all of a set
 
@@ -215,6 +224,27 @@ def test_all_numbers_of_references_are_practised(completion: Completion, monkeyp
     for step in range(30):
         completion.loss(range(2 * step, 2 * step + 2), 2)
     assert seen == {(0, False), (0, True), (1, False), (1, True), (2, False)}
+
+
+def test_a_set_of_two_pictures_leaves_the_others_as_large_as_they_are(
+    completion: Completion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shard(tmp_path / "0.tar", sets=1, pictures=2)
+    write_shard(tmp_path / "1.tar", sets=5, pictures=4, first=1)
+    sets = WebSets(tmp_path, tmp_path / "latents")
+    monkeypatch.setattr(sets, "latents", lambda number: 10 * number + torch.randn(sets.sizes[number], 4, 8, 8))
+    mixed, seen = Completion(completion.jedi, sets, seed=0), set()
+
+    def loss(drawn: Any) -> torch.Tensor:
+        seen.add((drawn.latents.shape[1], drawn.known))
+        if drawn.latents.shape[1] == 4:
+            assert drawn.latents.mean() > 5  # none is of the small one
+        return torch.zeros(len(drawn.latents), drawn.latents.shape[1] - drawn.known)
+
+    monkeypatch.setattr(mixed.jedi, "loss", loss)
+    for step in range(40):
+        mixed.loss(range(2 * step, 2 * step + 2), 2)
+    assert seen == {(2, 0), (2, 1), (4, 0), (4, 1), (4, 2), (4, 3)}
 
 
 def test_a_picture_that_is_there_twice_teaches_no_copying(completion: Completion) -> None:
@@ -234,7 +264,7 @@ def test_what_is_shown_was_never_learnt_from(completion: Completion) -> None:
     shown = {tuple(completion.sets.latents(number).flatten()[:4].tolist()) for number in range(5, 9)}
     learnt = set()
     for slot in range(2 * len(completion.sets)):
-        latents = completion._draw(slot, 1, together=False)[0]
+        latents = completion._draw(slot, 3, 1, together=False)[0]
         learnt |= {tuple(one.flatten()[:4].tolist()) for one in latents}
     assert not shown & learnt
 
@@ -245,7 +275,7 @@ def test_what_is_shown_was_never_learnt_from(completion: Completion) -> None:
 def test_sets_of_several_shards_keep_their_pictures(whole: Learnt, data: Path) -> None:
     sets = WebSets(data, whole.weights.parent.parent / "latents")
     assert len(sets) == 9
-    assert sets.pictures == 3
+    assert sets.sizes == [3] * 5 + [4] * 4
     assert [len(sets.latents(number)) for number in (0, 4, 5, 8)] == [3, 3, 4, 4]
     assert sets.noun(5) == "beach"
     assert sets.captions(6, default_rng(0))[3] == "a red dog 3"
@@ -254,7 +284,7 @@ def test_sets_of_several_shards_keep_their_pictures(whole: Learnt, data: Path) -
     assert spread < across, "pictures of a set are alike"
 
 
-@pytest.mark.parametrize("spoil", ["empty", "nothing", "cut", "no captions", "single pictures"])
+@pytest.mark.parametrize("spoil", ["empty", "nothing", "cut", "no captions", "no picture", "single pictures"])
 def test_data_that_cannot_be_learnt_from_are_refused(config: JediConfig, tmp_path: Path, spoil: str) -> None:
     folder = tmp_path / "data"
     match spoil:
@@ -266,12 +296,26 @@ def test_data_that_cannot_be_learnt_from_are_refused(config: JediConfig, tmp_pat
         case "no captions":
             path = write_shard(folder / "0.tar", sets=2, pictures=2)
             path.write_bytes(path.read_bytes().replace(b'"captions"', b'"passages"'))
+        case "no picture":
+            path = write_shard(tmp_path / "whole.tar", sets=2, pictures=3)
+            folder.mkdir()
+            with tarfile.open(path) as whole, tarfile.open(folder / "0.tar", "w") as tar:
+                for member in whole:
+                    if member.name != "000000.2.png":
+                        tar.addfile(member, whole.extractfile(member))
         case "single pictures":
             write_shard(folder / "0.tar", sets=2, pictures=1)
     with pytest.raises(BadOption) as error:
         pretrain_jedi(replace(config, data=folder))
     assert "\n" not in str(error.value)
     assert not config.out.exists()
+
+
+def test_a_damaged_picture_is_a_mistake_of_the_data(config: JediConfig, tmp_path: Path) -> None:
+    path = write_shard(tmp_path / "data" / "0.tar", sets=2, pictures=2)
+    path.write_bytes(path.read_bytes().replace(b"PNG", b"GNP"))
+    with pytest.raises(BadOption, match=r"0\.tar is damaged"):
+        pretrain_jedi(replace(config, data=path.parent))
 
 
 def test_other_bases_than_clay_need_data(config: JediConfig) -> None:
@@ -302,7 +346,7 @@ def test_clays_scenes_are_sets(tmp_path: Path) -> None:
     render_records(tmp_path, 2, 0, seed=3)
     sets = ClaySets(tmp_path, tmp_path / "latents")
     assert len(sets) == 2
-    assert sets.pictures == 4
+    assert sets.sizes == [4, 4]
     random = default_rng(0)
     said = [" ".join(sets.captions(0, random)) for _ in range(40)]
     assert all(sets.noun(0) in one for one in said)

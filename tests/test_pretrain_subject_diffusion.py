@@ -30,6 +30,8 @@ from persona.methods.casting import Portrait
 from persona.methods.gated import Gate
 from persona.methods.subject_diffusion import SubjectDiffusion
 from persona.pretrain import learning
+from persona.pretrain.clay.data import render_records
+from persona.pretrain.clay.records import ClayRecords
 from persona.pretrain.latents import Latents
 from persona.pretrain.learning import Learnt
 from persona.pretrain.records import Entity, Record, Records, write
@@ -93,7 +95,7 @@ def whole(base_folder: Callable[[str], Path], data: Path, tmp_path_factory: pyte
 @pytest.fixture
 def depiction(whole: Learnt, config: SubjectDiffusionConfig, data: Path) -> Depiction:
     records = Records(data)
-    latents = Latents(whole.weights.parent.parent / "latents", len(records), lambda n: records.record(n).picture)
+    latents = Latents(whole.weights.parent.parent / "encoded", len(records), lambda n: records.record(n).picture)
     return Depiction(SubjectDiffusion(families.load(config.base, device="cpu"), "eye"), records, latents, 0, 0.01)
 
 
@@ -188,6 +190,19 @@ def test_conditions_are_dropped(depiction: Depiction) -> None:
     assert shares.keys() == {(True, True, True), (False, True, True), (False, False, False), (True, True, False)}
     assert 0.8 < shares[True, True, True] < 0.9
     assert all(share > 0.02 for share in shares.values())
+
+
+def test_who_is_shown_of_clays_world_was_never_learnt(depiction: Depiction, tmp_path: Path) -> None:
+    render_records(tmp_path, 3, 3, seed=1)
+    records = ClayRecords(tmp_path)
+    learning = Depiction(depiction.method, records, depiction.latents, 0, 0.01)._learning
+    sets = [place.subjects() for place in records._places]
+    assert 1 < learning <= len(records) - 6
+    assert not set(sets[:learning]) & set(sets[learning:])
+    assert {kind for kind, *_ in sets} == {"sets", "pairs"}
+    assert [first for first, one in enumerate(sets) if one not in sets[:first]] == sorted(
+        {records.first(number) for number in range(len(records))}
+    )
 
 
 def test_references_vary_but_stay_cut_out() -> None:

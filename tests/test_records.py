@@ -3,6 +3,7 @@
 import json
 import tarfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
         assert [one.tobytes() for one in read.references] == [one.tobytes() for one in wanted.references]
 
 
-@pytest.mark.parametrize("spoil", ["empty", "cut", "box", "entities", "picture", "captions"])
+@pytest.mark.parametrize("spoil", ["empty", "cut", "box", "entities", "picture", "captions", "names", "second"])
 def test_damaged_records_are_refused(tmp_path: Path, spoil: str) -> None:
     path = tmp_path / "0.tar"
     if spoil != "empty":
@@ -76,6 +77,10 @@ def test_damaged_records_are_refused(tmp_path: Path, spoil: str) -> None:
             path.write_bytes(path.read_bytes().replace(b"0.1.png", b"0.7.png"))
         case "captions":
             path.write_bytes(path.read_bytes().replace(b'"captions"', b'"passages"'))
+        case "names":
+            write(path, [("0", replace(record(), captions=["a [V] dog and a [W] cat, [sale]"]))])
+        case "second":
+            write(path, [("0", replace(record(nouns=("dog",)), captions=["a [W] dog"]))])
     with pytest.raises(BadOption) as error:
         Records(tmp_path)
     assert "\n" not in str(error.value)

@@ -244,6 +244,7 @@ def test_references_of_something_else_are_named(looking: Any, colours: str, odd:
         ({"together": True, "persona": Path("personas/dog")}, BadOption, "--persona is about"),
         ({"reference": Path("refs"), "class_noun": "dog", "scale": 0.5}, BadOption, "--scale is about"),
         ({"together": True, "checkpoint": 3}, BadOption, "--checkpoint is about"),
+        ({"together": True, "image_guidance": 5.0}, BadOption, "--image-guidance goes with --reference"),
         ({"together": True, "batch": 2}, BadOption, "Leave --batch out"),
         ({"together": True, "class_noun": " "}, BadToken, "--class is empty"),
     ],

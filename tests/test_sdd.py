@@ -187,6 +187,18 @@ def test_a_killed_run_goes_on(knowing: None, config: SddConfig, tmp_path: Path) 
         assert (config.out / path.name).read_bytes() == path.read_bytes()
 
 
+def test_records_may_lie_among_their_pictures(
+    knowing: None, config: SddConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = replace(config, out=config.pictures / "records")
+    once = gen_sdd(inside)
+    assert once.sheet is not None
+    monkeypatch.chdir(config.pictures)
+    again = gen_sdd(replace(inside, pictures=Path("../pictures")))
+    assert (again.pictures, again.records) == (once.pictures, once.records)
+    assert gen_sdd(replace(inside, out=Path("records"))).pictures == once.pictures
+
+
 def test_other_settings_need_another_folder(knowing: None, config: SddConfig) -> None:
     gen_sdd(config)
     with pytest.raises(BadOption, match="holds a run with --resolution 64"):

@@ -11,6 +11,7 @@ import tiny_networks
 import torch
 from numpy.random import default_rng
 from PIL import Image
+from safetensors.torch import save
 from torch.nn.functional import cross_entropy
 
 from persona import encoder, segment
@@ -18,7 +19,7 @@ from persona.clay import world
 from persona.clay.encoder import Encoder
 from persona.clay.judge import as_tensor
 from persona.clay.segmenter import Segmenter
-from persona.errors import BadOption
+from persona.errors import BadBase, BadOption
 from persona.events import Event, Note
 from persona.photos.cutouts import cut
 from persona.pretrain.clay.encoding import as_patches
@@ -176,6 +177,14 @@ def test_the_encoder_is_the_same_after_a_trip_to_disk(tmp_path: Path) -> None:
     painted = Image.new("RGBA", one.size, (255, 0, 0, 0))
     painted.paste(one, mask=one.getchannel("A"))
     assert torch.equal(loaded.encode([painted]), loaded.encode([one]))  # what is transparent is not seen
+
+
+@pytest.mark.parametrize("data", [b"cut off", save({}), save({}, {"encoder": "no sizes"})])
+def test_a_damaged_encoder_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "encoder.safetensors").write_bytes(data)
+    with pytest.raises(BadBase, match="is damaged"):
+        encoder.load(str(tmp_path))
 
 
 def test_clay_without_an_encoder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

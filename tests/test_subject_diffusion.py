@@ -165,6 +165,30 @@ def test_a_place_sees_the_subjects_in_whose_boxes_it_lies() -> None:
     assert moved[~within].max() == 0
 
 
+def test_all_blocks_and_heads_of_a_level_keep_one_mask(base: Family) -> None:
+    method, who, kept = learnt(base), cast([BOTH] * 2, TWO), dict[int, Tensor]()
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point() and tensor.isinf().any():
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    conditioning = base.conditioning([BOTH] * 2)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, method.told(who, torch.tensor([True, True]), SHAPE[1:]):
+        base.predict(noise(2, *SHAPE), torch.tensor([500, 500]), conditioning)
+    assert [tuple(mask.shape) for mask in kept.values()] == [(2, 1, 16, 16 + 8)]  # of the only level with attention
+
+
+def test_a_gate_looks_as_attention_does() -> None:
+    gate, places = Gate(16, 4, 2, 8), noise(1, 32, 16)
+    nn.init.eye_(gate.attn.to_out[0].weight)
+    told = Told(noise(1, 6, 4, seed=1), inside(torch.tensor([[LEFT, RIGHT]]), (8, 16)))
+    both = gate.norm1(torch.cat([places, gate.linear(told.tokens)], dim=1))
+    looked = gate.attn(both[:, :32], both, attention_mask=told.mask(32, torch.float32)[:, 0])
+    torch.testing.assert_close(gate(places, told), places + looked)
+
+
 def test_prompts_without_subjects_are_read_as_before(base: Family) -> None:
     wanted = base.conditioning(["a dog"])
     before = base.unwanted("red", wanted)
@@ -281,6 +305,21 @@ def test_a_dropped_text_is_read_by_the_bases_own_encoder(base: Family) -> None:
         for parameter in difference.parameters.values():
             parameter.data.zero_()
     assert torch.equal(alone, method.loss(given, 0.01))
+
+
+def test_the_empty_prompt_is_read_where_there_is_one(one: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, read = learnt(one), list[str]()
+    unwanted = method.unwanted
+
+    def listen(negative: str, wanted: Any) -> Any:
+        read.append(negative)
+        return unwanted(negative, wanted)
+
+    monkeypatch.setattr(method, "unwanted", listen)
+    method.loss(scenes(), 0.01)
+    assert not read
+    method.loss(scenes(prompts=["a [V] dog on the [W] cat", ""]), 0.01)
+    assert read == [""]
 
 
 def test_attention_is_led_to_where_the_subject_is() -> None:

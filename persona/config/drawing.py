@@ -89,7 +89,7 @@ class SampleConfig(Config):
             _check_alone(self, {**others, **jedis, "--checkpoint": self.checkpoint})
             return
         if self.reference is None and not self.together:
-            theirs = {"--class": self.class_noun, "--image-guidance": self.image_guidance, "--jedi": self.jedi}
+            theirs: dict[str, object] = {"--class": self.class_noun, "--jedi": self.jedi}
             hint = "goes with --reference, or with --together. Give one of them, or leave it out."
         else:
             theirs = {"--persona": self.persona, "--scale": self.scale, "--checkpoint": self.checkpoint}
@@ -97,8 +97,9 @@ class SampleConfig(Config):
         for flag, given in theirs.items():
             if given is not None:
                 raise BadOption(f"{flag} {hint}")
-        if self.balanced and self.reference is None:
-            raise BadOption("--balanced goes with --reference: it weighs those against the prompt. Leave it out.")
+        for flag, asked in {"--balanced": self.balanced, "--image-guidance": self.image_guidance is not None}.items():
+            if asked and self.reference is None:
+                raise BadOption(f"{flag} goes with --reference: it weighs those against the prompt. Leave it out.")
         if self.reference is not None and self.class_noun is None:
             raise BadOption("Say what the references show: --class dog")
         if self.together and self.batch is not None:

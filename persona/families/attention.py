@@ -31,12 +31,15 @@ class _SizedAttention(AttnProcessor2_0):  # type: ignore[misc]  # diffusers is u
         return super().__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return what queries (B, heads, tokens, width) find among keys and values, by the kernel that is fast for them."""
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return what queries (B, heads, tokens, width) find among keys and values, by the kernel that is fast for them.
+
+    A mask (B or 1, heads or 1, queries, keys) is added to their scores.
+    """
     slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled()
     plain = slow and query.shape[2] * key.shape[2] <= SMALL
     with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
-        return scaled_dot_product_attention(query, key, value)
+        return scaled_dot_product_attention(query, key, value, mask)
 
 
 def choose_kernels(denoiser: nn.Module) -> None:

@@ -26,6 +26,7 @@ from persona.events import Listener, Progress, silent
 from persona.families import Family
 from persona.noise import squared_error
 from persona.photos import Photo, buckets, crops, masks
+from persona.placing import plain
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,6 @@ def _counted(shown: Tensor, latents: Tensor) -> Tensor:
 
 
 def without(token: str, examples: Sequence[Example]) -> list[Example]:
-    """Return the same pictures called by their class noun alone."""
+    """Return the same pictures called by their class noun alone, with the article that it needs."""
     word = re.compile(rf"(?<!\w){re.escape(token)}(?!\w)\s*")
-    return [Example(example.latents, word.sub("", example.prompt).strip()) for example in examples]
+    return [Example(example.latents, plain(word.sub("[V] ", example.prompt))) for example in examples]

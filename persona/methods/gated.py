@@ -11,7 +11,7 @@ places it means has to be learnt first, and until then two subjects are blended 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d
 
-from persona.families.attention import choose_kernels
+from persona.families.attention import attend
 from persona.methods.levels import grid_of
 
 FREQUENCIES, HOTTEST = 8, 100.0
@@ -77,14 +77,20 @@ class Told:
 
     tokens: Tensor
     where: Tensor
+    _masks: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict, init=False, repr=False)
 
-    def mask(self, places: int) -> Tensor:
-        """Return what is added to the attention of so many places, (rows, places, places + slots * n): 0 or -inf."""
-        seen = adaptive_max_pool2d(self.where, grid_of(places, self.where.shape[-2:])).flatten(2).mT.bool()
-        shown = seen.repeat_interleave(self.tokens.shape[1] // seen.shape[2], dim=2)
-        everywhere = shown.new_ones(len(shown), places, places)  # each place sees the picture itself
-        hidden = ~torch.cat([everywhere, shown], dim=2)
-        return torch.zeros_like(hidden, dtype=self.tokens.dtype).masked_fill(hidden, -torch.inf)
+    def mask(self, places: int, dtype: torch.dtype) -> Tensor:
+        """Return what is added to the attention of so many places, (rows, 1, places, places + slots * n): 0 or -inf.
+
+        All blocks with so many places share it, and all their heads: learning keeps it, and it can be gigabytes.
+        """
+        if (places, dtype) not in self._masks:
+            seen = adaptive_max_pool2d(self.where, grid_of(places, self.where.shape[-2:])).flatten(2).mT.bool()
+            shown = seen.repeat_interleave(self.tokens.shape[1] // seen.shape[2], dim=2)
+            everywhere = shown.new_ones(len(shown), places, places)  # each place sees the picture itself
+            hidden = ~torch.cat([everywhere, shown], dim=2)[:, None]
+            self._masks[places, dtype] = torch.zeros_like(hidden, dtype=dtype).masked_fill(hidden, -torch.inf)
+        return self._masks[places, dtype]
 
 
 class Gate(nn.Module):
@@ -108,9 +114,16 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor, told: Told) -> Tensor:
         """Return a picture's tokens (rows, places, width) after a look at its subjects."""
-        places = x.shape[1]
+        places, attn = x.shape[1], self.attn
         both = self.norm1(torch.cat([x, self.linear(told.tokens)], dim=1))
-        x = x + self.attn(both[:, :places], both, attention_mask=told.mask(places).to(x.dtype))
+
+        def heads(states: Tensor) -> Tensor:
+            return states.view(*states.shape[:-1], attn.heads, -1).transpose(1, 2)
+
+        query, key, value = heads(attn.to_q(both[:, :places])), heads(attn.to_k(both)), heads(attn.to_v(both))
+        # Attention's own forward would make a mask for each head.
+        seen = attend(query, key, value, told.mask(places, query.dtype))
+        x = x + attn.to_out[0](seen.transpose(1, 2).flatten(2))
         made: Tensor = x + self.ff(self.norm2(x))
         return made
 
@@ -129,7 +142,6 @@ class Gates:
                 adapter = Gate(own.query_dim, width, own.heads, own.inner_dim // own.heads)
                 block.fuser = adapter.to(own.to_q.weight.device)
                 self.adapters[name.replace(".", "-")] = block.fuser
-        choose_kernels(denoiser)
         denoiser.position_net = nn.Identity()  # what is told knows already where it belongs
         self._handle = denoiser.register_forward_pre_hook(self._tell, with_kwargs=True)
 

@@ -45,8 +45,13 @@ def guide(
     return shown + (image - 1) * seen + text * read
 
 
-def unless_empty(prompts: Sequence[str], read: Conditioning, nothing: Conditioning) -> Conditioning:
-    """Return how prompts were read, and for the empty ones nothing, as guidance will lead away from it."""
+def unless_empty(
+    prompts: Sequence[str], read: Conditioning, unwanted: Callable[[str, Conditioning], Conditioning]
+) -> Conditioning:
+    """Return how prompts were read, and for the empty ones what guidance will lead away from."""
+    if all(prompts):
+        return read
+    nothing = unwanted("", read)
     full = torch.tensor([bool(prompt) for prompt in prompts], device=next(iter(read.values())).device)
     return {key: torch.where(full.view(-1, *[1] * (part.dim() - 1)), part, nothing[key]) for key, part in read.items()}
 

@@ -157,7 +157,7 @@ class JeDi:
     def _told(self, prompts: Sequence[str]) -> Conditioning:
         """Return the conditioning of prompts, one row each; of none, what guidance will lead away from."""
         read = self.base.conditioning(prompts)
-        return read if all(prompts) else unless_empty(prompts, read, self.base.unwanted("", read))
+        return unless_empty(prompts, read, self.base.unwanted)
 
     def _refer(self, x: Tensor, noise: Tensor, times: Tensor, conditioning: Conditioning, *, size: int) -> Memory:
         """Return what there is to see of references (rows, C, h, w), ``size`` of a set one after the other."""

@@ -74,7 +74,7 @@ class SubjectDiffusion(Telling):
         latents, noise, times = (part.to(base.device) for part in (scenes.latents, scenes.noise, scenes.times))
         who, placed = scenes.cast.to(base.device), scenes.placed.to(base.device)
         read = self.read(scenes.prompts, who)
-        conditioning = unless_empty(scenes.prompts, read, self.unwanted("", read))
+        conditioning = unless_empty(scenes.prompts, read, self.unwanted)
         noisy, target = base.noise.corrupt(latents, noise, times)
         grid = latents.shape[-2], latents.shape[-1]
         with self.told(who, placed, grid), self.watch.keeping() as maps:

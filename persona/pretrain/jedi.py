@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.random import default_rng
@@ -88,8 +89,9 @@ def _open(data: Path, latents: Path) -> Sets:
 
 
 class Completion:
-    """The objective: how many pictures of a set are known is drawn for each step, all else for each set.
+    """The objective: the size of sets and how many of them are known are drawn for each step, all else for each set.
 
+    Larger sets are also learnt as smaller ones, of some of their pictures.
     The missing pictures mostly see those that are known and not each other, so that each is drawn as it will be; in the
     other steps they see each other too. Without any known they are alone, which keeps the base what it is, or together.
     A picture that its set holds twice is not learnt: it would teach to copy.
@@ -99,6 +101,8 @@ class Completion:
         """Take what learns, and what it learns from; its latents must be there."""
         self.jedi, self.sets, self.seed = jedi, sets, seed
         self._learning = len(sets) - min(SHOWN, len(sets) // 2)
+        self._sizes = np.array(sets.sizes[: self._learning])
+        self._of = {size: np.flatnonzero(self._sizes >= size) for size in set(self._sizes.tolist())}
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -111,24 +115,31 @@ class Completion:
 
     def loss(self, slots: Sequence[int], total: int) -> Tensor:
         """See :class:`persona.methods.Method`."""
-        random = default_rng((self.seed, 1, slots[0] // total))
-        known = int(random.integers(self.sets.pictures))
-        several = known < self.sets.pictures - 1
+        step = slots[0] // total
+        pictures = int(default_rng((self.seed, 5, step)).choice(self._sizes))
+        random = default_rng((self.seed, 1, step))
+        known = int(random.integers(pictures))
+        several = known < pictures - 1
         together = several and bool(random.random() < (WITH_REFERENCES if known else TOGETHER))
-        latents, noise, when, prompts, places = zip(*(self._draw(slot, known, together) for slot in slots), strict=True)
+        drawn = [self._draw(slot, pictures, known, together) for slot in slots]
+        latents, noise, when, prompts, places = zip(*drawn, strict=True)
         told = [prompt for one in prompts for prompt in one]
-        drawn = Drawn(
+        shown = Drawn(
             torch.stack(latents), torch.stack(noise), torch.stack(when), told, known, together, torch.stack(places)
         )
-        new = ~_repeated(drawn.latents)[:, known:]
+        new = ~_repeated(shown.latents)[:, known:]
         weights = (new / new.sum(1, keepdim=True).clamp(min=1)).to(self.jedi.base.device)
-        return (self.jedi.loss(drawn) * weights).sum() / total
+        return (self.jedi.loss(shown) * weights).sum() / total
 
-    def _draw(self, slot: int, known: int, together: bool) -> tuple[Tensor, Tensor, Tensor, list[str], Tensor]:
+    def _draw(
+        self, slot: int, pictures: int, known: int, together: bool
+    ) -> tuple[Tensor, Tensor, Tensor, list[str], Tensor]:
         """Return a set's latents and noise (pictures, C, h, w), times (pictures,), prompts and emphasis."""
-        number, random, generator = lot(slot, self._learning, self.seed)
+        large = self._of[pictures]
+        place, random, generator = lot(slot, len(large), self.seed)
+        number = int(large[place])
         latents, captions = self.sets.latents(number), self.sets.captions(number, random)
-        order = random.permutation(len(latents))[: self.sets.pictures]
+        order = random.permutation(len(latents))[:pictures]
         prompts = [captions[one] for one in order]
         for one in range(known):
             if random.random() < PLAIN:
@@ -154,8 +165,8 @@ class Completion:
                 references = References(latents[:known], prompts[:known])
                 pictures.append((jedi.draw([prompt], [number], references=references)[0], f"of {known}"))
             rows.append(Row(prompt, pictures))
-        prompts = [f"a photo of {any_of(sets.noun(0))}"] * sets.pictures
-        together = jedi.draw(prompts, range(sets.pictures), together=True)
+        prompts = [f"a photo of {any_of(sets.noun(0))}"] * max(sets.sizes)
+        together = jedi.draw(prompts, range(len(prompts)), together=True)
         return sheet([*rows, Row(f"{prompts[0]}, together", [(picture, "") for picture in together])])
 
 

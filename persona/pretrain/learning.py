@@ -31,7 +31,7 @@ from persona.families import Family
 from persona.methods import Method
 from persona.methods.shards import shard
 from persona.noise import Process
-from persona.pretrain.state import Run, listing, settle
+from persona.pretrain.state import Run, listing, outside, settle
 from persona.train.loop import make_optimizer, steps
 from persona.train.processes import agree, launched, shares_weights
 
@@ -149,7 +149,7 @@ def pretrain(
         rate = config.learning_rate or base.recipe.pretraining_rate
         common = {
             "base": f"{base.name} ({base.hash[:12]})",
-            "data": listing(config.data, config.data.rglob("*")) if config.data else None,
+            "data": listing(config.data, outside(config.out, config.data.rglob("*"))) if config.data else None,
             "batch": config.batch * config.accumulate * accelerator.num_processes,
             "learning_rate": rate,
             "targets": config.targets,

@@ -19,7 +19,7 @@ from PIL import Image
 
 from persona.errors import BadOption
 from persona.metrics import Mask
-from persona.placing import Box
+from persona.placing import Box, named
 
 MARKS = ("[V]", "[W]")
 """What stands for each entity in a caption, before its noun."""
@@ -92,6 +92,10 @@ class Records:
             except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
                 raise BadOption(f"{path} is no shard of records, or is damaged: {error}. Make it anew.") from error
 
+    def first(self, number: int) -> int:
+        """Return the first of the records that show the same subjects as one: they follow each other."""
+        return number
+
     def record(self, number: int) -> Record:
         """Return a record, read from disk: always the same for its number.
 
@@ -127,11 +131,14 @@ def _listed(path: Path) -> Iterator[_Place]:
             else:
                 parts.setdefault(key, {})[part] = (member.offset_data, member.size)
     for key, one in told.items():
-        entities = _entities(one["entities"])
+        entities, captions = _entities(one["entities"]), [str(text) for text in one["captions"]]
         wanted = {"png", *(f"{part}{n}.png" for n in range(len(entities)) for part in ("", "ref"))}
         if lost := wanted - parts.get(key, {}).keys():
             raise ValueError(f"{key}.{min(lost)} is missing")
-        yield _Place(path, [str(text) for text in one["captions"]], entities, parts[key])
+        marks = MARKS[: len(entities)]
+        if strange := [name for text in captions for name in named(text) if f"[{name}]" not in marks]:
+            raise ValueError(f"a caption of {key} names [{strange[0]}], which is none of its entities")
+        yield _Place(path, captions, entities, parts[key])
 
 
 def _entities(told: list[dict[str, Any]]) -> list[Entity]:
@@ -161,21 +168,23 @@ def write(path: Path, records: Iterable[tuple[str, Record]]) -> int:
         for key, record in records:
             number += 1
             told = {"captions": list(record.captions), "entities": [asdict(entity) for entity in record.entities]}
-            _add(tar, f"{key}.json", json.dumps(told).encode())
-            _add(tar, f"{key}.png", _png(record.picture))
+            add(tar, f"{key}.json", json.dumps(told).encode())
+            add(tar, f"{key}.png", png(record.picture))
             for n, (mask, reference) in enumerate(zip(record.masks, record.references, strict=True)):
-                _add(tar, f"{key}.{n}.png", _png(Image.fromarray(mask.astype(np.uint8) * 255)))
-                _add(tar, f"{key}.ref{n}.png", _png(reference))
+                add(tar, f"{key}.{n}.png", png(Image.fromarray(mask.astype(np.uint8) * 255)))
+                add(tar, f"{key}.ref{n}.png", png(reference))
     return number
 
 
-def _png(picture: Image.Image) -> bytes:
+def png(picture: Image.Image) -> bytes:
+    """Return a picture as the bytes of a PNG."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Add a file to a shard."""
     entry = tarfile.TarInfo(name)
     entry.size = len(data)
     tar.addfile(entry, io.BytesIO(data))

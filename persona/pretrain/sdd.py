@@ -32,7 +32,7 @@ from persona.photos.cutouts import cut, pixels_of
 from persona.placing import Box
 from persona.pretrain.filters import APART, LONGEST, NOUNS, THINGS, Candidate, choose, on_white, overlap
 from persona.pretrain.records import Entity, Record, Records, marked, write
-from persona.pretrain.state import listing, settle
+from persona.pretrain.state import listing, outside, settle
 from persona.sheet import Row, sheet
 from persona.train.processes import agree
 
@@ -124,7 +124,7 @@ def _sources(config: SddConfig) -> list[_Source]:
             raise BadPhotos(f"{path} is no shard of pictures, or is damaged: {error}. Take it out.") from error
     if not found:
         files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _KINDS)
-        found = [_Source(path) for path in files if config.out not in path.parents]
+        found = [_Source(path) for path in outside(config.out, files)]
     if not found:
         raise BadPhotos(f"There are no pictures in {folder}, and no shards (*.tar) of them. Name a folder that has.")
     return found

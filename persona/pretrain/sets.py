@@ -1,9 +1,9 @@
 """Sets of pictures that share a subject: what they show, and their latents, which are computed once."""
 
-import io
 import json
 import tarfile
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,13 +23,14 @@ from persona.errors import BadOption
 from persona.events import Listener, Progress
 from persona.families import Family
 from persona.photos import middle
+from persona.pretrain.records import add, png
 
 
 class Sets(ABC):
     """Sets in shards of any format; nothing but their captions is held in memory.
 
     Attributes:
-        pictures: how many the smallest set has.
+        sizes: how many pictures each has.
     """
 
     def __init__(self, data: Path, latents: Path) -> None:
@@ -40,7 +41,7 @@ class Sets(ABC):
             latents: folder for what is computed from them.
 
         Raises:
-            BadOption: a shard cannot be read, or a set has but one picture.
+            BadOption: a shard is damaged, or a set has but one picture.
         """
         self.data, self._folder = data, latents
         self._places: list[tuple[str, int, int]] = []
@@ -49,8 +50,8 @@ class Sets(ABC):
             self._shards.append(shard)
             ends = np.cumsum(sizes).tolist()
             self._places += [(shard, end - size, size) for end, size in zip(ends, sizes, strict=True)]
-        self.pictures = min((size for *_, size in self._places), default=0)
-        if self.pictures < 2:
+        self.sizes = [size for *_, size in self._places]
+        if min(self.sizes, default=0) < 2:
             raise BadOption(f"{data} holds no sets of two pictures or more. Make some: persona gen-sets")
         self._mapped: dict[str, NDArray[np.float16]] = {}
 
@@ -81,6 +82,7 @@ class Sets(ABC):
         """Write the latents (N, C, h, w) float16 of every shard that has none; the processes share the work.
 
         Raises:
+            BadOption: a picture is damaged.
             OSError: the disk is full.
         """
         mine = self._shards[accelerator.process_index :: accelerator.num_processes]
@@ -125,21 +127,32 @@ class WebSets(Sets):
                 sizes.append(len(told[1]))
             yield path.stem, sizes
 
-    def _records(self, path: Path) -> Iterator[tuple[str, list[str]]]:
+    def _records(self, path: Path) -> Iterable[tuple[str, list[str]]]:
+        told, pictures = dict[str, tuple[str, list[str]]](), Counter[str]()
         try:
             with tarfile.open(path) as tar:
                 for member in tar:
                     if member.name.endswith(".json") and (file := tar.extractfile(member)):
                         record = json.load(file)
-                        yield str(record["class"]), list(map(str, record["captions"]))
+                        captions = list(map(str, record["captions"]))
+                        told[member.name.removesuffix(".json")] = str(record["class"]), captions
+                    elif member.isfile():
+                        pictures[member.name.rsplit(".", 2)[0]] += 1
         except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
             raise BadOption(f"{path} is no shard of sets, or is damaged: {error}. Make it anew.") from error
+        if pictures != Counter({key: len(captions) for key, (_, captions) in told.items()}):
+            raise BadOption(f"{path} has not as many pictures as captions. Make it anew.")
+        return told.values()
 
     def _read(self, shard: str) -> Iterator[Image.Image]:
-        with tarfile.open(self.data / f"{shard}.tar") as tar:
-            for member in tar:
-                if not member.name.endswith(".json") and (file := tar.extractfile(member)):
-                    yield Image.open(file).convert("RGB")
+        path = self.data / f"{shard}.tar"
+        try:
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    if not member.name.endswith(".json") and (file := tar.extractfile(member)):
+                        yield Image.open(file).convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise BadOption(f"{path} is damaged ({error}). Make it anew.") from error
 
     def noun(self, number: int) -> str:
         """See :class:`Sets`."""
@@ -159,14 +172,6 @@ def write_set(tar: tarfile.TarFile, key: str, told: Mapping[str, Any], pictures:
         told: JSON values, ``class`` and ``captions`` among them.
         pictures: as many as there are captions.
     """
-    _add(tar, f"{key}.json", json.dumps(told).encode())
+    add(tar, f"{key}.json", json.dumps(told).encode())
     for place, picture in enumerate(pictures):
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        _add(tar, f"{key}.{place}.png", buffer.getvalue())
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(data)
-    tar.addfile(entry, io.BytesIO(data))
+        add(tar, f"{key}.{place}.png", png(picture))

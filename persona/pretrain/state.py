@@ -228,6 +228,12 @@ def listing(folder: Path, paths: Iterable[Path]) -> str:
     return f"{len(files)} files ({hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]})"
 
 
+def outside(folder: Path, paths: Iterable[Path]) -> list[Path]:
+    """Return the paths that are not below a folder: what a run makes itself is none of its data."""
+    home = folder.resolve()
+    return [path for path in paths if home not in path.resolve().parents]
+
+
 def position_of(folder: Path) -> dict[str, Any]:
     """Return ``step``, ``seconds`` and ``curve`` of the state in a folder; a run that has not begun is at 0."""
     if not (folder / STATE).exists():

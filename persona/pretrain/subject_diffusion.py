@@ -37,7 +37,7 @@ TURNED = 10.0
 DROPPED = 0.05
 """Share of the pictures that are told no prompt; of those told nothing at all; of those not told where subjects are."""
 SHOWN = 6
-"""Records at the end that are never learnt from, for the sample sheets."""
+"""Records at the end, or a few more, whose subjects are never learnt from: for the sample sheets."""
 
 
 def pretrain_subject_diffusion(config: SubjectDiffusionConfig, listener: Listener = silent) -> Learnt:
@@ -76,7 +76,8 @@ def _prepare(
     if config.start_from:
         STORE.start(base, config.start_from, method)
     known = _rendered(config, accelerator, listener) if records is None else records
-    latents = Latents(config.out / "latents", len(known), lambda number: known.record(number).picture)
+    # Not in "latents": there may be some of an earlier version's, whose records had another order.
+    latents = Latents(config.out / "encoded", len(known), lambda number: known.record(number).picture)
     latents.encode(base, accelerator, listener)
     return Depiction(method, known, latents, config.seed, config.attention_control)
 
@@ -109,7 +110,8 @@ class Depiction:
     def __init__(self, method: SubjectDiffusion, records: Records, latents: Latents, seed: int, control: float) -> None:
         """Take what learns, what it learns from, and the weight of attention control."""
         self.method, self.records, self.latents, self.seed, self.control = method, records, latents, seed, control
-        self._learning = len(records) - min(SHOWN, len(records) // 2)
+        shown = max(1, min(SHOWN, len(records) // 2))
+        self._learning = max(1, records.first(len(records) - shown))
 
     @property
     def modules(self) -> dict[str, nn.Module]:

@@ -7,6 +7,7 @@ another place and often from another side, can not.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,10 @@ class _Place:
     references: tuple[tuple[tuple[int, int], ...], ...]
     """For each entity, pictures of the same shard and the entity's number there."""
 
+    def subjects(self) -> tuple[str, int, int]:
+        """Return what tells its set, whose pictures show the same subjects, from others."""
+        return self.kind, self.shard, self.picture // SET
+
 
 class ClayRecords(Records):
     """The records of a folder as :func:`persona.pretrain.clay.data.render_records` fills it.
@@ -66,8 +71,14 @@ class ClayRecords(Records):
             for shard in shards_of(self.data / masks)
             for place in self._listed(kind, shard)
         ]
+        sets = [list(alike) for _, alike in groupby(places, _Place.subjects)]
         # Those of one and of two subjects mixed, so that the last ones, which are held back, are of both kinds.
-        yield from (places[one] for one in default_rng(0).permutation(len(places)))
+        yield from (place for one in default_rng(0).permutation(len(sets)) for place in sets[one])
+
+    def first(self, number: int) -> int:
+        """See :class:`Records`; the pictures of a set show the same subjects."""
+        alike = self._places[number].subjects()
+        return next(one for one, place in enumerate(self._places) if place.subjects() == alike)
 
     def _listed(self, kind: str, shard: int) -> Iterator[_Place]:
         scenes, masks = scenes_of(self.data / kind, shard), masks_of(self.data / MASKS[kind], shard)

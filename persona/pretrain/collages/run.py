@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from numpy.random import default_rng
 from PIL import Image
+from safetensors import SafetensorError
 
 from persona import checkpoints
 from persona.atomic import beside, digest
@@ -123,8 +124,15 @@ def _check(config: SetsConfig) -> None:
 
 
 def _sieve(config: SetsConfig, device: torch.device) -> Sieve:
-    dino, clip, segmenter = (folder_of(name, config.networks) for name in (DINO, CLIP, CLIPSEG))
-    networks = Dino(dino, device), Clip(clip, device), Segmenter(segmenter, device)
+    def net(kind: Callable[[Path, torch.device], Any], name: str) -> Any:
+        folder = folder_of(name, config.networks)
+        try:
+            return kind(folder, device)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            how = f"hf download {name} --revision {REVISIONS[name]} --force-download"
+            raise BadOption(f"{folder} holds no {kind.__name__} that can be read. Type: {how}") from error
+
+    networks = net(Dino, DINO), net(Clip, CLIP), net(Segmenter, CLIPSEG)
     return Sieve(*networks, similarity=config.similarity, quality=config.quality)
 
 
