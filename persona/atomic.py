@@ -23,7 +23,7 @@ def beside(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         yield part
-        with part.open("rb") as file:
+        with part.open("r+b") as file:  # Windows flushes nothing that is open for reading alone
             os.fsync(file.fileno())
         part.replace(path)
     finally:
