@@ -153,8 +153,12 @@ class Persona:
 
 
 def folder_of(name: str | Path) -> Path | None:
-    """Return the folder of a persona by that folder, or by its name under ``personas``, if it is there."""
-    return next((folder for folder in (Path(name), HOME / name) if folder.is_dir()), None)
+    """Return the folder of a persona by that folder, or by its name under ``personas``, if it is there.
+
+    Where there are both, such as photos of the same name, it is the one that holds a persona.
+    """
+    there = [folder for folder in (Path(name), HOME / name) if folder.is_dir()]
+    return next((folder for folder in there if (folder / RECORD).is_file()), next(iter(there), None))
 
 
 def folder_for(class_noun: str, token: str) -> Path:
