@@ -119,7 +119,7 @@ def _cell(row: "Row", name: str) -> "Text":
 
 def _preview(console: "Console", found: "Evaluation") -> None:
     """Show the first pairs of pictures; a pipe, a log and a terminal without colours are spared."""
-    if not console.is_terminal or console.no_color or not all(one.isatty() for one in (sys.stdin, sys.stdout)):
+    if not console.is_terminal or console.no_color or not all(one and one.isatty() for one in (sys.stdin, sys.stdout)):
         return
     if not os.get_terminal_size(sys.stdout.fileno()).columns:  # a terminal that does not know itself
         return
