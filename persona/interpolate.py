@@ -19,9 +19,10 @@ from PIL import Image
 from torch import Generator
 
 from persona import adapter, film
+from persona.atomic import keep
 from persona.between import between, even, mix, slerp
 from persona.config import InterpolateConfig
-from persona.drawing import Size, check_output, free_names, processes, save, size_of
+from persona.drawing import Size, check_output, processes, save, size_of
 from persona.errors import BadOption, BadPersona, BadPrompt
 from persona.events import Listener, Note, Progress, silent
 from persona.eye import distance
@@ -162,12 +163,11 @@ def interpolate(config: InterpolateConfig, listener: Listener = silent) -> Frame
     check_output(config.out)
     what, line = _series(config, listener)
     config.out.mkdir(parents=True, exist_ok=True)
-    (folder,) = free_names(config.out, [f"{slug(what[0])}-to-{slug(what[1])}"], suffix="")
     with TemporaryDirectory(prefix=".series-", dir=config.out) as part:
         drawn = _drawn(line, config, Path(part, "drawn"), listener)
         frames = _write(" to ".join(what), drawn, line.facts, Path(part, "series"))
         animations = film.write(frames, Path(part, "series"), config.fps, listener)
-        Path(part, "series").rename(folder)
+        folder = keep(Path(part, "series"), config.out / f"{slug(what[0])}-to-{slug(what[1])}")
     return Frames(
         what=" to ".join(what),
         folder=folder,

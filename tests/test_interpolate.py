@@ -174,6 +174,21 @@ def test_what_exists_stays_and_nothing_is_left_half_written(here: Path, monkeypa
     assert sorted(path.name for path in Path("series").iterdir()) == [first.folder.name, second.folder.name]
 
 
+def test_a_series_that_another_run_draws_meanwhile_stays(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = film.write
+
+    def slow(*args: Any) -> list[Path]:
+        monkeypatch.setattr(film, "write", write)
+        theirs.append(interpolate(config("a dog", "a cat", base="sd-v-zero")))
+        return write(*args)
+
+    theirs: list[Frames] = []
+    monkeypatch.setattr(film, "write", slow)
+    ours = interpolate(config("a dog", "a cat", base="sd-v-zero"))
+    assert [made.folder.name for made in (*theirs, ours)] == ["a-dog-to-a-cat", "a-dog-to-a-cat-2"]
+    assert all(path.exists() for made in (*theirs, ours) for path in (*made.paths, made.strip, *made.animations))
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
