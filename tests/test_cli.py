@@ -25,6 +25,7 @@ from persona.cli.options import EXPERTS
 from persona.config import InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
 from persona.errors import BadPhotos
 from persona.events import Event, Listener, Note, Progress
+from persona.folder import versions
 from persona.score import Scores
 from persona.train import watch
 
@@ -223,6 +224,15 @@ def test_persona_alone_says_what_to_type_first(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "personas/dog-sks").mkdir(parents=True)
     (tmp_path / "personas/dog-sks/persona.json").write_text("{}")
     assert "persona info personas/dog-sks" in run().stderr
+    (tmp_path / "personas/my dog").mkdir()
+    (tmp_path / "personas/my dog/persona.json").write_text("{}")
+    assert "persona info 'personas/my dog'" in run().stderr
+
+
+def test_this_machine_is_told_as_personas_tell_it() -> None:
+    told = json.loads(run("info", "--json").stdout)
+    assert (told["libraries"]["torch"], told["python"]) == (versions()["torch"], versions()["python"])
+    assert "python" not in told["libraries"]
 
 
 # What it says
@@ -245,6 +255,17 @@ def test_the_next_command_finds_what_was_made(training: Callable[..., object], t
     training()
     said = run(*TRAIN, "--base", str(tmp_path), COLUMNS="300").stderr
     assert f"'a [V] dog on the beach' --persona personas/dog-sks --base {tmp_path}" in said
+
+
+def test_the_next_command_names_what_is_not_the_newest(training: Callable[..., object]) -> None:
+    training()
+    for name in ("dog-sks", "cat-zwx"):
+        Path("personas", name).mkdir(parents=True)
+        Path("personas", name, "persona.json").write_text("{}")
+    os.utime("personas/dog-sks/persona.json", (1, 1))
+    assert "'a [V] dog on the beach' --persona personas/dog-sks" in run(*TRAIN, COLUMNS="300").stderr
+    os.utime("personas/cat-zwx/persona.json", (0, 0))
+    assert "--persona" not in run(*TRAIN, COLUMNS="300").stderr
 
 
 def test_clay_is_named_once(training: Callable[..., object]) -> None:
@@ -299,6 +320,7 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
     priors = run("gen-priors", "--class", "toy car", "-n", "3", "--json")
     assert len(json.loads(priors.stdout)["pictures"]) == 3
     assert "persona train PHOTOS --class 'toy car'" in priors.stderr
+    assert "--prior" not in priors.stderr
     drawn = run("sample", "a [V] dog", "a cat", "-n", "2", "--json")
     assert [(p["prompt"], p["seed"]) for p in json.loads(drawn.stdout)["pictures"]] == [
         ("a [V] dog", 0),
@@ -307,6 +329,13 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
         ("a cat", 1),
     ]
     assert "persona interpolate 'a [V] dog' --seed 0 --seed 1" in drawn.stderr
+
+
+@pytest.mark.parametrize("how", ["--store=x", "--prompt=a red car", "--steps=9", "--guidance=1", "--seed=2"])
+def test_class_pictures_that_a_training_would_not_find_are_named(stand_in: Callable[..., None], how: str) -> None:
+    stand_in("gen_priors", lambda config, listener: [Path("my store/0.png"), Path("my store/1.png")])
+    said = run("gen-priors", "--class", "car", how, COLUMNS="300").stderr
+    assert "persona train PHOTOS --class car --prior 'folder:my store'" in said
 
 
 @pytest.mark.parametrize(
