@@ -390,7 +390,16 @@ def test_interpolate(stand_in: Callable[..., None], tmp_path: Path) -> None:
     assert (made["between"], len(made["frames"]), made["distances"]) == ("the base to dog-sks", 2, [0.3])
     assert "2 frames, from the base to dog-sks." in result.stderr
     again = "persona interpolate 'a [V] dog' --seed 3 --base 'my dogs' --frames 3 --negative blurry"
-    assert f"{again} --out {tmp_path} --linear" in " ".join(result.stderr.replace("│", "").split())
+    assert f"Next: {again} --out {tmp_path} --linear\n" in result.stderr
+
+
+def test_paths_and_commands_can_be_copied(training: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    training()
+    folder = Path("personas", "a dog " * 40)
+    monkeypatch.setattr(MADE, "path", folder)
+    lines = run(*TRAIN).stderr.splitlines()
+    assert str(folder) in lines
+    assert f"Next: persona sample 'a [V] dog on the beach' --persona '{folder}'" in lines
 
 
 # How it ends
