@@ -554,25 +554,38 @@ def test_from_photos_to_pictures(
     assert json.loads(run("info", str(base_folder()), "--json").stdout)["pipeline"] == "StableDiffusionPipeline"
 
 
-def test_ctrl_c(photo_folder: Path) -> None:
-    program = """
+PROGRAM = """
 import signal, sys, time, types
+from persona.atomic import scratch
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background was told to ignore it
 def train(config, listener):
-    print("ready", flush=True)
-    time.sleep(60)
+    with scratch(config.photos / "persona") as part:
+        part.mkdir()
+        print("ready", flush=True)
+        time.sleep(60)
 sys.modules["persona.train"] = types.SimpleNamespace(train=train)
 sys.argv = ["persona", "train", sys.argv[1], "--class", "dog"]
 from persona.cli import main
 main()
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(photo_folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as running:
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "last"),
+    [(signal.SIGINT, 130, "stopped; run the same command again to go on\n"), (signal.SIGTERM, 143, "")],
+)
+def test_what_is_stopped_leaves_nothing_behind(
+    photo_folder: Path, tmp_path: Path, told: signal.Signals, code: int, last: str
+) -> None:
+    photos = shutil.copytree(photo_folder, tmp_path / "photos")
+    command = [sys.executable, "-c", PROGRAM, str(photos)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         running.stdout.readline()
-        running.send_signal(signal.SIGINT)
+        assert list(photos.glob(".*"))
+        running.send_signal(told)
         _, said = running.communicate(timeout=30)
-    assert running.returncode == 130
-    assert said.endswith("stopped; run the same command again to go on\n")
+    assert running.returncode == code
+    assert said.endswith(last)
     assert "Traceback" not in said
+    assert not list(photos.glob(".*"))

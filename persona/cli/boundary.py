@@ -1,6 +1,6 @@
 """The one place where errors become messages and exit codes.
 
-0 is done; 2 is for the user to mend; 1 is a bug of ours, with its traceback; 130 is Ctrl-C.
+0 is done; 2 is for the user to mend; 1 is a bug of ours, with its traceback; 130 is Ctrl-C; 143 is the system's SIGTERM.
 """
 
 import errno
@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 
 from persona.errors import NoSpace, PersonaError, out_of_memory
 
-MENDABLE, BROKEN, STOPPED = 2, 1, 130
+MENDABLE, BROKEN, STOPPED, ENDED = 2, 1, 130, 143
 
 _ANEW = ("plan", "sample", "interpolate", "export", "import", "info")  # all others go on where they were
 
