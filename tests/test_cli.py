@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
+from safetensors import SafetensorError
 from typer.testing import CliRunner, Result
 
 from persona import __version__
@@ -278,6 +279,14 @@ def test_only_the_first_process_speaks(training: Callable[..., object]) -> None:
     training(Note("hello"))
     result = run(*TRAIN, "--json", RANK="1")
     assert (result.exit_code, result.output) == (0, "")
+    training(KeyboardInterrupt())
+    assert run(*TRAIN, RANK="1").output == ""
+
+
+def test_what_fails_on_another_process_is_said(training: Callable[..., object]) -> None:
+    training(BadPhotos("No photos."))
+    result = run(*TRAIN, "--json", RANK="1")
+    assert (result.exit_code, result.stderr, result.stdout) == (2, "[process 1] Error: No photos.\n", "")
 
 
 def test_a_pipe_and_no_color_are_respected(training: Callable[..., object]) -> None:
@@ -414,6 +423,13 @@ def full_disk() -> OSError:
     [
         (BadPhotos("No photos in [x]. Put some there."), 2, "Error: No photos in [x]. Put some there.\n"),
         (full_disk(), 2, "Error: The disk is full. Free some space and run the same command again to go on.\n"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), 2, "Error: The disk is full."),
+        (
+            SafetensorError("I/O error: Es ist kein Platz mehr da. (os error 112)"),
+            2,
+            "disk is full.",
+        ),
+        (SafetensorError("I/O error: Input/output error (os error 5)"), 1, "SafetensorError: I/O error"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "Error: /x: permission denied."),
         (FileExistsError(errno.EEXIST, "File exists", "/x"), 2, "Error: /x: file exists."),
         (MemoryError(), 2, "Error: Out of memory."),
@@ -428,6 +444,16 @@ def test_exit_codes(training: Callable[..., object], error: BaseException, code:
     assert result.exit_code == code
     assert said in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is none here")
+def test_a_full_disk_takes_no_json(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "persona", "info", "--json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=tmp_path, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("Error: The disk is full.")
+    assert "Traceback" not in done.stderr
 
 
 def test_what_begins_anew_is_not_said_to_go_on(stand_in: Callable[..., None]) -> None:

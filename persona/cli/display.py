@@ -43,9 +43,9 @@ class Outcome:
     record: Mapping[str, Any]
 
 
-def terminal() -> Console:
-    """Return stderr as rich sees it; only the first of several processes speaks."""
-    return Console(stderr=True, highlight=False, quiet=not first_process())
+def terminal(*, everywhere: bool = False) -> Console:
+    """Return stderr as rich sees it; only the first of several processes speaks, unless it is said everywhere."""
+    return Console(stderr=True, highlight=False, quiet=not (everywhere or first_process()))
 
 
 def first_process() -> bool:
