@@ -1,6 +1,6 @@
 """The one place where errors become messages and exit codes.
 
-0 is done; 2 is for the user to mend; 1 is a bug of ours, with its traceback; 130 is Ctrl-C; 143 is the system's SIGTERM.
+0 is done; 2 is for the user to mend; 1 is a bug of ours, with its traceback; 130 is Ctrl-C, 143 the system's SIGTERM.
 """
 
 import os
