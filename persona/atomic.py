@@ -1,11 +1,13 @@
 """Files that are there whole or not at all, whenever a run is killed."""
 
+import errno
 import hashlib
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 
@@ -13,21 +15,14 @@ from pathlib import Path
 def beside(path: Path) -> Iterator[Path]:
     """Yield a path to write to; when all went well, it takes the place of ``path``.
 
-    What stood at ``path`` stays until then, and for good when the writing fails. The folder is made where it is
-    missing. The path to write to has the same suffix and belongs to this process alone.
+    What stood at ``path`` stays until then, and for good when the writing fails.
 
     Raises:
         OSError: the disk is full, or the folder may not be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
+    with scratch(path) as part:
         yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        put(part, path)
 
 
 @contextmanager
@@ -39,22 +34,89 @@ def folder_beside(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the disk is full, or the folder above may not be written to.
     """
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with scratch(path) as part:
+        part.mkdir()
         yield part
         shutil.rmtree(path, ignore_errors=True)
         part.replace(path)
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Yield a path to write to that is on the disk of ``path``, and clear away what is still there in the end.
+
+    The folder is made where it is missing. The path to write to has the same suffix and belongs to this process alone.
+
+    Raises:
+        OSError: the disk is full, or the folder may not be written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    _remove(part)
+    try:
+        yield part
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        _remove(part)
+
+
+def put(part: Path, path: Path) -> Path:
+    """Give a file its name, in the place of what stood there, and return it."""
+    _flush(part)
+    return part.replace(path)
+
+
+def keep(part: Path, path: Path) -> Path:
+    """Give what was written its name, or the next that is free: what is there stays, whichever process made it.
+
+    Args:
+        part: a file, or a folder that holds something; on the disk of ``path``.
+        path: the name that it shall have: ``dog.png``, or else ``dog-2.png``.
+
+    Returns:
+        The name that it has.
+
+    Raises:
+        OSError: the folder may not be written to.
+    """
+    folder = part.is_dir()
+    if not folder:
+        _flush(part)
+    for free in _names(path, "" if folder else path.suffix):
+        if os.path.lexists(free):
+            continue
+        try:
+            if folder:
+                part.rename(free)  # which fails where another holds something
+            else:
+                free.touch(exist_ok=False)  # which fails where there is another; renaming takes its place
+                part.replace(free)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        else:
+            break  # and else another process was faster
+    return free
+
+
+def _names(path: Path, suffix: str) -> Iterator[Path]:
+    yield path
+    yield from (path.with_name(f"{path.name.removesuffix(suffix)}-{number}{suffix}") for number in count(2))
+
+
+def _flush(part: Path) -> None:
+    with part.open("r+b") as file:  # Windows flushes nothing that is open for reading alone
+        os.fsync(file.fileno())
+
+
+def _remove(part: Path) -> None:
+    shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:
     """Remove what a killed process has left half-written in a folder and those below it; no other may write there."""
     for left in folder.rglob(".*"):
         if re.fullmatch(r"\.\d+-.+", left.name):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            _remove(left)
 
 
 def digest(path: Path) -> str:

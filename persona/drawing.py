@@ -1,7 +1,7 @@
 """Many pictures to files: shared among processes, as many at a time as memory bears, each kept as soon as drawn."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -10,11 +10,12 @@ from typing import Any, Protocol
 import psutil
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from PIL import Image, PngImagePlugin
 from torch import nn
 
 from persona import families
-from persona.atomic import beside
+from persona.atomic import keep, put, scratch
 from persona.errors import BadOption, NoMemory, out_of_memory
 from persona.events import Listener, Note, Progress, silent
 from persona.families import Family
@@ -45,12 +46,14 @@ class Job:
         seed: it and the prompt alone make the picture.
         path: PNG file to write.
         metadata: texts that the file carries, by their keywords.
+        fresh: what has that name already stays, and the picture gets the next that is free.
     """
 
     prompt: str
     seed: int
     path: Path
     metadata: Mapping[str, str] = field(default_factory=dict)
+    fresh: bool = False
 
 
 def processes() -> PartialState:
@@ -130,7 +133,9 @@ def number_format(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def draw(base: Artist, jobs: Sequence[Job], listener: Listener = silent, stage: str = "Drawing", **how: Any) -> None:
+def draw(
+    base: Artist, jobs: Sequence[Job], listener: Listener = silent, stage: str = "Drawing", **how: Any
+) -> list[Path]:
     """Draw pictures and write them; this process takes its share, and waits until all are done.
 
     Args:
@@ -140,14 +145,17 @@ def draw(base: Artist, jobs: Sequence[Job], listener: Listener = silent, stage: 
         stage: what to call it.
         how: passed on to :meth:`persona.families.Family.draw`; ``size`` is needed.
 
+    Returns:
+        The files of all pictures, in the order of the jobs.
+
     Raises:
         OSError: the disk is full, or the folder may not be written to; the pictures before stay.
     """
     state = processes()
     mine = jobs[state.process_index :: state.num_processes]
     batch = how.pop("batch", None) or base.batch_of(how["size"])
-    done = 0
-    while done < len(mine):
+    made: list[Path] = []
+    while (done := len(made)) < len(mine):
         part = mine[done : done + batch]
         listener(Progress(stage, done, len(mine)))
         try:
@@ -158,15 +166,14 @@ def draw(base: Artist, jobs: Sequence[Job], listener: Listener = silent, stage: 
             batch //= 2
             listener(Note(f"Memory is short: drawing {batch} at a time."))
             continue
-        for job, picture in zip(part, pictures, strict=True):
-            save(picture, job.path, job.metadata)
-        done += len(part)
+        made += _saved(pictures, part)
     if mine:
-        listener(Progress(stage, done, len(mine)))
-    state.wait_for_everyone()
+        listener(Progress(stage, len(mine), len(mine)))
+    shares: list[list[Path]] = gather_object([made])
+    return [shares[number % len(shares)][number // len(shares)] for number in range(len(jobs))]
 
 
-def draw_together(base: Artist, jobs: Sequence[Job], listener: Listener = silent, **how: Any) -> None:
+def draw_together(base: Artist, jobs: Sequence[Job], listener: Listener = silent, **how: Any) -> list[Path]:
     """Draw pictures that see each other, all at once, and write them; the first process does, and the others wait.
 
     Args:
@@ -175,10 +182,14 @@ def draw_together(base: Artist, jobs: Sequence[Job], listener: Listener = silent
         listener: told when they are drawn.
         how: passed on, as by :func:`draw`.
 
+    Returns:
+        Their files.
+
     Raises:
         NoMemory: there is too little for so many at once.
         OSError: the disk is full, or the folder may not be written to.
     """
+    made: list[Path] = []
     if processes().is_main_process:
         listener(Progress("Drawing", 0, len(jobs)))
         try:
@@ -188,14 +199,28 @@ def draw_together(base: Artist, jobs: Sequence[Job], listener: Listener = silent
                 raise
             hint = "Draw fewer with -n, or smaller ones with --resolution."
             raise NoMemory(f"Memory is too small for {len(jobs)} pictures that see each other. {hint}") from error
-        for job, picture in zip(jobs, pictures, strict=True):
-            save(picture, job.path, job.metadata)
+        made += _saved(pictures, jobs)
         listener(Progress("Drawing", len(jobs), len(jobs)))
-    processes().wait_for_everyone()
+    all_made: list[Path] = gather_object(made)
+    return all_made
 
 
-def save(picture: Image.Image, path: Path, metadata: Mapping[str, str]) -> None:
+def _saved(pictures: Sequence[Image.Image], jobs: Sequence[Job]) -> list[Path]:
+    drawn = zip(pictures, jobs, strict=True)
+    return [save(picture, job.path, job.metadata, fresh=job.fresh) for picture, job in drawn]
+
+
+def save(picture: Image.Image, path: Path, metadata: Mapping[str, str], *, fresh: bool = False) -> Path:
     """Write a PNG that carries texts; it is there whole or not at all.
+
+    Args:
+        picture: to write.
+        path: its file.
+        metadata: the texts, by their keywords.
+        fresh: what has that name already stays, and the picture gets the next that is free.
+
+    Returns:
+        The file.
 
     Raises:
         OSError: the disk is full, or the folder may not be written to.
@@ -203,8 +228,9 @@ def save(picture: Image.Image, path: Path, metadata: Mapping[str, str]) -> None:
     info = PngImagePlugin.PngInfo()
     for key, text in metadata.items():
         info.add_itxt(key, text)
-    with beside(path) as part:
+    with scratch(path) as part:
         picture.save(part, "PNG", pnginfo=info)
+        return keep(part, path) if fresh else put(part, path)
 
 
 def whole(path: Path) -> bool:
@@ -232,15 +258,3 @@ def check_output(folder: Path) -> None:
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise BadOption(f"{there} is no folder that can be written to. Name another one with --out.")
-
-
-def free_names(folder: Path, stems: Sequence[str], suffix: str = ".png") -> Iterator[Path]:
-    """Yield a path for each stem, all different and none there yet: what exists is never overwritten."""
-    taken = set[Path]()
-    for stem in stems:
-        path, number = folder / f"{stem}{suffix}", 1
-        while path in taken or path.exists():
-            number += 1
-            path = folder / f"{stem}-{number}{suffix}"
-        taken.add(path)
-        yield path

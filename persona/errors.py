@@ -15,6 +15,8 @@
 Every message is one or two lines: what is wrong, and how to mend it. Whatever else is raised is a bug of ours.
 """
 
+import errno
+
 
 class PersonaError(Exception):
     """Base of all errors that are shown to the user without a traceback."""
@@ -58,6 +60,14 @@ class NoMemory(PersonaError):
 
 class Diverged(PersonaError):
     """The loss is no longer a number."""
+
+
+def out_of_space(error: Exception) -> bool:
+    """Tell whether an error means that the disk is full; safetensors says it in words alone."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    told = ("No space left", "quota exceeded", "os error 112")  # the last on Windows, in whatever language
+    return any(words in str(error) for words in told)
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -7,9 +7,9 @@ from pathlib import Path
 from safetensors.torch import save as to_bytes
 
 from persona import adapter, exchange, families
-from persona.atomic import beside, folder_beside
+from persona.atomic import keep, scratch
 from persona.config import ExportConfig
-from persona.drawing import check_output, free_names, open_stored
+from persona.drawing import check_output, open_stored
 from persona.errors import BadOption
 from persona.events import Listener, Note, silent
 from persona.exchange.metadata import describe
@@ -71,12 +71,12 @@ def _write(config: ExportConfig, persona: Persona, listener: Listener) -> Path:
     products = exchange.of_adapter(make, weights)
     tensors = exchange.write(products, base, config.to)
     metadata = describe(tensors, persona, base, config.checkpoint or persona.step)
-    (path,) = free_names(config.out, [f"{persona.path.resolve().name}-{config.to}"], suffix=".safetensors")
-    with beside(path) as part:
+    path = config.out / f"{persona.path.resolve().name}-{config.to}.safetensors"
+    with scratch(path) as part:
         part.write_bytes(to_bytes(tensors, metadata))
         exchange.check(part, products, base, config.to)
-    listener(Note(f"Read back: {len(products)} modules, the same weights as were learnt."))
-    return path
+        listener(Note(f"Read back: {len(products)} modules, the same weights as were learnt."))
+        return keep(part, path)
 
 
 def _merge(config: ExportConfig, persona: Persona, listener: Listener) -> Path:
@@ -86,7 +86,8 @@ def _merge(config: ExportConfig, persona: Persona, listener: Listener) -> Path:
     adapter.scale(base, persona.recommended_scale)
     listener(Note(f"Merging {persona.path} into {base.name}."))
     adapter.merge(base)
-    (path,) = free_names(config.out, [f"{persona.path.resolve().name}-merged"], suffix="")
-    with folder_beside(path) as part:
+    path = config.out / f"{persona.path.resolve().name}-merged"
+    with scratch(path) as part:
+        part.mkdir()
         base.save(part)
-    return path
+        return keep(part, path)

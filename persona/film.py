@@ -18,7 +18,7 @@ def write(frames: Sequence[Image.Image], folder: Path, fps: float, listener: Lis
         frames: at least two RGB pictures of one size, its sides even numbers of pixels.
         folder: gets ``series.webp``, ``series.gif`` and ``series.mp4``.
         fps: frames a second; a GIF counts in hundredths of a second, and players show at most 50 frames in one.
-        listener: told if there is no MP4, and how to get one.
+        listener: told if there is no MP4, which nothing else hangs on, and how to get one.
 
     Returns:
         The files that were written.
@@ -34,8 +34,15 @@ def write(frames: Sequence[Image.Image], folder: Path, fps: float, listener: Lis
     if find_spec("imageio_ffmpeg") is None:
         listener(Note("There is no MP4: install imageio-ffmpeg to get one too."))
         return made
-    _write_mp4(frames, folder / "series.mp4", fps)
-    return [*made, folder / "series.mp4"]
+    film = folder / "series.mp4"
+    try:
+        _write_mp4(frames, film, fps)
+    except Exception as error:  # a program of others has failed, in any way that it likes
+        film.unlink(missing_ok=True)
+        hint = "Install imageio-ffmpeg anew, or mend IMAGEIO_FFMPEG_EXE."
+        listener(Note(f"There is no MP4, as ffmpeg fails ({type(error).__name__}). {hint}", warning=True))
+        return made
+    return [*made, film]
 
 
 def _write_mp4(frames: Sequence[Image.Image], path: Path, fps: float) -> None:
@@ -47,3 +54,4 @@ def _write_mp4(frames: Sequence[Image.Image], path: Path, fps: float) -> None:
             writer.send(frame.tobytes())
     finally:
         writer.close()
+    path.stat()  # a program that wrote nothing at all ends like one that did

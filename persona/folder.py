@@ -116,12 +116,12 @@ class Persona:
         Raises:
             BadPersona: there is none, or it is damaged.
         """
-        records = list(where.glob(f"*/{RECORD}"))
-        if not records:
+        made = personas(where)
+        if not made:
             raise BadPersona(
                 f"There is no persona in {where} yet. Make one: persona train PHOTOS --class dog, or name it: --persona"
             )
-        return cls.open(max(records, key=lambda record: record.stat().st_mtime).parent)
+        return cls.open(made[0])
 
     def weights(self, step: int | None = None) -> Path:
         """Return the file of the weights, once it is known to be what was written.
@@ -152,9 +152,19 @@ class Persona:
         return steps[step]
 
 
+def personas(where: Path = HOME) -> list[Path]:
+    """Return the folders of the personas in a folder, those first that were finished last."""
+    records = sorted(where.glob(f"*/{RECORD}"), key=lambda record: record.stat().st_mtime, reverse=True)
+    return [record.parent for record in records]
+
+
 def folder_of(name: str | Path) -> Path | None:
-    """Return the folder of a persona by that folder, or by its name under ``personas``, if it is there."""
-    return next((folder for folder in (Path(name), HOME / name) if folder.is_dir()), None)
+    """Return the folder of a persona by that folder, or by its name under ``personas``, if it is there.
+
+    Where there are both, such as photos of the same name, it is the one that holds a persona.
+    """
+    there = [folder for folder in (Path(name), HOME / name) if folder.is_dir()]
+    return next((folder for folder in there if (folder / RECORD).is_file()), next(iter(there), None))
 
 
 def folder_for(class_noun: str, token: str) -> Path:

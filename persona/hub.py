@@ -1,10 +1,14 @@
 """Networks of the hub for transformers: in a folder, in the hub's own cache, or fetched, which is told before."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from persona.errors import BadOption
 from persona.events import Listener, Note, silent
+
+T = TypeVar("T")
 
 _KEPT = ["*.json", "*.txt", "*.model", "model*.safetensors"]
 
@@ -28,7 +32,11 @@ def _whole(folder: Path) -> bool:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return (folder / "model.safetensors").is_file()
-    return all((folder / part).is_file() for part in json.loads(index.read_text())["weight_map"].values())
+    try:
+        parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return all((folder / part).is_file() for part in parts)
+    except (ValueError, LookupError, TypeError, AttributeError):  # it is damaged
+        return False
 
 
 def fetched(names: list[str], listener: Listener = silent) -> list[Path]:
@@ -41,23 +49,35 @@ def fetched(names: list[str], listener: Listener = silent) -> list[Path]:
     Raises:
         BadOption: one is damaged, or is not here and cannot be fetched.
     """
-    from huggingface_hub import snapshot_download
-
     folders = {name: here(name) for name in names}
     for folder in folders.values():
         if folder is not None and not _whole(folder):
             raise BadOption(f"{folder} holds no model.safetensors, or not all of it. Give the folder of a network.")
-    missing = [name for name, folder in folders.items() if folder is None]
+    sizes = {name: _asked(_gigabytes, name) for name, folder in folders.items() if folder is None}
+    if sizes:
+        what = ", ".join(f"{name} ({size:.1f} GB)" for name, size in sizes.items())
+        listener(Note(f"Fetching {sum(sizes.values()):.1f} GB: {what}."))
+    return [folders[name] or _asked(_fetch, name) for name in names]
+
+
+def _asked(what: Callable[[str], T], name: str) -> T:
+    """Ask the hub for something of a network.
+
+    Raises:
+        BadOption: it cannot be had.
+    """
     try:
-        if missing:
-            sizes = {name: _gigabytes(name) for name in missing}
-            what = ", ".join(f"{name} ({size:.1f} GB)" for name, size in sizes.items())
-            listener(Note(f"Fetching {sum(sizes.values()):.1f} GB: {what}."))
-        return [folders[name] or Path(snapshot_download(name, allow_patterns=_KEPT)) for name in names]
+        return what(name)
     except Exception as error:  # the network, the hub and gated repositories each raise their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         hint = "Try again with a network, or give its folder."
-        raise BadOption(f"{missing[0]} is not on this disk and cannot be fetched: {reason}. {hint}") from error
+        raise BadOption(f"{name} is not on this disk and cannot be fetched: {reason}. {hint}") from error
+
+
+def _fetch(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, allow_patterns=_KEPT))
 
 
 def _gigabytes(name: str) -> float:

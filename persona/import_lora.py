@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from safetensors import SafetensorError, safe_open
 
 from persona import adapter, exchange, families
-from persona.atomic import folder_beside
 from persona.config import ImportConfig
 from persona.drawing import check_output
 from persona.errors import BadBase, BadOption, BadPersona, BadToken
 from persona.events import Listener, Note, silent
-from persona.folder import ADAPTER, Persona, folder_for
+from persona.folder import ADAPTER, RECORD, Persona, folder_for
 
 
 def import_lora(config: ImportConfig, listener: Listener = silent) -> Persona:
@@ -52,12 +52,16 @@ def import_lora(config: ImportConfig, listener: Listener = silent) -> Persona:
         base=name,
         base_hash=base.hash,
         method="import",
-        recommended_scale=_number(said.get("persona.scale")),
+        recommended_scale=_strength(said.get("persona.scale")),
         settings={"file": config.file.name},
     )
-    with folder_beside(out) as part:
-        (part / ADAPTER).write_bytes(adapter.pack(make, weights))
-        replace(made, path=part).write(part / ADAPTER)
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".import-", dir=out) as part:  # within: the folder may be where the user stands
+        learnt = Path(part, ADAPTER)
+        learnt.write_bytes(adapter.pack(make, weights))
+        replace(made, path=Path(part)).write(learnt)
+        for name in (ADAPTER, RECORD):
+            Path(part, name).rename(out / name)
     return Persona.open(out)
 
 
@@ -86,8 +90,10 @@ def _words(config: ImportConfig, said: dict[str, str]) -> tuple[ImportConfig, st
     return replace(config, token=token, class_noun=noun), token, noun
 
 
-def _number(text: str | None) -> float:
+def _strength(text: str | None) -> float:
+    """Return what a file says of its strength, where it is one that could be asked for."""
     try:
-        return float(text or 1)
+        told = float(text or 1)
     except ValueError:
         return 1.0
+    return told if 0 <= told <= 4 else 1.0

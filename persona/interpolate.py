@@ -19,9 +19,10 @@ from PIL import Image
 from torch import Generator
 
 from persona import adapter, film
+from persona.atomic import keep
 from persona.between import between, even, mix, slerp
 from persona.config import InterpolateConfig
-from persona.drawing import Size, check_output, free_names, processes, save, size_of
+from persona.drawing import Size, check_output, processes, save, size_of
 from persona.errors import BadOption, BadPersona, BadPrompt
 from persona.events import Listener, Note, Progress, silent
 from persona.eye import distance
@@ -32,7 +33,7 @@ from persona.identity import fill
 from persona.placing import check_single
 from persona.sample import drawn_with, tell_cut, tell_unknown
 from persona.sheet import Row, sheet
-from persona.sitters import base_of, wear
+from persona.sitters import base_of, facts_of, wear
 
 ROUNDS = 2
 """Times that frames are drawn anew where the eye wants them; the first puts most right."""
@@ -91,6 +92,7 @@ class _Line:
     """All that a frame is drawn from, at both of its ends; what does not move is the same at both."""
 
     base: Family
+    personas: Sequence[Persona]
     prompts: tuple[str, str]
     seeds: tuple[int, int]
     strengths: tuple[dict[str, float], dict[str, float]]
@@ -99,12 +101,13 @@ class _Line:
 
     @property
     def facts(self) -> dict[str, str]:
-        """See :class:`_Series`."""
+        """See :class:`_Series`; of two personas both are told."""
+        worn = [facts_of(persona, scale=self.config.scale) for persona in self.personas]
         return {
             "prompts": " | ".join(self.config.prompts),
             "seeds": " ".join(map(str, self.config.seeds)),
             **drawn_with(self.config, self.base, self.size),
-            "personas": " ".join(path.resolve().name for path in self.config.persona),
+            **{key: " | ".join(one[key] for one in worn) for key in (worn[0] if worn else ())},
         }
 
     def wear(self, place: float) -> None:
@@ -160,12 +163,11 @@ def interpolate(config: InterpolateConfig, listener: Listener = silent) -> Frame
     check_output(config.out)
     what, line = _series(config, listener)
     config.out.mkdir(parents=True, exist_ok=True)
-    (folder,) = free_names(config.out, [f"{slug(what[0])}-to-{slug(what[1])}"], suffix="")
     with TemporaryDirectory(prefix=".series-", dir=config.out) as part:
         drawn = _drawn(line, config, Path(part, "drawn"), listener)
         frames = _write(" to ".join(what), drawn, line.facts, Path(part, "series"))
         animations = film.write(frames, Path(part, "series"), config.fps, listener)
-        Path(part, "series").rename(folder)
+        folder = keep(Path(part, "series"), config.out / f"{slug(what[0])}-to-{slug(what[1])}")
     return Frames(
         what=" to ".join(what),
         folder=folder,
@@ -223,7 +225,8 @@ def _line(config: InterpolateConfig, personas: list[Persona], listener: Listener
     tell_cut(base, prompts, listener)
     tell_unknown(base, prompts, [persona.token for persona in personas], listener)
     seeds = config.seeds[0], config.seeds[-1]
-    line = _Line(base, prompts, seeds, _strengths(config, personas), config, size_of(base, config.resolution))
+    size = size_of(base, config.resolution)
+    line = _Line(base, personas, prompts, seeds, _strengths(config, personas), config, size)
     line.wear(0.5)  # what has no strength between is refused before anything is drawn
     return line
 

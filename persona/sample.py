@@ -9,7 +9,7 @@ from PIL import Image
 
 from persona import __version__
 from persona.config import InterpolateConfig, SampleConfig
-from persona.drawing import Job, Size, check_output, draw, draw_together, free_names, processes, save, size_of
+from persona.drawing import Job, Size, check_output, draw, draw_together, processes, save, size_of
 from persona.errors import BadPrompt
 from persona.events import Listener, Note, silent
 from persona.families import Family
@@ -66,7 +66,6 @@ def sample(config: SampleConfig, listener: Listener = silent) -> list[Picture]:
     tell_unknown(base, read, who.own, listener)
     size = size_of(base, config.resolution)
     jobs = list(_jobs(config, who.prompts, {**drawn_with(config, base, size), **who.facts}))
-    processes().wait_for_everyone()  # all have chosen the same names before the first is taken
     how: dict[str, Any] = {
         "steps": config.steps,
         "guidance": config.guidance,
@@ -75,11 +74,12 @@ def sample(config: SampleConfig, listener: Listener = silent) -> list[Picture]:
         **who.how,
     }
     if config.together:
-        draw_together(who.artist, jobs, listener, **how)
+        paths = draw_together(who.artist, jobs, listener, **how)
     else:
-        draw(who.artist, jobs, listener, batch=config.batch, **how)
+        paths = draw(who.artist, jobs, listener, batch=config.batch, **how)
     prompts = [prompt for prompt in config.prompts for _ in range(config.n)]
-    pictures = [Picture(job.path, prompt, job.seed) for job, prompt in zip(jobs, prompts, strict=True)]
+    drawn = zip(paths, prompts, jobs, strict=True)
+    pictures = [Picture(path, prompt, job.seed) for path, prompt, job in drawn]
     if processes().is_main_process and 1 < len(pictures) <= MOST_IN_GRID:
         _grid(config, pictures, listener)
     return pictures
@@ -147,10 +147,10 @@ def drawn_with(config: SampleConfig | InterpolateConfig, base: Family, size: Siz
 
 def _jobs(config: SampleConfig, filled: list[str], shared: dict[str, str]) -> Iterator[Job]:
     seeds = range(config.seed, config.seed + config.n)
-    drawn = [(given, read, seed) for given, read in zip(config.prompts, filled, strict=True) for seed in seeds]
-    paths = free_names(config.out, [f"{slug(given)}-{seed}" for given, _, seed in drawn])
-    for (given, read, seed), path in zip(drawn, paths, strict=True):
-        yield Job(read, seed, path, {"prompt": given, "seed": str(seed), **shared})
+    for given, read in zip(config.prompts, filled, strict=True):
+        for seed in seeds:
+            path = config.out / f"{slug(given)}-{seed}.png"
+            yield Job(read, seed, path, {"prompt": given, "seed": str(seed), **shared}, fresh=True)
 
 
 def _grid(config: SampleConfig, pictures: list[Picture], listener: Listener) -> None:
@@ -160,6 +160,5 @@ def _grid(config: SampleConfig, pictures: list[Picture], listener: Listener) -> 
         part = pictures[first : first + config.n]
         shown = [(Image.open(picture.path), f"seed {picture.seed}") for picture in part]
         rows.append(Row(part[0].prompt, shown))
-    (path,) = free_names(config.out, ["grid"])
-    save(sheet(rows), path, {})
+    path = save(sheet(rows), config.out / "grid.png", {}, fresh=True)
     listener(Note(f"All of them side by side: {path}"))

@@ -63,7 +63,8 @@ def _learnt(config: SampleConfig, listener: Listener) -> Sitter:
         return Sitter(base, base, filled, {})
     wear(base, persona, step=config.checkpoint)
     adapter.scale(base, persona.recommended_scale if config.scale is None else config.scale)
-    return Sitter(base, base, filled, _of(persona, config), [persona.token])
+    told = facts_of(persona, step=config.checkpoint, scale=config.scale)
+    return Sitter(base, base, filled, told, [persona.token])
 
 
 def _persona(config: SampleConfig, listener: Listener) -> Persona | None:
@@ -88,13 +89,20 @@ def _fill(prompt: str, persona: Persona | None, listener: Listener) -> str:
     return filled
 
 
-def _of(persona: Persona, config: SampleConfig) -> dict[str, str]:
+def facts_of(persona: Persona, *, step: int | None = None, scale: float | None = None) -> dict[str, str]:
+    """Return what pictures carry of a persona.
+
+    Args:
+        persona: that is drawn.
+        step: checkpoint that is worn; ``None`` for the chosen one.
+        scale: strength, where another than the recommended one is asked for.
+    """
     return {
         "persona": persona.path.resolve().name,
         "token": persona.token,
         "class": persona.class_noun,
-        "step": str(config.checkpoint or persona.step),
-        "scale": str(persona.recommended_scale if config.scale is None else config.scale),
+        "step": str(step or persona.step),
+        "scale": str(persona.recommended_scale if scale is None else scale),
     }
 
 

@@ -1,8 +1,13 @@
+import fcntl
+import os
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from persona.atomic import beside
+from persona.atomic import beside, keep, scratch
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
@@ -19,3 +24,48 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
         fail()
     assert path.read_text() == "old"
     assert [left.name for left in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_what_is_flushed_is_open_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows refuses anything else."""
+    modes: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda file: modes.append(fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE))
+    with beside(tmp_path / "file.txt") as part:
+        part.write_text("new")
+    assert modes == [os.O_RDWR]
+
+
+@given(
+    names=st.lists(st.sampled_from(["a.png", "b.png", "a-2.png", "a", "b.c"]), max_size=8),
+    there=st.sets(st.sampled_from(["a.png", "b.png", "a", "a-2"])),
+)
+def test_what_is_kept_overwrites_nothing(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], there: set[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("out")
+    for name in there:
+        (folder / name).write_text(name)
+    kept = [write(folder / name, str(number)) for number, name in enumerate(names)]
+    assert [read(path) for path in kept] == [str(number) for number in range(len(names))]
+    assert all((folder / name).read_text() == name for name in there)
+    assert len(list(folder.iterdir())) == len(names) + len(there)
+
+
+@pytest.mark.parametrize("name", ["a.png", "series"])
+def test_runs_at_the_same_time_keep_what_each_has_made(tmp_path: Path, name: str) -> None:
+    with get_context("fork").Pool(4) as pool:
+        pool.starmap(write, [(tmp_path / name, str(number)) for number in range(200)], chunksize=1)
+    assert sorted(map(read, tmp_path.iterdir())) == sorted(map(str, range(200)))
+
+
+def write(path: Path, text: str) -> Path:
+    """Keep a file, or a folder where the name has no suffix of one."""
+    with scratch(path) as part:
+        if path.suffix != ".png":
+            part.mkdir()
+        (part if path.suffix == ".png" else part / "text").write_text(text)
+        return keep(part, path)
+
+
+def read(path: Path) -> str:
+    return (path / "text" if path.is_dir() else path).read_text()

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
+from safetensors import SafetensorError
 from typer.testing import CliRunner, Result
 
 from persona import __version__
@@ -25,6 +26,7 @@ from persona.cli.options import EXPERTS
 from persona.config import InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
 from persona.errors import BadPhotos
 from persona.events import Event, Listener, Note, Progress
+from persona.folder import versions
 from persona.score import Scores
 from persona.train import watch
 
@@ -223,6 +225,15 @@ def test_persona_alone_says_what_to_type_first(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "personas/dog-sks").mkdir(parents=True)
     (tmp_path / "personas/dog-sks/persona.json").write_text("{}")
     assert "persona info personas/dog-sks" in run().stderr
+    (tmp_path / "personas/my dog").mkdir()
+    (tmp_path / "personas/my dog/persona.json").write_text("{}")
+    assert "persona info 'personas/my dog'" in run().stderr
+
+
+def test_this_machine_is_told_as_personas_tell_it() -> None:
+    told = json.loads(run("info", "--json").stdout)
+    assert (told["libraries"]["torch"], told["python"]) == (versions()["torch"], versions()["python"])
+    assert "python" not in told["libraries"]
 
 
 # What it says
@@ -247,6 +258,17 @@ def test_the_next_command_finds_what_was_made(training: Callable[..., object], t
     assert f"'a [V] dog on the beach' --persona personas/dog-sks --base {tmp_path}" in said
 
 
+def test_the_next_command_names_what_is_not_the_newest(training: Callable[..., object]) -> None:
+    training()
+    for name in ("dog-sks", "cat-zwx"):
+        Path("personas", name).mkdir(parents=True)
+        Path("personas", name, "persona.json").write_text("{}")
+    os.utime("personas/dog-sks/persona.json", (1, 1))
+    assert "'a [V] dog on the beach' --persona personas/dog-sks" in run(*TRAIN, COLUMNS="300").stderr
+    os.utime("personas/cat-zwx/persona.json", (0, 0))
+    assert "--persona" not in run(*TRAIN, COLUMNS="300").stderr
+
+
 def test_clay_is_named_once(training: Callable[..., object]) -> None:
     training()
     assert run(*TRAIN).stderr.count("Base: clay") == 1
@@ -257,6 +279,14 @@ def test_only_the_first_process_speaks(training: Callable[..., object]) -> None:
     training(Note("hello"))
     result = run(*TRAIN, "--json", RANK="1")
     assert (result.exit_code, result.output) == (0, "")
+    training(KeyboardInterrupt())
+    assert run(*TRAIN, RANK="1").output == ""
+
+
+def test_what_fails_on_another_process_is_said(training: Callable[..., object]) -> None:
+    training(BadPhotos("No photos."))
+    result = run(*TRAIN, "--json", RANK="1")
+    assert (result.exit_code, result.stderr, result.stdout) == (2, "[process 1] Error: No photos.\n", "")
 
 
 def test_a_pipe_and_no_color_are_respected(training: Callable[..., object]) -> None:
@@ -299,6 +329,7 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
     priors = run("gen-priors", "--class", "toy car", "-n", "3", "--json")
     assert len(json.loads(priors.stdout)["pictures"]) == 3
     assert "persona train PHOTOS --class 'toy car'" in priors.stderr
+    assert "--prior" not in priors.stderr
     drawn = run("sample", "a [V] dog", "a cat", "-n", "2", "--json")
     assert [(p["prompt"], p["seed"]) for p in json.loads(drawn.stdout)["pictures"]] == [
         ("a [V] dog", 0),
@@ -307,6 +338,13 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
         ("a cat", 1),
     ]
     assert "persona interpolate 'a [V] dog' --seed 0 --seed 1" in drawn.stderr
+
+
+@pytest.mark.parametrize("how", ["--store=x", "--prompt=a red car", "--steps=9", "--guidance=1", "--seed=2"])
+def test_class_pictures_that_a_training_would_not_find_are_named(stand_in: Callable[..., None], how: str) -> None:
+    stand_in("gen_priors", lambda config, listener: [Path("my store/0.png"), Path("my store/1.png")])
+    said = run("gen-priors", "--class", "car", how, COLUMNS="300").stderr
+    assert "persona train PHOTOS --class car --prior 'folder:my store'" in said
 
 
 @pytest.mark.parametrize(
@@ -361,7 +399,16 @@ def test_interpolate(stand_in: Callable[..., None], tmp_path: Path) -> None:
     assert (made["between"], len(made["frames"]), made["distances"]) == ("the base to dog-sks", 2, [0.3])
     assert "2 frames, from the base to dog-sks." in result.stderr
     again = "persona interpolate 'a [V] dog' --seed 3 --base 'my dogs' --frames 3 --negative blurry"
-    assert f"{again} --out {tmp_path} --linear" in " ".join(result.stderr.replace("│", "").split())
+    assert f"Next: {again} --out {tmp_path} --linear\n" in result.stderr
+
+
+def test_paths_and_commands_can_be_copied(training: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    training()
+    folder = Path("personas", "a dog " * 40)
+    monkeypatch.setattr(MADE, "path", folder)
+    lines = run(*TRAIN).stderr.splitlines()
+    assert str(folder) in lines
+    assert f"Next: persona sample 'a [V] dog on the beach' --persona '{folder}'" in lines
 
 
 # How it ends
@@ -376,6 +423,13 @@ def full_disk() -> OSError:
     [
         (BadPhotos("No photos in [x]. Put some there."), 2, "Error: No photos in [x]. Put some there.\n"),
         (full_disk(), 2, "Error: The disk is full. Free some space and run the same command again to go on.\n"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), 2, "Error: The disk is full."),
+        (
+            SafetensorError("I/O error: Es ist kein Platz mehr da. (os error 112)"),
+            2,
+            "disk is full.",
+        ),
+        (SafetensorError("I/O error: Input/output error (os error 5)"), 1, "SafetensorError: I/O error"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "Error: /x: permission denied."),
         (FileExistsError(errno.EEXIST, "File exists", "/x"), 2, "Error: /x: file exists."),
         (MemoryError(), 2, "Error: Out of memory."),
@@ -390,6 +444,16 @@ def test_exit_codes(training: Callable[..., object], error: BaseException, code:
     assert result.exit_code == code
     assert said in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is none here")
+def test_a_full_disk_takes_no_json(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "persona", "info", "--json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=tmp_path, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("Error: The disk is full.")
+    assert "Traceback" not in done.stderr
 
 
 def test_what_begins_anew_is_not_said_to_go_on(stand_in: Callable[..., None]) -> None:
@@ -516,25 +580,38 @@ def test_from_photos_to_pictures(
     assert json.loads(run("info", str(base_folder()), "--json").stdout)["pipeline"] == "StableDiffusionPipeline"
 
 
-def test_ctrl_c(photo_folder: Path) -> None:
-    program = """
+PROGRAM = """
 import signal, sys, time, types
+from persona.atomic import scratch
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background was told to ignore it
 def train(config, listener):
-    print("ready", flush=True)
-    time.sleep(60)
+    with scratch(config.photos / "persona") as part:
+        part.mkdir()
+        print("ready", flush=True)
+        time.sleep(60)
 sys.modules["persona.train"] = types.SimpleNamespace(train=train)
 sys.argv = ["persona", "train", sys.argv[1], "--class", "dog"]
 from persona.cli import main
 main()
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(photo_folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as running:
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "last"),
+    [(signal.SIGINT, 130, "stopped; run the same command again to go on\n"), (signal.SIGTERM, 143, "")],
+)
+def test_what_is_stopped_leaves_nothing_behind(
+    photo_folder: Path, tmp_path: Path, told: signal.Signals, code: int, last: str
+) -> None:
+    photos = shutil.copytree(photo_folder, tmp_path / "photos")
+    command = [sys.executable, "-c", PROGRAM, str(photos)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         running.stdout.readline()
-        running.send_signal(signal.SIGINT)
+        assert list(photos.glob(".*"))
+        running.send_signal(told)
         _, said = running.communicate(timeout=30)
-    assert running.returncode == 130
-    assert said.endswith("stopped; run the same command again to go on\n")
+    assert running.returncode == code
+    assert said.endswith(last)
     assert "Traceback" not in said
+    assert not list(photos.glob(".*"))

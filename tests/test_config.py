@@ -142,6 +142,18 @@ def test_sample_wants_something_to_draw() -> None:
     assert SampleConfig(prompts_file=Path("prompts.txt")).prompts == ()
 
 
+@pytest.mark.parametrize("flag", ["scale", "checkpoint"])
+def test_a_bare_base_has_no_strength_and_no_checkpoint(flag: str) -> None:
+    persona, how = Path("rex"), {"prompts": ("a dog",), "base": "clay", flag: 2}
+    with pytest.raises(BadOption, match=rf"^--{flag} is about a persona"):
+        SampleConfig(**how)
+    SampleConfig(**how, persona=persona)
+    if flag == "scale":
+        with pytest.raises(BadOption, match=r"^--scale is about a persona"):
+            InterpolateConfig(**how, seeds=(0, 1))
+        InterpolateConfig(**how, persona=(persona,))
+
+
 @pytest.mark.parametrize(
     "given_",
     [{"prompts": ("a", "b", "c")}, {"prompts": ()}, {"seeds": (1, 2, 3)}, {"persona": (PHOTOS, PHOTOS, PHOTOS)}],

@@ -4,8 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from persona import drawing, families
@@ -13,18 +11,6 @@ from persona.drawing import spared
 from persona.errors import BadOption, out_of_memory
 from persona.events import Event, Note, Progress
 from persona.families import Family
-
-
-@given(
-    stems=st.lists(st.sampled_from(["a", "b", "a-2", "grid"]), max_size=8), there=st.sets(st.sampled_from(["a", "b"]))
-)
-def test_names_are_free_and_differ(tmp_path_factory: pytest.TempPathFactory, stems: list[str], there: set[str]) -> None:
-    folder = tmp_path_factory.mktemp("out")
-    for name in there:
-        (folder / f"{name}.png").touch()
-    paths = list(drawing.free_names(folder, stems))
-    assert len(set(paths)) == len(stems)
-    assert not any(path.exists() for path in paths)
 
 
 def test_short_memory_makes_smaller_batches(

@@ -255,7 +255,15 @@ def test_an_autoencoder_that_overflows_is_told_with_what_helps(base_folder: Fold
     latents = base.encode_images(torch.zeros(1, 3, base.resolution, base.resolution))
     for network in (base.pipe.vae.encoder, base.pipe.vae.decoder):
         network.conv_in.weight.data.fill_(torch.inf)
-    with pytest.raises(BadBase, match="--precision fp32"):
+    with pytest.raises(BadBase, match=r"float32\. Its weights, or .* damaged"):
         base.encode_images(torch.zeros(1, 3, base.resolution, base.resolution))
-    with pytest.raises(BadBase, match="--precision fp32"):
+    with pytest.raises(BadBase, match=r"float32\. Its weights, or .* damaged"):
+        base.decode_latents(latents)
+
+
+def test_a_wider_format_is_advised_where_there_is_one(base_folder: Folder) -> None:
+    base = load(base_folder, dtype=torch.bfloat16)
+    latents = base.encode_images(torch.zeros(1, 3, base.resolution, base.resolution))
+    base.pipe.vae.decoder.conv_in.weight.data.fill_(torch.inf)
+    with pytest.raises(BadBase, match="Give --precision fp32"):
         base.decode_latents(latents)

@@ -172,7 +172,9 @@ def test_one_under_personas_is_found_by_its_name(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     written = made(Path("personas", "rex"))
     assert Persona.open(Path("rex")) == written
-    Path("rex").mkdir()
+    Path("rex").mkdir()  # of its photos, say
+    assert Persona.open(Path("rex")) == written
+    (written.path / RECORD).unlink()
     with pytest.raises(BadPersona, match="rex is no finished persona"):
         Persona.open(Path("rex"))
 

@@ -229,6 +229,25 @@ def test_a_trigger_phrase_names_token_and_class(here: Path) -> None:
     assert not any(str(here) in text for text in made.settings.values())
 
 
+@pytest.mark.parametrize(("told", "taken"), [("0.7", 0.7), ("nan", 1.0), ("-3", 1.0), ("inf", 1.0), ("strong", 1.0)])
+def test_a_strength_that_nobody_could_ask_for_is_not_taken(here: Path, told: str, taken: float) -> None:
+    path = write(here / "a.safetensors", families.outline("sd-eps"), FILES["sd-eps"], KOHYA, **{"persona.scale": told})
+    assert imported(path, "sd-eps").recommended_scale == taken
+
+
+@pytest.mark.parametrize("out", [".", "", "link"])
+def test_an_empty_folder_is_filled_wherever_it_is(here: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+    path = write(here / "a.safetensors", families.outline("sd-eps"), FILES["sd-eps"])
+    base = str(here / "sd-eps")
+    (here / "empty").mkdir()
+    (here / "link").symlink_to("empty")
+    monkeypatch.chdir(here if out == "link" else here / "empty")
+    assert imported(path, base, out=Path(out)).path == Path(out)
+    assert sorted(file.name for file in (here / "empty").iterdir()) == ["adapter.safetensors", "persona.json"]
+    assert (here / "link").is_symlink()
+    assert Persona.open(Path(out)).token == "sks"
+
+
 def of_another_family(path: Path) -> None:
     write(path, families.outline("flux"), FILES["flux"])
 
@@ -258,6 +277,12 @@ def flat(path: Path) -> None:
     save_file({f"{name}.lora_down.weight": torch.zeros(1, 32), f"{name}.lora_up.weight": torch.zeros(32)}, path)
 
 
+def endless(path: Path) -> None:
+    write(path, families.outline("sd-eps"), FILES["sd-eps"])
+    key = f"{FILES['sd-eps'][0]}.lora_up.weight"
+    save_file(load_file(path) | {key: torch.full_like(load_file(path)[key], torch.inf)}, path)
+
+
 def cut_off(path: Path) -> None:
     write(path, families.outline("sd-eps"), FILES["sd-eps"])
     path.write_bytes(path.read_bytes()[:-9])
@@ -276,6 +301,7 @@ def for_another_base_of_ours(path: Path) -> None:
         (half, "lacks a factor"),
         (without_ranks, "is no product"),
         (flat, "is no product"),
+        (endless, "is not finite"),
         (cut_off, "damaged"),
         (for_another_base_of_ours, "made for another base"),
     ],

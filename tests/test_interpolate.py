@@ -1,3 +1,4 @@
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import numpy as np
 import personas
 import pytest
 from PIL import Image, ImageSequence
-from results import pixels
+from results import facts, pixels
 
 from persona import adapter, families, film
 from persona.between import slerp
@@ -148,6 +149,17 @@ def test_a_series_is_frames_a_strip_and_animations(here: Path) -> None:
     assert made.distances == tuple(distance(Image.open(a), Image.open(b)) for a, b in pairwise(made.paths))
 
 
+def test_frames_carry_whom_they_show(here: Path) -> None:
+    os.utime("personas/cat-sks/persona.json", (0, 0))
+    newest = facts(interpolate(config("a [V] dog", frames=2, scale=0.8)).paths[0])
+    assert (newest["persona"], newest["token"], newest["class"]) == ("dog-zwx", "zwx", "dog")
+    assert (newest["step"], newest["scale"]) == ("2", "0.8")
+    both = (Path("personas/dog-zwx"), Path("personas/cat-sks"))
+    of_two = facts(interpolate(config("a [V] dog", persona=both, frames=2)).paths[0])
+    assert (of_two["persona"], of_two["token"], of_two["scale"]) == ("dog-zwx | cat-sks", "zwx | sks", "1.0 | 1.0")
+    assert "persona" not in facts(interpolate(config("a dog", base="sd-v-zero", seeds=(0, 1), frames=2)).paths[0])
+
+
 def test_what_exists_stays_and_nothing_is_left_half_written(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = interpolate(config("a dog", "a cat", base="sd-v-zero"))
     second = interpolate(config("a dog", "a cat", base="sd-v-zero"))
@@ -160,6 +172,21 @@ def test_what_exists_stays_and_nothing_is_left_half_written(here: Path, monkeypa
     with pytest.raises(OSError, match="No space"):
         interpolate(config("a dog", "a cat", base="sd-v-zero"))
     assert sorted(path.name for path in Path("series").iterdir()) == [first.folder.name, second.folder.name]
+
+
+def test_a_series_that_another_run_draws_meanwhile_stays(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = film.write
+
+    def slow(*args: Any) -> list[Path]:
+        monkeypatch.setattr(film, "write", write)
+        theirs.append(interpolate(config("a dog", "a cat", base="sd-v-zero")))
+        return write(*args)
+
+    theirs: list[Frames] = []
+    monkeypatch.setattr(film, "write", slow)
+    ours = interpolate(config("a dog", "a cat", base="sd-v-zero"))
+    assert [made.folder.name for made in (*theirs, ours)] == ["a-dog-to-a-cat", "a-dog-to-a-cat-2"]
+    assert all(path.exists() for made in (*theirs, ours) for path in (*made.paths, made.strip, *made.animations))
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,24 @@ def test_what_is_fetched_is_told_with_its_size(networks: Path, monkeypatch: pyte
     assert told == [Note("Fetching 4.0 GB: someone/blip (2.0 GB), someone/sam (2.0 GB).")]
 
 
+def test_the_one_that_cannot_be_fetched_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def model_info(_: object, name: str, **__: Any) -> Any:
+        if name == "someone/sam":
+            raise OSError("it is gated")
+        return SimpleNamespace(siblings=[])
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    with pytest.raises(BadOption, match=r"^someone/sam .* it is gated\."):
+        hub.fetched(["someone/blip", "someone/sam"])
+
+
+@pytest.mark.parametrize("index", [b'{"weight_map": {"a": "model-0', b"\xff", b"[]", b"{}", b'{"weight_map": ["a"]}'])
+def test_a_damaged_list_of_weights_is_told(tmp_path: Path, index: bytes) -> None:
+    (tmp_path / "model.safetensors.index.json").write_bytes(index)
+    with pytest.raises(BadOption, match=r"holds no model\.safetensors, or not all"):
+        hub.fetched([str(tmp_path)])
+
+
 def test_what_cannot_be_had_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(BadOption, match=r"nobody/nothing is not on this disk and cannot be fetched: .*\. Try again"):
         hub.fetched(["nobody/nothing"])

@@ -125,6 +125,8 @@ def test_pictures_are_shown_where_the_terminal_can(tmp_path: Path) -> None:
     assert "38;2;200;30;30" in said
     assert "▀" not in on_a_terminal(PREVIEW, str(tmp_path / "red.png"), columns=60, **terminal, NO_COLOR="1")
     assert "▀" not in on_a_terminal(PREVIEW, str(tmp_path / "red.png"), columns=0, **terminal)
+    closed = f"import sys; sys.stdin = None  # as Python has it after <&-\n{PREVIEW}"
+    assert "▀" not in on_a_terminal(closed, str(tmp_path / "red.png"), columns=60, **terminal)
 
 
 def test_a_pipe_is_spared(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,7 +146,7 @@ def test_the_command_says_what_was_made(made: Made) -> None:
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["figures"].keys() == made.figures.keys()
     assert json.loads(result.stdout)["weights"] == str(made.weights)
-    assert 'persona sample "a dog on the beach"' in result.stderr
+    assert "persona sample 'a dog on the beach'" in result.stderr
 
 
 def test_the_command_says_what_is_wrong(made: Made) -> None:

@@ -9,14 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from processes import printed
-from results import apart, notes
+from results import apart, facts, notes
 
 from persona import families
 from persona.config import SampleConfig
 from persona.errors import BadBase, BadOption, BadPersona, BadPrompt
 from persona.events import Event, Note, Progress
+from persona.families import Family
 from persona.folder import Persona
-from persona.sample import sample
+from persona.sample import Picture, sample
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,26 @@ def test_nothing_that_exists_is_overwritten(here: Path) -> None:
     (second,) = sample(config(n=1))
     assert second.path.name == "a-v-dog-on-the-beach-0-2.png"
     assert first.path.read_bytes() == before
+
+
+def test_what_another_run_draws_meanwhile_stays(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of its names are free when a run begins; the other is done before the first of its own is."""
+    whole = Family.draw
+
+    def slow(self: Family, *given: Any, **how: Any) -> list[Image.Image]:
+        monkeypatch.setattr(Family, "draw", whole)
+        theirs.extend(sample(config("a dog", base="sd-v-zero", seed=0)))
+        before.extend(picture.path.read_bytes() for picture in theirs)
+        return whole(self, *given, **how)
+
+    theirs: list[Picture] = []
+    before: list[bytes] = []
+    monkeypatch.setattr(Family, "draw", slow)
+    ours = sample(config("a dog"))
+    assert [picture.path.name for picture in ours] == ["a-dog-0-2.png", "a-dog-1-2.png"]
+    assert [picture.path.read_bytes() for picture in theirs] == before
+    assert "persona" in facts(ours[0].path)
+    assert Path("pictures/grid-2.png").exists()
 
 
 def test_prompts_from_a_file(here: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line: thin over the library, whose names it shares."""
 
 import os
+import signal
 import sys
 import warnings
 from typing import Annotated
@@ -9,7 +10,7 @@ import typer
 
 from persona import __version__
 from persona.cli import drawing, exchanging, measuring, planning, preparing, pretraining, training
-from persona.cli.boundary import Commands
+from persona.cli.boundary import ENDED, Commands
 from persona.cli.options import Command, Json
 
 app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -22,6 +23,7 @@ def main() -> None:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # other libraries' words to their own developers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))  # as by Ctrl-C, what is half-written is cleared away
     app(prog_name="persona")
 
 

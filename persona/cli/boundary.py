@@ -1,20 +1,21 @@
 """The one place where errors become messages and exit codes.
 
-0 is done; 2 is for the user to mend; 1 is a bug of ours, with its traceback; 130 is Ctrl-C.
+0 is done; 2 is for the user to mend; 1 is a bug of ours, with its traceback; 130 is Ctrl-C, 143 the system's SIGTERM.
 """
 
-import errno
+import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from persona.errors import NoSpace, PersonaError, out_of_memory
+from persona.errors import NoSpace, PersonaError, out_of_memory, out_of_space
 
-MENDABLE, BROKEN, STOPPED = 2, 1, 130
+MENDABLE, BROKEN, STOPPED, ENDED = 2, 1, 130, 143
 
 _ANEW = ("plan", "sample", "interpolate", "export", "import", "info")  # all others go on where they were
 
@@ -32,7 +33,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _say(f"stopped; {_again(ctx)}")
+            _say(f"stopped; {_again(ctx)}", everywhere=False)
             raise typer.Exit(STOPPED) from None
         except Exception as error:
             known = _mendable(error, _again(ctx))
@@ -62,7 +63,7 @@ def _mendable(error: Exception, again: str) -> PersonaError | None:
     """Return an error as the user can mend it, or None if it is a bug."""
     if isinstance(error, PersonaError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if out_of_space(error):
         return NoSpace(f"The disk is full. Free some space and {again}.")
     if isinstance(error, OSError) and error.filename is not None:
         return PersonaError(f"{error.filename}: {str(error.strerror).lower()}. Name another, or mend this one.")
@@ -80,15 +81,18 @@ def _show(error: PersonaError, *, as_json: bool) -> None:
 # What draws on the terminal is loaded when there is something to say: --help is made without it.
 
 
-def _say(text: str, heading: str = "") -> None:
+def _say(text: str, heading: str = "", *, everywhere: bool = True) -> None:
+    """Say what went wrong, on whichever process it did."""
     from rich.text import Text
 
-    from persona.cli.display import terminal
+    from persona.cli.display import first_process, terminal
 
-    terminal().print(Text.assemble((heading, "bold red"), text), soft_wrap=True)
+    whose = "" if first_process() else f"[process {os.environ['RANK']}] "
+    terminal(everywhere=everywhere).print(Text.assemble(whose, (heading, "bold red"), text), soft_wrap=True)
 
 
 def _print_json(kind: str, message: str) -> None:
     from persona.cli.display import print_json
 
-    print_json({"error": {"kind": kind, "message": message}})
+    with suppress(OSError):  # where stdout goes may be what is full
+        print_json({"error": {"kind": kind, "message": message}})

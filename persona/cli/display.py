@@ -43,9 +43,9 @@ class Outcome:
     record: Mapping[str, Any]
 
 
-def terminal() -> Console:
-    """Return stderr as rich sees it; only the first of several processes speaks."""
-    return Console(stderr=True, highlight=False, quiet=not first_process())
+def terminal(*, everywhere: bool = False) -> Console:
+    """Return stderr as rich sees it; only the first of several processes speaks, unless it is said everywhere."""
+    return Console(stderr=True, highlight=False, quiet=not (everywhere or first_process()))
 
 
 def first_process() -> bool:
@@ -118,10 +118,12 @@ class Display:
 
     def close(self, command: str, outcome: Outcome, *, as_json: bool) -> None:
         """Show what a command made, to people and, if asked for, to machines."""
-        text = Text("\n".join(outcome.lines))
+        # What is copied, paths and commands, stands outside of the panel and is never broken.
+        self._console.print(Text(outcome.title, "bold green"), soft_wrap=True)
+        if outcome.lines:
+            self._console.print(Panel(Text("\n".join(outcome.lines)), border_style="green"))
         if outcome.next:
-            text.append("\nNext: ").append(outcome.next, "bold cyan")
-        self._console.print(Panel(text, title=Text(outcome.title), title_align="left", border_style="green"))
+            self._console.print(Text("Next: ").append(outcome.next, "bold cyan"), soft_wrap=True)
         if as_json:
             seconds = round(time.monotonic() - self._started, 1)
             print_json({"command": command, **outcome.record, "notes": self._notes, "seconds": seconds})

@@ -1,9 +1,9 @@
 """``sample`` and ``interpolate``: pictures, series, and what leads from one to the other."""
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from persona.cli.following import typed
 from persona.cli.options import command
 from persona.config import InterpolateConfig, SampleConfig
 from persona.config.drawing import MOST_FRAMES
@@ -94,21 +94,18 @@ def _find(personas: Sequence[Path], photos: Path | None = None) -> None:
 def _after(config: SampleConfig, prompt: str) -> str:
     """Say what to type after pictures: a series between them, or a training on the references for a better likeness."""
     if config.reference is not None:
-        return _typed("train", [config.reference], {"--class": [config.class_noun], "--base": [config.base]})
+        return typed("train", [config.reference], {"--class": config.class_noun, "--base": config.base})
     if config.together:
         return ""
-    named: dict[str, Sequence[object]] = {"--seed": [config.seed, config.seed + 1], "--persona": [config.persona]}
+    named: dict[str, object] = {"--seed": [config.seed, config.seed + 1], "--persona": config.persona}
     if config.subject:
         told = {"--subject": config.subject, "--mask": config.mask}
         named = {
             flag: [one for one in given if f"[{one.partition('=')[0]}]".lower() in prompt.lower()]
             for flag, given in told.items()
         }
-    return _typed(
-        "interpolate",
-        [prompt],
-        {**named, "--subject-diffusion": [config.subject_diffusion], "--base": [config.base]},
-    )
+    also = {"--subject-diffusion": config.subject_diffusion, "--base": config.base}
+    return typed("interpolate", [prompt], named | also)
 
 
 def _finer(config: InterpolateConfig) -> str:
@@ -116,31 +113,25 @@ def _finer(config: InterpolateConfig) -> str:
     if config.frames > MOST_FRAMES // 2:
         return ""
     plain = InterpolateConfig(prompts=config.prompts)
-    typed = _typed(
+    again = typed(
         "interpolate",
         config.prompts,
         {
             "--persona": config.persona,
             "--subject": config.subject,
             "--mask": config.mask,
-            "--subject-diffusion": [config.subject_diffusion],
+            "--subject-diffusion": config.subject_diffusion,
             "--seed": config.seeds if config.seeds != (0,) else (),
-            "--base": [config.base],
-            "--frames": [2 * config.frames - 1],
-            "--steps": [config.steps],
-            "--guidance": [config.guidance],
-            "--image-guidance": [config.image_guidance],
-            "--scale": [config.scale],
-            "--negative": [config.negative or None],
-            "--resolution": [config.resolution],
-            "--fps": [config.fps] if config.fps != plain.fps else (),
-            "--out": [config.out] if config.out != plain.out else (),
+            "--base": config.base,
+            "--frames": 2 * config.frames - 1,
+            "--steps": config.steps,
+            "--guidance": config.guidance,
+            "--image-guidance": config.image_guidance,
+            "--scale": config.scale,
+            "--negative": config.negative or None,
+            "--resolution": config.resolution,
+            "--fps": config.fps if config.fps != plain.fps else None,
+            "--out": config.out if config.out != plain.out else None,
         },
     )
-    return f"{typed} --linear" if config.linear else typed
-
-
-def _typed(name: str, places: Sequence[object], options: Mapping[str, Sequence[object]]) -> str:
-    """Return a command as it is typed; what is ``None`` is left out."""
-    given = [word for flag, values in options.items() for one in values if one is not None for word in (flag, one)]
-    return shlex.join(["persona", name, *map(str, [*places, *given])])
+    return f"{again} --linear" if config.linear else again

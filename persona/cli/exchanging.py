@@ -1,8 +1,6 @@
 """``export`` and ``import``: personas for other programs, and from them."""
 
-import shlex
-
-from persona.cli.following import sample_command
+from persona.cli.following import sample_command, typed
 from persona.cli.options import command
 from persona.config import ExportConfig, ImportConfig
 
@@ -20,7 +18,7 @@ def export(config: ExportConfig, json: bool) -> None:
 
         made = export(config, display)
     lines = [f"Write {made.trigger!r} in the prompt; strength {made.strength:g}."]
-    test = f"persona sample {shlex.quote(f'a {made.trigger}')} --base {shlex.quote(str(made.path))}"
+    test = typed("sample", [f"a {made.trigger}"], {"--base": made.path})
     record = {"path": str(made.path), "to": config.to, "trigger": made.trigger, "strength": made.strength}
     display.close("export", Outcome(str(made.path), lines, test if config.merge else "", record), as_json=json)
 

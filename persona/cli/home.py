@@ -1,7 +1,5 @@
 """What ``persona`` alone and ``persona info`` show."""
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +9,25 @@ from rich.text import Text
 
 from persona import __version__
 from persona.cli.display import print_json, terminal
-
-_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes")
+from persona.cli.following import typed
 
 
 def welcome() -> None:
     """Show what there is here, and what to type first."""
+    from persona.folder import personas
+
     console = terminal()
     console.print(Text.assemble(("persona ", "bold"), __version__, ": teach a model your subject, draw it anywhere"))
     made = personas()
     if made:
         console.print(f"\nPersonas here, newest first: {', '.join(map(str, made))}", markup=False)
-        steps = ['persona sample "a [V] CLASS on the beach"', f"persona info {made[0]}"]
+        steps = ['persona sample "a [V] CLASS on the beach"', typed("info", [made[0]])]
     else:
         console.print("\nPut three to six photos of one thing into a folder, and say what it is:")
         steps = ["persona train PHOTOS --class dog", 'persona sample "a [V] dog on the beach"']
     for step in steps:
         console.print(Text("  " + step, "bold cyan"), soft_wrap=True)
     console.print("\nEverything else: persona --help, persona COMMAND --help")
-
-
-def personas() -> list[Path]:
-    """Return the folders of the personas under ``personas``, newest first."""
-    from persona.folder import HOME, RECORD
-
-    described = HOME.glob(f"*/{RECORD}")
-    return [file.parent for file in sorted(described, key=lambda file: file.stat().st_mtime, reverse=True)]
 
 
 def inform(what: str, *, as_json: bool) -> None:
@@ -87,26 +78,22 @@ def _machine() -> dict[str, Any]:
     import psutil
     import torch
 
+    from persona.folder import personas, versions
+
+    libraries = versions()
     memory = psutil.virtual_memory()
     devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         devices.append("Apple GPU")
     return {
         "version": __version__,
-        "python": platform.python_version(),
-        "libraries": {name: found for name in _LIBRARIES if (found := _version_of(name))},
+        "python": libraries.pop("python"),
+        "libraries": libraries,
         "devices": devices or [f"CPU with {psutil.cpu_count(logical=False)} cores"],
         "memory_gb": round(memory.total / 2**30, 1),
         "memory_free_gb": round(memory.available / 2**30, 1),
         "personas": list(map(str, personas())),
     }
-
-
-def _version_of(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return ""
 
 
 def _is_persona(path: Path) -> bool:

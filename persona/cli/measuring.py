@@ -1,11 +1,10 @@
 """``evaluate`` and ``compare``: the table in the terminal, and pictures beside each other where it can show them."""
 
 import os
-import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from persona.cli.following import base_option
+from persona.cli.following import real, typed
 from persona.cli.options import command
 from persona.config import CompareConfig, EvaluateConfig
 
@@ -63,8 +62,7 @@ def _more(config: EvaluateConfig, found: "Evaluation") -> str:
     prompts = [shot.prompt for shot in found.shots if "[V]" in shot.prompt]
     if not folders or not prompts:
         return ""
-    named = f"--persona {shlex.quote(str(folders[0]))}{base_option(config.base or 'clay')}"
-    return f"persona sample {shlex.quote(prompts[0])} {named} -n 8"
+    return typed("sample", prompts[:1], {"--persona": folders[0], "--base": real(config.base), "-n": 8})
 
 
 def _close(display: Any, command: str, found: "Evaluation", then: str, *, json: bool) -> None:
@@ -119,7 +117,7 @@ def _cell(row: "Row", name: str) -> "Text":
 
 def _preview(console: "Console", found: "Evaluation") -> None:
     """Show the first pairs of pictures; a pipe, a log and a terminal without colours are spared."""
-    if not console.is_terminal or console.no_color or not all(one.isatty() for one in (sys.stdin, sys.stdout)):
+    if not console.is_terminal or console.no_color or not all(one and one.isatty() for one in (sys.stdin, sys.stdout)):
         return
     if not os.get_terminal_size(sys.stdout.fileno()).columns:  # a terminal that does not know itself
         return

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from persona.cli.following import base_option
+from persona.cli.following import real, typed
 from persona.cli.options import command
 from persona.config import PlanConfig
 
@@ -31,7 +31,7 @@ def plan(config: PlanConfig, json: bool) -> None:
         outcome = Outcome(f"{len(plans)} bases", [_machine(plans[0])], "", {"plans": records})
     else:
         (one,) = plans
-        then = f"persona train PHOTOS --class CLASS{base_option(one.base)}" if one.fits else ""
+        then = typed("train", ["PHOTOS"], {"--class": "CLASS", "--base": real(one.base)}) if one.fits else ""
         outcome = Outcome(one.base, [_machine(one), *_lines(one)], then, records[0])
     display.close("plan", outcome, as_json=json)
 

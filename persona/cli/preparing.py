@@ -1,8 +1,6 @@
 """``gen-priors``, ``gen-sets`` and ``gen-sdd``: what is made before a training."""
 
-import shlex
-
-from persona.cli.following import base_option
+from persona.cli.following import real, typed
 from persona.cli.options import command
 from persona.config import PriorsConfig, SddConfig, SetsConfig
 
@@ -22,12 +20,16 @@ def gen_priors(config: PriorsConfig, json: bool) -> None:
 
         pictures = gen_priors(config, display)
     folders = sorted({str(picture.parent) for picture in pictures})
+    # A training finds the plain ones by itself, and takes others from one folder.
+    plain = PriorsConfig(class_noun=config.class_noun, base=config.base, n=config.n, batch=config.batch)
+    prior = None if config == plain else f"folder:{folders[0]}"
+    told = {"--class": config.class_noun, "--base": real(config.base), "--prior": prior}
     display.close(
         "gen-priors",
         Outcome(
             f"{len(pictures)} pictures of {any_of(config.class_noun)}",
             folders,
-            f"persona train PHOTOS --class {shlex.quote(config.class_noun)}{base_option(config.base)}",
+            typed("train", ["PHOTOS"], told) if len(folders) == 1 else "",
             {"class": config.class_noun, "base": config.base, "folders": folders, "pictures": list(map(str, pictures))},
         ),
         as_json=json,
@@ -56,7 +58,7 @@ def gen_sets(config: SetsConfig, json: bool) -> None:
                 *(f"{number} dropped: {why}" for why, number in made.dropped.items()),
                 f"Look at them: {made.sheets[0].parent}",
             ],
-            f"persona pretrain jedi --base {shlex.quote(config.base)} --data {shlex.quote(str(made.folder))}",
+            typed("pretrain jedi", options={"--base": config.base, "--data": made.folder}),
             {
                 "folder": str(made.folder),
                 **made.figures,
@@ -88,7 +90,7 @@ def gen_sdd(config: SddConfig, json: bool) -> None:
                 *(f"{number} dropped: {reason}" for reason, number in made.dropped.items()),
                 *([f"Look at them: {made.sheet}"] if made.sheet else []),
             ],
-            f"persona pretrain subject-diffusion --base sd15 --data {shlex.quote(str(made.folder))}",
+            typed("pretrain subject-diffusion", options={"--base": "sd15", "--data": made.folder}),
             {
                 "folder": str(made.folder),
                 "pictures": made.pictures,

@@ -1,10 +1,10 @@
 """The commands that make clay, and teach a base more methods."""
 
-import shlex
 from typing import Any
 
 import typer
 
+from persona.cli.following import typed
 from persona.cli.options import Command, command
 from persona.config import JediConfig, PretrainConfig, SubjectDiffusionConfig
 
@@ -34,7 +34,7 @@ def clay(config: PretrainConfig, json: bool) -> None:
         Outcome(
             str(made.weights),
             [f"What it can do: {made.card}", f"Look at it: {made.report}"],
-            f'persona sample "a dog on the beach" --base {shlex.quote(str(made.weights))}',
+            typed("sample", ["a dog on the beach"], {"--base": made.weights}),
             {
                 "weights": str(made.weights),
                 "card": str(made.card),

@@ -89,6 +89,7 @@ class SampleConfig(Config):
             _check_alone(self, {**others, **jedis, "--checkpoint": self.checkpoint})
             return
         if self.reference is None and not self.together:
+            _check_bare(self, {"--scale": self.scale, "--checkpoint": self.checkpoint})
             theirs: dict[str, object] = {"--class": self.class_noun, "--jedi": self.jedi}
             hint = "goes with --reference, or with --together. Give one of them, or leave it out."
         else:
@@ -157,6 +158,7 @@ class InterpolateConfig(Config):
         if not _check_portraits(self):
             if self.image_guidance is not None:
                 raise BadOption("--image-guidance goes with --subject. Give one, or leave it out.")
+            _check_bare(self, {"--scale": self.scale})
         elif len(self.seeds) == 2:
             raise BadOption("--seed: a series with --subject goes between pictures of one seed. Give one.")
         else:
@@ -169,6 +171,13 @@ def _check_portraits(config: "SampleConfig | InterpolateConfig") -> bool:
     if not config.subject and config.subject_diffusion is not None:
         raise BadOption("--subject-diffusion goes with --subject. Give one, or leave it out.")
     return bool(config.subject)
+
+
+def _check_bare(config: "SampleConfig | InterpolateConfig", theirs: Mapping[str, object]) -> None:
+    """Make sure that nothing is said of a persona where a bare base is drawn with."""
+    for flag, given in theirs.items():
+        if given is not None and config.base is not None and not config.persona:
+            raise BadOption(f"{flag} is about a persona. Name one with --persona, or leave it out.")
 
 
 def _check_alone(config: "SampleConfig | InterpolateConfig", others: Mapping[str, object]) -> None:

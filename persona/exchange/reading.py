@@ -60,6 +60,8 @@ def _factors(path: Path) -> dict[str, Product]:
         down, up, alpha = parts["down"], parts["up"], parts.get("alpha", torch.ones(()))
         if down.ndim < 2 or up.ndim != down.ndim or not len(down) or alpha.numel() != 1:
             raise BadPersona(f"{path} is damaged: what it holds of {name} is no product. Fetch it again.")
+        if not all(part.isfinite().all() for part in parts.values()):
+            raise BadPersona(f"{path} is damaged: what it holds of {name} is not finite. Fetch it again.")
     return {name: Product(parts["down"], parts["up"] * _scale(name, parts, told)) for name, parts in found.items()}
 
 

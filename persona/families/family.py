@@ -191,7 +191,7 @@ class Family(Named):
         noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
         latents = posterior.mean.float() + posterior.std.float() * noise
         if not latents.isfinite().all():
-            raise BadBase(f"The autoencoder of {self.name} overflows in {vae.dtype}. Give --precision fp32.")
+            raise BadBase(f"The autoencoder of {self.name} overflows in {vae.dtype}. {_mend(vae.dtype)}")
         scaled: Tensor = (latents - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
         return scaled
 
@@ -207,7 +207,7 @@ class Family(Named):
         with self.autocast(vae.dtype):
             pixels = vae.decode(unscaled, return_dict=False)[0].float()
         if not pixels.isfinite().all():
-            raise BadBase(f"{self.name} draws pictures that are not finite in {self.dtype}. Give --precision fp32.")
+            raise BadBase(f"{self.name} draws pictures that are not finite in {self.dtype}. {_mend(self.dtype)}")
         images: list[Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
         return images
 
@@ -392,3 +392,9 @@ class Family(Named):
                 output_type="latent",
             ).images
         return self.decode_latents(self.unpack(packed, *start.shape[-2:]))
+
+
+def _mend(dtype: torch.dtype) -> str:
+    """Say what to do about numbers that are not finite; there is no wider format than float32."""
+    damaged = "its weights, or those that it wears, are damaged: fetch or train them again."
+    return damaged.capitalize() if dtype == torch.float32 else f"Give --precision fp32 where it can be; else {damaged}"
