@@ -3,8 +3,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# Nothing of the user's: neither what the hub's cache holds, nor what the terminal shall look like.
+for _name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+    os.environ.pop(_name, None)
 # One thread: tiny networks would only wait for others, and none survive a fork.
 os.environ |= {
+    "HF_HUB_CACHE": str(Path(__file__).with_name("no-hub")),
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "CUDA_VISIBLE_DEVICES": "",
@@ -22,7 +26,8 @@ from persona.photos import Photo, read
 if TYPE_CHECKING:
     from persona.families import Family
 
-hypothesis.settings.register_profile("busy", deadline=None)  # a busy machine is no bug
+# A busy machine is no bug, and what fails here shall fail elsewhere.
+hypothesis.settings.register_profile("busy", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("busy")
 
 

@@ -144,7 +144,8 @@ def test_sample_wants_something_to_draw() -> None:
 
 @pytest.mark.parametrize("flag", ["scale", "checkpoint"])
 def test_a_bare_base_has_no_strength_and_no_checkpoint(flag: str) -> None:
-    persona, how = Path("rex"), {"prompts": ("a dog",), "base": "clay", flag: 2}
+    persona = Path("rex")
+    how: dict[str, Any] = {"prompts": ("a dog",), "base": "clay", flag: 2}
     with pytest.raises(BadOption, match=rf"^--{flag} is about a persona"):
         SampleConfig(**how)
     SampleConfig(**how, persona=persona)

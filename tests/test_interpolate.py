@@ -23,6 +23,9 @@ from persona.interpolate import Frames, interpolate
 from persona.sample import sample
 
 
+pytestmark = pytest.mark.usefixtures("exact")
+
+
 @pytest.fixture(scope="module")
 def two_personas(base_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
@@ -96,7 +99,6 @@ def test_one_persona_becomes_another(here: Path) -> None:
     assert not any(event.warning for event in events if isinstance(event, Note))
 
 
-@pytest.mark.usefixtures("exact")
 def test_half_way_between_personas_is_half_of_each_product(here: Path, base_folder: Callable[..., Path]) -> None:
     """The reference adds half of each ``B A`` to the weights themselves; a mean of the factors would fail."""
     both = (Path("personas/dog-zwx"), Path("personas/cat-sks"))

@@ -78,7 +78,6 @@ def test_masking_all_other_pictures_is_being_alone(base: Family) -> None:
     jedi, latents = learnt(base), noise(2, *SHAPE)
     memory = remember(jedi, known(3))
     with jedi.coupling.recalling(masked(memory, torch.zeros(3, 8, 8))):
-        assert torch.equal(predict(base, latents), predict(base, latents))
         hidden = predict(base, latents)
     assert torch.equal(hidden, predict(base, latents))
     with jedi.coupling.recalling(masked(memory, torch.ones(3, 8, 8))):
@@ -239,14 +238,14 @@ def test_a_subject_is_found_in_its_references(one: Family) -> None:
     torch.manual_seed(0)
     jedi = JeDi(one, ("attn1", "attn2", "ff"))
     learning = [p for module in jedi.modules.values() for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(learning, lr=2e-2)
+    optimizer = torch.optim.Adam(learning, lr=1e-2)
 
     def loss(step: int, known: int) -> Tensor:
         whole = noise(4, 1, SHAPE[0], 1, 1, seed=step).expand(4, 2, *SHAPE).clone()
         times = torch.full((4, 2), 900)
         return jedi.loss(Sets(whole, noise(4, 2, *SHAPE, seed=step + 10**6), times, ["a dog"] * 8, known, False))
 
-    for step in range(80):
+    for step in range(100):
         optimizer.zero_grad()
         loss(step, 1).mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()

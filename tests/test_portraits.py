@@ -88,6 +88,7 @@ def test_a_subject_is_drawn_where_it_is_wanted(here: Path) -> None:
     assert not notes(events), "nothing is odd about a picture that is cut out"
 
 
+@pytest.mark.usefixtures("exact")
 def test_two_subjects_are_drawn(here: Path) -> None:
     prompt = "a [V] dog on the [W] cat"
     one, two = sample(config(prompt, "a [W] cat", subject=BOTH, mask=("W=0,0,0.5,1",)))

@@ -66,6 +66,7 @@ def test_pictures_carry_what_draws_them_again(here: Path) -> None:
     assert str(here) not in str(facts)
 
 
+@pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_each_picture_can_be_drawn_again_alone(here: Path, batch: int) -> None:
     together = sample(config("a [V] dog", "a red [V] dog", n=3, batch=batch))
@@ -161,7 +162,7 @@ def test_whatever_is_no_refused_prompt_is_drawn_inside_the_folder(here: Path, pr
     try:
         (picture,) = sample(asked)
     except BadPrompt:
-        assert "[v]" in prompt.lower()
+        assert "[" in prompt
         return
     assert picture.path.parent == out
     with Image.open(picture.path) as image:
