@@ -259,9 +259,9 @@ class Run:
         asked, photos = self.asked, [*self.photos]
         if asked.from_jedi:
             resolution = self.asked_settings.resolution
-            photos += draw_views(
-                self.base, self.photos, asked.class_noun, resolution, asked.seed, self.out, self.listener
-            )
+            # One that was stopped before its first checkpoint has left nothing else that says whose views they are.
+            out = self.out / STORE / self._fingerprint()[:16]
+            photos += draw_views(self.base, self.photos, asked.class_noun, resolution, asked.seed, out, self.listener)
         # The class is drawn as it was asked for, so that it is drawn but once.
         drawn = drawn_pictures(asked, self.asked_settings, self.base, self.listener)
         priors = drawn or self.given[: self.asked_settings.priors]
