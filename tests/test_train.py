@@ -30,6 +30,7 @@ from persona.errors import BadOption, BadPersona, BadPhotos, Busy, Diverged, NoS
 from persona.events import Event, Note, Progress
 from persona.folder import Persona
 from persona.methods.dreambooth import DreamBooth
+from persona.photos import reading
 from persona.score import Scores
 from persona.train import train, watch
 from persona.train.loop import flatten, make_optimizer, steps
@@ -300,6 +301,24 @@ def test_a_folder_of_class_pictures_is_read_before_the_base(
     monkeypatch.delattr("persona.families.load")
     with pytest.raises(BadPhotos, match="Put pictures of the class in one"):
         train(replace(config, prior=f"folder:{tmp_path / 'nowhere'}"))
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, 4), (2, 2), (9, 6)])
+def test_no_more_class_pictures_are_read_than_are_used(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int | None, used: int
+) -> None:
+    (tmp_path / "dogs").mkdir()
+    for number in range(6):
+        fromarray(np.full((32, 32, 3), 40 * number, np.uint8)).save(tmp_path / "dogs" / f"{number}.png")
+        (tmp_path / "dogs" / f"{number}.txt").write_text("a dog")
+    opened: list[str] = []
+    real = reading._photo
+    monkeypatch.setattr(reading, "_photo", lambda path: opened.append(path.name) or real(path))
+    events: list[Event] = []
+    train(replace(config, prior=f"folder:{tmp_path / 'dogs'}", priors=asked, steps=1), events.append)
+    assert [name for name in opened if name.endswith("png")][3:] == [f"{number}.png" for number in range(used)]
+    assert ("of 6 pictures of the class are used; --priors N takes more." in notes(events)) == (used < 6)
+    assert "Skipped" not in notes(events)
 
 
 def test_a_folder_in_use_is_refused(config: TrainConfig, tmp_path: Path) -> None:

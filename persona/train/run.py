@@ -264,7 +264,7 @@ class Run:
             photos += draw_views(self.base, self.photos, asked.class_noun, resolution, asked.seed, out, self.listener)
         # The class is drawn as it was asked for, so that it is drawn but once.
         drawn = drawn_pictures(asked, self.asked_settings, self.base, self.listener)
-        priors = drawn or self.given[: self.asked_settings.priors]
+        priors = drawn or self.given
         return prepare(self.config, self.settings, self.base, photos, priors, self.token, self.listener)
 
     def _encode(self, method: DreamBooth) -> None:
