@@ -466,6 +466,16 @@ def test_photographs_are_scored_by_dino_and_clip_where_they_are_here(
         assert -1 <= one["memorisation"] <= 1
 
 
+def test_dino_and_clip_take_no_memory_of_the_bases_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = tiny_networks.save(tmp_path / "networks", "dino-vits16", "clip-vit-base-patch32")
+    monkeypatch.setattr(score, "folder_of", lambda name: networks / name.partition("/")[2])
+    grey = fromarray(np.full((32, 32, 3), 128, np.uint8))
+    base: Any = types.SimpleNamespace(device=torch.device("meta"), draw=lambda *_, size: [grey, grey])
+    scorer = score.PhotoScorer(base, "dog", (32, 32))
+    drawn = {template: [grey, grey] for template in (*scorer.prompts, *scorer.bare)}
+    assert scorer.score(drawn, [grey]).identity == pytest.approx(1)  # reading what is on meta would raise
+
+
 def test_previews_leave_no_trace_in_training(config: TrainConfig, scored: None, tmp_path: Path) -> None:
     plain, watched = list[Event](), list[Event]()
     train(replace(config, text_encoder=True), plain.append)
