@@ -281,5 +281,7 @@ def test_flux_schnell_draws_in_four_steps(base_folder: Folder, tmp_path: Path) -
 
 def test_the_pipeline_says_how_much_is_read(base_folder: Folder) -> None:
     assert bases.t5_tokenizer().model_max_length == 512
-    read = {name: families.outline(str(base_folder(name))).lengths[-1] for name in ("sd-eps", "sd3", "flux")}
-    assert read == {"sd-eps": 16, "sd3": 256, "flux": 512}
+    read = {
+        name: families.outline(str(base_folder(name))).lengths[-1] for name in ("sd-eps", "sd3", "flux", "flux-schnell")
+    }
+    assert read == {"sd-eps": 16, "sd3": 256, "flux": 512, "flux-schnell": 256}
