@@ -11,6 +11,7 @@ import bases
 import pytest
 import single_file
 import torch
+from diffusers.pipelines.pipeline_loading_utils import _get_ignore_patterns
 from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
 from PIL.Image import Image
 from safetensors.torch import load_file, save_file
@@ -84,6 +85,24 @@ def test_what_cannot_be_fetched_says_why_and_where_to_put_it(
 ) -> None:
     hub(error)
     assert f"folder here as {base}." in refusal(base, said)
+
+
+def test_a_base_with_half_precision_files_alone_is_fetched(
+    base_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(base_folder("sd-eps"), tmp_path / "copy")
+    for path in list(copy.glob("*/*.safetensors")):
+        path.rename(path.with_suffix(".fp16.safetensors"))
+    names = [path.relative_to(copy).as_posix() for path in copy.glob("*/*.safetensors")]
+    own = {"use_safetensors": True, "allow_pickle": False, "use_onnx": False, "is_onnx": False, "use_flashpack": False}
+
+    def download(repo: str, *, variant: str | None = None, **_: Any) -> str:
+        parts = [name.partition("/")[0] for name in names]
+        _get_ignore_patterns([], parts, names, variant=variant, **own)  # what it refuses by
+        return str(copy)
+
+    monkeypatch.setattr("diffusers.DiffusionPipeline.download", download)
+    assert draw(load("someone/model")).tobytes() == draw(load(base_folder("sd-eps"))).tobytes()
 
 
 def test_size_licence_and_gate_are_told_before_a_download(hub: Callable[[BaseException], None]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -186,8 +187,14 @@ def _fetch(base: str, listener: Listener) -> Path:
 
     repo, one = _repo(base), known().get(base)
     listener(Note(f"Fetching {one or f'{repo}; its page says how large it is, and under which licence'}."))
+    fetch = partial(DiffusionPipeline.download, repo, use_safetensors=True, **dict.fromkeys(Family.left_out))
     try:
-        return Path(DiffusionPipeline.download(repo, use_safetensors=True, **dict.fromkeys(Family.left_out)))
+        try:
+            return Path(fetch())
+        except OSError as error:
+            if "Could not find the necessary" not in str(error):
+                raise
+            return Path(fetch(variant="fp16"))  # all that some have
     except Exception as error:  # the network, the hub and gated models each raise their own
         raise BadBase(f"{_why(base, repo, error)}\nOr put the pipeline's folder here as {base}.") from error
 
