@@ -97,6 +97,21 @@ def test_freed_encoders_are_gone_and_not_missed(base_folder: Folder, name: str) 
     assert base.draw(["a dog"], [1], size=size)[0].tobytes() == wanted.tobytes()
 
 
+@pytest.mark.parametrize("name", ["sdxl", "flux"])
+def test_encoders_that_were_put_aside_are_gone_before_the_rest_settles(
+    base_folder: Folder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    base = families.load(str(base_folder(name)), device="cpu", offload=True)
+    encoders = [weakref.ref(part) for part in (*base.text_encoders.values(), base.pipe.vae.encoder)]
+    base.remember(["a dog", ""])
+    base.free_text_encoders()
+    base.free_image_encoder()
+    left: list[Any] = []
+    monkeypatch.setattr(type(base.pipe), "to", lambda *_: left.extend(encoder() for encoder in encoders))
+    base.settle()
+    assert left == [None] * 3
+
+
 @ALL
 def test_each_prompt_has_its_row(base_folder: Folder, name: str) -> None:
     base = load(base_folder, name)

@@ -1,5 +1,6 @@
 """What a family of base models must answer; everything else is written once, against this."""
 
+import gc
 import inspect
 import math
 import shutil
@@ -240,6 +241,7 @@ class Family(Named):
     def settle(self) -> None:
         """Bring what was not freed to the device, to stay there: what learns may not be moved."""
         self.pipe.remove_all_hooks()
+        release()  # what was freed, before there has to be room for the rest
         self.pipe.to(self.device)
 
     def tile(self) -> None:
@@ -392,3 +394,10 @@ class Family(Named):
                 output_type="latent",
             ).images
         return self.decode_latents(self.unpack(packed, *start.shape[-2:]))
+
+
+def release() -> None:
+    """Give back what nothing refers to any more, not even itself, as networks with hooks that put them aside do."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

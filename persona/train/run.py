@@ -1,6 +1,5 @@
 """One run of training, from photos to persona."""
 
-import gc
 import hashlib
 import json
 import shutil
@@ -23,6 +22,7 @@ from persona.drawing import Size, size_of
 from persona.errors import BadOption, BadPersona, NoMemory, PersonaError, out_of_memory
 from persona.events import Listener, Note, Progress
 from persona.families import Family
+from persona.families.family import release
 from persona.folder import RECORD, Persona
 from persona.identity import Token
 from persona.methods.dreambooth import DreamBooth
@@ -198,7 +198,7 @@ class Run:
     def _reload(self, choice: Choice) -> None:
         """Load the base anew, without what was freed of it and what it wears."""
         del self.base, self.watch.base
-        _release()
+        release()
         self._choose(choice, self._load(choice))
         self.watch.base, self.watch.size = self.base, self._size
 
@@ -223,6 +223,7 @@ class Run:
             self._lean(stage)  # out here, where the error does not hold on to what was too much
 
     def _lean(self, stage: str) -> None:
+        release()
         asked = replace(self.asked, optimizer=self.settings.optimizer)  # its state is there already
         change = leaner(asked, self.settings, stage, self.base.device.type, self.asked_settings.resolution // 2)
         if not change or (change.keys() & _LOADED and self.accelerator.num_processes > 1):
@@ -233,7 +234,6 @@ class Run:
         choice = {**self.choice, **change}
         after = replace(self.settings, **change)
         self.listener(Note(f"Memory is short: going on with {words(self.settings, after)}.", warning=True))
-        _release()
         if change.keys() & _LOADED:
             raise _Leaner(choice)
         self._choose(choice, self.base)
@@ -375,10 +375,3 @@ class Run:
             scores=made.scores,
             chosen=made.step,
         )
-
-
-def _release() -> None:
-    """Give back what nothing refers to any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
