@@ -72,6 +72,8 @@ def load(
         for name, network in pipe.components.items():
             if isinstance(network, nn.Module) and name != "vae":
                 pack(network, bits, where)
+                if offload:
+                    network.to("cpu")  # before the next one is packed on the device
     if offload:
         pipe.enable_model_cpu_offload(device=where)
     else:
