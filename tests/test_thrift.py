@@ -1,5 +1,6 @@
 """What a run does to need less memory: before it begins, and when memory runs out in its middle."""
 
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,13 +17,14 @@ from results import notes
 from safetensors.torch import load as from_bytes
 from torch import Tensor
 
-from persona import families
+from persona import checkpoints, families
 from persona.config import TrainConfig
 from persona.errors import NoMemory
 from persona.events import Event, Progress
 from persona.families import Family
 from persona.methods.dreambooth import DreamBooth
 from persona.methods.settings import Settings
+from persona.score import Scores
 from persona.train import thrift, train, watch
 from persona.train.rehearsal import DRAWING, PICTURES, TRAINING, rehearse
 
@@ -287,3 +289,32 @@ def test_previews_are_drawn_with_less_too(config: TrainConfig, monkeypatch: pyte
     made = train(replace(config, score_every=6), events.append)
     assert "pictures in tiles" in notes(events)
     assert len(list((made.path / "previews").rglob("*.png"))) > 0
+
+
+@pytest.mark.parametrize("look", [1, 2])
+def test_previews_that_memory_ran_out_over_are_drawn_by_the_base_that_is_loaded_for_them(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    looks = itertools.count(1)
+    real = Family.draw
+
+    def draw(self: Family, *prompts: Any, **how: Any) -> list[Any]:
+        if not self.bits and next(looks) >= look:
+            raise torch.OutOfMemoryError("out of memory: tried to allocate 2.00 GiB")
+        return real(self, *prompts, **how)
+
+    def score(*_: object) -> Scores:
+        return Scores(0, 0, 0, 0, total=0)
+
+    judge = SimpleNamespace(prompts=("a [V] {class}",), bare=(), score=score)
+    monkeypatch.setattr(watch, "scorer_for", lambda *_: judge)
+    monkeypatch.setattr(Family, "draw", draw)
+    events: list[Event] = []
+    made = train(replace(config, score_every=3), events.append)
+    assert "the base in nf4" in notes(events)
+    assert [one["step"] for one in made.history] == [3, 6]
+    newest = checkpoints.latest(made.path)
+    assert newest
+    assert newest.record["history"] == list(made.history)
+    assert list(losses(events)) == [1, 2, 3, 4, 5, 6]
+    assert len(list((made.path / "previews").rglob("*.png"))) == 2 * 2

@@ -68,6 +68,7 @@ class Run:
         config: both together.
         settings: the same with nothing left open.
         done: steps done.
+        owed: whether pictures of the last step done are still to be drawn, since memory ran out over them.
         pace: seconds that a step takes; 0 while nobody knows.
     """
 
@@ -92,6 +93,7 @@ class Run:
         self.asked_settings = Settings.of(asked, base, len(photos))
         self.losses: list[tuple[int, float]] = []
         self.done = 0
+        self.owed = False
         self.pace = 0.0
 
     def finish(self) -> Persona:
@@ -115,7 +117,7 @@ class Run:
             self.listener(Note(f"Going on from step {start.step}."))
             self.losses, self.watch.history = start.record["losses"], start.record["history"]
             self._follow(start.record["choice"])
-        while not (start and self._is_done(start)):
+        while not (start and self._is_done(start)) or self.owed:
             try:
                 self._learn(start)
                 break
@@ -247,7 +249,8 @@ class Run:
         self._within(PROMPTS, partial(self._encode, method))
         optimizer = self._attach(start)
         try:
-            self._within(TRAINING, partial(self._step, method, optimizer))
+            if not (self.owed and self._keep(optimizer, looked=True)):
+                self._within(TRAINING, partial(self._step, method, optimizer))
         except _Leaner:
             newest = checkpoints.latest(self.out)
             if self.done > (newest.step if newest else 0):
@@ -318,7 +321,9 @@ class Run:
     def _keep(self, optimizer: Optimizer, *, looked: bool) -> bool:
         """Write a checkpoint, with previews where they are due, and tell whether the best has passed."""
         if looked:
+            self.owed = True
             self._within(PREVIEWS, partial(self.watch.look, self.done))
+            self.owed = False
         self._save(optimizer)
         return self.watch.passed
 
