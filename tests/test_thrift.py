@@ -162,9 +162,12 @@ def test_far_larger_pictures_than_the_bases_own_are_measured(
 
 def test_a_run_does_what_was_chosen(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = {"quantize": "int8", "gradient_checkpointing": True, "offload": True, "tiling": True}
+    tiled: list[Family] = []
+    monkeypatch.setattr(Family, "tile", lambda self: tiled.append(self))
     monkeypatch.setattr(sys.modules["persona.train"], "choose", lambda *_: (choice, None))
     made = train(config)
     assert {name: made.settings[name] for name in choice} == choice
+    assert len(tiled) == 1
 
 
 # When memory runs out

@@ -67,7 +67,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
             listener=listener,
         )
         if chosen.tiling:
-            base.tile()  # pictures are drawn to choose a token, before the run begins
+            base.tile()
         return base
 
     base = load(choice)

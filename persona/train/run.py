@@ -179,15 +179,19 @@ class Run:
         self.choice, self.base = choice, base
         self.config = replace(self.asked, **choice)
         self.settings = Settings.of(self.config, base, len(self.photos))
+
+    def _change(self, choice: Choice) -> None:
+        """Choose otherwise for the base that is loaded."""
+        self._choose(choice, self.base)
         if self.settings.tiling:
-            base.tile()
+            self.base.tile()
 
     def _follow(self, choice: Choice) -> None:
         """Choose as the run did before it was stopped, whatever memory there is now."""
         if any(choice.get(name) != self.choice.get(name) for name in LOADED):
             self._reload(choice)
         else:
-            self._choose(choice, self.base)
+            self._change(choice)
 
     def _reload(self, choice: Choice) -> None:
         """Load the base anew, without what was freed of it and what it wears."""
@@ -223,7 +227,7 @@ class Run:
         choice = {**self.choice, **change}
         if change.keys() & LOADED:
             raise _Leaner(choice)
-        self._choose(choice, self.base)
+        self._change(choice)
 
     def _anyhow(self, action: Callable[[], T]) -> T:
         """Do something; where the base has to be loaded anew to need less memory, load it and do it again."""
