@@ -19,7 +19,9 @@ from safetensors.torch import load_file, save_file
 from persona import families
 from persona.errors import BadBase
 from persona.events import Event, Note
+from persona.families import place
 from persona.families.place import INDEX, flaw, known, stored
+from persona.noise import Diffusion
 
 Folder = Callable[[str], Path]
 HEADER = "model.diffusion_model.input_blocks.0.0.weight"
@@ -218,6 +220,56 @@ def test_a_single_file_is_the_same_base(tmp_path: Path, made: Callable[[], Any],
     exact = load(tmp_path / "dream.safetensors", dtype=torch.bfloat16)
     assert exact.denoiser.dtype == torch.bfloat16
     assert exact.pipe.vae.dtype == (torch.float32 if len(whole.text_encoders) == 2 else torch.bfloat16)
+
+
+@pytest.fixture
+def borrowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], families.Family]:
+    """Return a function that saves a tiny pipeline whose configs stand for those of the base with a short name."""
+
+    def borrow(short: str) -> families.Family:
+        folder = bases.save({"sdxl": lambda: bases.sdxl(48), "sd21": lambda: bases.sd("v_prediction")}[short], tmp_path)
+        (folder / "recipe.json").unlink()
+        monkeypatch.setattr(place, "_kind", lambda *_: known()[short])
+        monkeypatch.setattr(place, "_cached", lambda _: folder)
+        return load(folder)
+
+    return borrow
+
+
+@pytest.mark.parametrize(
+    ("marks", "predicts", "zero"),
+    [((), "epsilon", False), (("v_pred",), "v_prediction", False), (("v_pred", "ztsnr"), "v_prediction", True)],
+)
+def test_the_marks_of_a_single_file_say_what_it_predicts(
+    borrowed: Callable[[str], families.Family], tmp_path: Path, marks: tuple[str, ...], predicts: str, zero: bool
+) -> None:
+    (tmp_path / "files").mkdir()
+    path = single_file.write(borrowed("sdxl").pipe, tmp_path / "files" / "dream.safetensors")
+    save_file({**load_file(path), **{mark: torch.zeros(0) for mark in marks}}, path)
+    for base in (load(path), families.outline(str(path)), families.blueprint(str(path))):
+        config = base.pipe.scheduler.config
+        assert config.prediction_type == predicts
+        assert config.rescale_betas_zero_snr == zero
+        assert config.timestep_spacing == ("trailing" if zero else "leading")
+        assert isinstance(base.noise, Diffusion)
+        assert base.noise.velocity == (predicts == "v_prediction")
+        assert (base.noise.kept[-1] < 1e-6) == zero
+    configs = tmp_path / "files" / "dream"  # whoever puts configs beside a file knows better
+    shutil.copytree(tmp_path, configs, ignore=shutil.ignore_patterns("*.safetensors", "files"))
+    assert load(path).pipe.scheduler.config.prediction_type == "epsilon"
+
+
+@pytest.mark.parametrize(("spread", "predicts", "side"), [(0.05, "epsilon", 512), (0.1, "v_prediction", 32)])
+def test_version_2_at_512_pixels_is_told_from_that_at_768(
+    borrowed: Callable[[str], families.Family], tmp_path: Path, spread: float, predicts: str, side: int
+) -> None:
+    borrowed("sd21")
+    (tmp_path / "files").mkdir()
+    name = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+    save_file({name: torch.tensor([-spread, spread])}, tmp_path / "files" / "dream.safetensors")
+    base = families.outline(str(tmp_path / "files" / "dream.safetensors"))
+    assert base.pipe.scheduler.config.prediction_type == predicts
+    assert base.resolution == side
 
 
 def header(path: Path, keys: dict[str, tuple[int, ...]]) -> Path:

@@ -105,6 +105,10 @@ class Family(Named):
         """Return the number format of each component's weights in a folder's pipeline; ``default`` is of all others."""
         return {"default": dtype}
 
+    @classmethod
+    def correct(cls, pipe: Any, file: Path) -> None:
+        """Change in a pipeline what the well-known base whose configs it has says otherwise than a single file."""
+
     def recommend(self) -> Recipe:
         """Return the settings that suit this member of the family."""
         return self.recommended

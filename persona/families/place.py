@@ -33,10 +33,12 @@ class Place:
     Attributes:
         folder: a diffusers pipeline, or where there is a file, only the configs and tokenizers of one.
         file: a single file with all weights; ``None`` where the folder has them.
+        borrowed: whether the configs are those of the well-known base that the file is most like.
     """
 
     folder: Path
     file: Path | None = None
+    borrowed: bool = False
 
 
 def known() -> dict[str, Known]:
@@ -245,7 +247,7 @@ def _of_file(path: Path, listener: Listener) -> Place:
     for beside in (path.with_suffix(""), path.parent):
         if (beside / INDEX).is_file():
             return Place(beside, path)
-    return Place(_configs(path, _kind(path, shapes), listener), path)
+    return Place(_configs(path, _kind(path, shapes), listener), path, borrowed=True)
 
 
 def _shapes(path: Path) -> dict[str, Tensor]:
