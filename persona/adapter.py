@@ -75,7 +75,7 @@ def attach(base: Family, make: Make, *, seed: int = 0, name: str = NAME) -> dict
         The float32 parameters to train, by the component of the pipeline that they sit in, the denoiser first.
 
     Raises:
-        BadOption: the denoiser has no module of those names.
+        BadOption: the denoiser has no module of those names, or one that cannot be adapted.
     """
     parts = {key: (module, _targets(base, make, key)) for key, module in _parts(base).items()}
     found = {key: part for key, part in parts.items() if _has(*part)}
@@ -85,7 +85,11 @@ def attach(base: Family, make: Make, *, seed: int = 0, name: str = NAME) -> dict
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are what is wanted
         torch.manual_seed(seed)
         for module, targets in found.values():
-            inject_adapter_in_model(_config(make, targets), module, adapter_name=name)
+            try:
+                inject_adapter_in_model(_config(make, targets), module, adapter_name=name)
+            except (ValueError, TypeError) as error:  # peft raises either at a module that has no weight to adapt
+                told = f"--target {', '.join(make.targets)} names what cannot be adapted"
+                raise BadOption(f"{told}: name layers, such as to_q or to_out.0.") from error
             module.peft_config[name].persona = make
     for layer in _layers(base):
         layer.set_adapter(list(base.denoiser.peft_config))

@@ -83,7 +83,7 @@ def latest(run: Path) -> Checkpoint | None:
 def save(
     run: Path, step: int, *, adapter: bytes, optimizer: Optimizer, record: Mapping[str, Any], keep: Iterable[int]
 ) -> Checkpoint:
-    """Write a checkpoint, then let go of what it makes superfluous.
+    """Write a checkpoint, be it one of the same step anew, then let go of what it makes superfluous.
 
     Args:
         run: folder of the run.
@@ -104,7 +104,12 @@ def save(
         _write(part / ADAPTER, adapter)
         _write(part / OPTIMIZER, _pack(optimizer))
         _write(part / RECORD, json.dumps(dict(record)).encode())
-        part.rename(made.path)
+        if made.path.exists():  # its weights are the same, but there is more to say of them
+            for file in part.iterdir():
+                file.replace(made.path / file.name)
+            part.rmdir()
+        else:
+            part.rename(made.path)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise

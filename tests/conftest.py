@@ -3,10 +3,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Nothing of the user's: neither what the hub's cache holds, nor what the terminal shall look like.
-for _name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
-    os.environ.pop(_name, None)
-# One thread: tiny networks would only wait for others, and none survive a fork.
+# One thread: tiny networks would only wait for others, and none survive a fork. Nothing of the user's own hub cache.
 os.environ |= {
     "HF_HUB_CACHE": str(Path(__file__).with_name("no-hub")),
     "HF_HUB_OFFLINE": "1",
@@ -33,10 +30,12 @@ hypothesis.settings.load_profile("busy")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep the user's own cache out of the tests."""
+    """Keep the user's own cache out of the tests, and the wishes that their terminal has."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
+        for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+            patch.delenv(name, raising=False)
         yield folder
 
 

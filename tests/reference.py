@@ -86,14 +86,15 @@ def stable_diffusion_3(pipe: Any, noisy: Tensor, t: Tensor, prompt: str) -> Tens
 def flux(pipe: Any, noisy: Tensor, t: Tensor, prompt: str) -> Tensor:
     _, channels, height, width = noisy.shape
     pooled = pipe.text_encoder(ids(pipe.tokenizer, prompt)).pooler_output
-    states = pipe.text_encoder_2(ids(pipe.tokenizer_2, prompt, length=512)).last_hidden_state
+    words = 512 if pipe.transformer.config.guidance_embeds else 256  # of dev and of schnell
+    states = pipe.text_encoder_2(ids(pipe.tokenizer_2, prompt, length=words)).last_hidden_state
     said = pipe.transformer(
         pipe._pack_latents(noisy, 1, channels, height, width),
         timestep=t / 1000,
         guidance=torch.ones(1) if pipe.transformer.config.guidance_embeds else None,
         encoder_hidden_states=states,
         pooled_projections=pooled,
-        txt_ids=torch.zeros(512, 3),
+        txt_ids=torch.zeros(words, 3),
         img_ids=pipe._prepare_latent_image_ids(1, height // 2, width // 2, "cpu", torch.float32),
     ).sample
     scale = pipe.vae_scale_factor

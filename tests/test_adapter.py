@@ -160,6 +160,14 @@ def test_unknown_targets_are_refused(base_folder: Folder) -> None:
         adapter.attach(base, make(base, targets=("no_such",)))
 
 
+@pytest.mark.parametrize("kind", ["lora", "oft", "loha"])
+@pytest.mark.parametrize("target", ["to_out", "norm2", "attn1", "ff.net"])
+def test_targets_that_are_no_layers_are_refused(base_folder: Folder, kind: str, target: str) -> None:
+    base = load(base_folder)
+    with pytest.raises(BadOption, match=rf"^--target {target} names what cannot be adapted: .* to_out\.0\.$"):
+        adapter.attach(base, make(base, kind, targets=(target,)))
+
+
 def a_pickle(path: Path) -> None:
     torch.save(read(path)[0], path)
 

@@ -136,6 +136,16 @@ def test_what_shall_not_be_shown_is_text_or_nothing() -> None:
                 make(prompts=("a dog",), negative=negative)
 
 
+def test_no_more_steps_are_drawn_with_than_samplers_have() -> None:
+    for make in (SampleConfig, InterpolateConfig):
+        assert make(prompts=("a dog",), steps=999).steps == 999
+        with pytest.raises(BadOption, match=r"--steps .*999"):
+            make(prompts=("a dog",), steps=1000)
+    with pytest.raises(BadOption, match=r"--steps .*999"):
+        PriorsConfig(class_noun="dog", steps=1000)
+    assert train(steps=10_000).steps == 10_000
+
+
 def test_sample_wants_something_to_draw() -> None:
     with pytest.raises(BadPrompt, match="persona sample"):
         SampleConfig()

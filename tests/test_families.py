@@ -68,6 +68,7 @@ def test_drawing_is_as_the_pipeline_draws(base_folder: Folder, name: str, negati
         width=size[0],
         height=size[1],
         **({"negative_prompt": negative} if how["negative"] else {}),
+        **({"max_sequence_length": 256} if name == "flux-schnell" else {}),  # as its model card says
     ).images[0]
     assert differ(ours, theirs) <= 1
 
@@ -94,6 +95,21 @@ def test_freed_encoders_are_gone_and_not_missed(base_folder: Folder, name: str) 
     base.free_image_encoder()
     assert [encoder() for encoder in encoders] == [None] * len(encoders)
     assert base.draw(["a dog"], [1], size=size)[0].tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("name", ["sdxl", "flux"])
+def test_encoders_that_were_put_aside_are_gone_before_the_rest_settles(
+    base_folder: Folder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    base = families.load(str(base_folder(name)), device="cpu", offload=True)
+    encoders = [weakref.ref(part) for part in (*base.text_encoders.values(), base.pipe.vae.encoder)]
+    base.remember(["a dog", ""])
+    base.free_text_encoders()
+    base.free_image_encoder()
+    left: list[Any] = []
+    monkeypatch.setattr(type(base.pipe), "to", lambda *_: left.extend(encoder() for encoder in encoders))
+    base.settle()
+    assert left == [None] * 3
 
 
 @ALL

@@ -22,7 +22,6 @@ from persona.eye import distance
 from persona.interpolate import Frames, interpolate
 from persona.sample import sample
 
-
 pytestmark = pytest.mark.usefixtures("exact")
 
 

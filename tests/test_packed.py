@@ -133,3 +133,23 @@ def test_where_it_cannot_be_done_it_is_refused(monkeypatch: pytest.MonkeyPatch, 
         families.load(str(base_folder("sd-eps")), device="cpu", bits="nf4")
     assert len(str(refusal.value).splitlines()) == 1
     check("int8", CPU)  # which asks nobody
+
+
+def test_idle_networks_make_room_for_the_next_that_is_packed(
+    base_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    move = nn.Module.to
+
+    def to(network: nn.Module, *where: object, **how: object) -> nn.Module:
+        done.append(f"to {where[0] if where else how}")
+        return move(network, *where, **how)
+
+    def noted(network: nn.Module, bits: Bits, device: torch.device) -> None:
+        done.append("packed")
+
+    monkeypatch.setattr(families, "pack", noted)
+    monkeypatch.setattr(nn.Module, "to", to)
+    families.load(str(base_folder("sdxl")), device="cpu", bits="nf4", offload=True)
+    first = done.index("packed")
+    assert done[first : first + 6] == ["packed", "to cpu"] * 3

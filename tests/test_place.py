@@ -11,6 +11,7 @@ import bases
 import pytest
 import single_file
 import torch
+from diffusers.pipelines.pipeline_loading_utils import _get_ignore_patterns
 from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
 from PIL.Image import Image
 from safetensors.torch import load_file, save_file
@@ -18,7 +19,9 @@ from safetensors.torch import load_file, save_file
 from persona import families
 from persona.errors import BadBase
 from persona.events import Event, Note
+from persona.families import place
 from persona.families.place import INDEX, flaw, known, stored
+from persona.noise import Diffusion
 
 Folder = Callable[[str], Path]
 HEADER = "model.diffusion_model.input_blocks.0.0.weight"
@@ -84,6 +87,24 @@ def test_what_cannot_be_fetched_says_why_and_where_to_put_it(
 ) -> None:
     hub(error)
     assert f"folder here as {base}." in refusal(base, said)
+
+
+def test_a_base_with_half_precision_files_alone_is_fetched(
+    base_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(base_folder("sd-eps"), tmp_path / "copy")
+    for path in list(copy.glob("*/*.safetensors")):
+        path.rename(path.with_suffix(".fp16.safetensors"))
+    names = [path.relative_to(copy).as_posix() for path in copy.glob("*/*.safetensors")]
+    own = {"use_safetensors": True, "allow_pickle": False, "use_onnx": False, "is_onnx": False, "use_flashpack": False}
+
+    def download(repo: str, *, variant: str | None = None, **_: Any) -> str:
+        parts = [name.partition("/")[0] for name in names]
+        _get_ignore_patterns([], parts, names, variant=variant, **own)  # what it refuses by
+        return str(copy)
+
+    monkeypatch.setattr("diffusers.DiffusionPipeline.download", download)
+    assert draw(load("someone/model")).tobytes() == draw(load(base_folder("sd-eps"))).tobytes()
 
 
 def test_size_licence_and_gate_are_told_before_a_download(hub: Callable[[BaseException], None]) -> None:
@@ -201,6 +222,56 @@ def test_a_single_file_is_the_same_base(tmp_path: Path, made: Callable[[], Any],
     assert exact.pipe.vae.dtype == (torch.float32 if len(whole.text_encoders) == 2 else torch.bfloat16)
 
 
+@pytest.fixture
+def borrowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], families.Family]:
+    """Return a function that saves a tiny pipeline whose configs stand for those of the base with a short name."""
+
+    def borrow(short: str) -> families.Family:
+        folder = bases.save({"sdxl": lambda: bases.sdxl(48), "sd21": lambda: bases.sd("v_prediction")}[short], tmp_path)
+        (folder / "recipe.json").unlink()
+        monkeypatch.setattr(place, "_kind", lambda *_: known()[short])
+        monkeypatch.setattr(place, "_cached", lambda _: folder)
+        return load(folder)
+
+    return borrow
+
+
+@pytest.mark.parametrize(
+    ("marks", "predicts", "zero"),
+    [((), "epsilon", False), (("v_pred",), "v_prediction", False), (("v_pred", "ztsnr"), "v_prediction", True)],
+)
+def test_the_marks_of_a_single_file_say_what_it_predicts(
+    borrowed: Callable[[str], families.Family], tmp_path: Path, marks: tuple[str, ...], predicts: str, zero: bool
+) -> None:
+    (tmp_path / "files").mkdir()
+    path = single_file.write(borrowed("sdxl").pipe, tmp_path / "files" / "dream.safetensors")
+    save_file({**load_file(path), **{mark: torch.zeros(0) for mark in marks}}, path)
+    for base in (load(path), families.outline(str(path)), families.blueprint(str(path))):
+        config = base.pipe.scheduler.config
+        assert config.prediction_type == predicts
+        assert config.rescale_betas_zero_snr == zero
+        assert config.timestep_spacing == ("trailing" if zero else "leading")
+        assert isinstance(base.noise, Diffusion)
+        assert base.noise.velocity == (predicts == "v_prediction")
+        assert (base.noise.kept[-1] < 1e-6) == zero
+    configs = tmp_path / "files" / "dream"  # whoever puts configs beside a file knows better
+    shutil.copytree(tmp_path, configs, ignore=shutil.ignore_patterns("*.safetensors", "files"))
+    assert load(path).pipe.scheduler.config.prediction_type == "epsilon"
+
+
+@pytest.mark.parametrize(("spread", "predicts", "side"), [(0.05, "epsilon", 512), (0.1, "v_prediction", 32)])
+def test_version_2_at_512_pixels_is_told_from_that_at_768(
+    borrowed: Callable[[str], families.Family], tmp_path: Path, spread: float, predicts: str, side: int
+) -> None:
+    borrowed("sd21")
+    (tmp_path / "files").mkdir()
+    name = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+    save_file({name: torch.tensor([-spread, spread])}, tmp_path / "files" / "dream.safetensors")
+    base = families.outline(str(tmp_path / "files" / "dream.safetensors"))
+    assert base.pipe.scheduler.config.prediction_type == predicts
+    assert base.resolution == side
+
+
 def header(path: Path, keys: dict[str, tuple[int, ...]]) -> Path:
     save_file({key: torch.zeros(shape) for key, shape in keys.items()}, path)
     return path
@@ -281,5 +352,7 @@ def test_flux_schnell_draws_in_four_steps(base_folder: Folder, tmp_path: Path) -
 
 def test_the_pipeline_says_how_much_is_read(base_folder: Folder) -> None:
     assert bases.t5_tokenizer().model_max_length == 512
-    read = {name: families.outline(str(base_folder(name))).lengths[-1] for name in ("sd-eps", "sd3", "flux")}
-    assert read == {"sd-eps": 16, "sd3": 256, "flux": 512}
+    read = {
+        name: families.outline(str(base_folder(name))).lengths[-1] for name in ("sd-eps", "sd3", "flux", "flux-schnell")
+    }
+    assert read == {"sd-eps": 16, "sd3": 256, "flux": 512, "flux-schnell": 256}

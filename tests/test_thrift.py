@@ -1,5 +1,6 @@
 """What a run does to need less memory: before it begins, and when memory runs out in its middle."""
 
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,14 +17,16 @@ from results import notes
 from safetensors.torch import load as from_bytes
 from torch import Tensor
 
-from persona import families
+from persona import checkpoints, families
 from persona.config import TrainConfig
 from persona.errors import NoMemory
 from persona.events import Event, Progress
 from persona.families import Family
 from persona.methods.dreambooth import DreamBooth
 from persona.methods.settings import Settings
+from persona.score import Scores
 from persona.train import thrift, train, watch
+from persona.train.processes import agree
 from persona.train.rehearsal import DRAWING, PICTURES, TRAINING, rehearse
 
 Folder = Callable[[str], Path]
@@ -159,9 +162,12 @@ def test_far_larger_pictures_than_the_bases_own_are_measured(
 
 def test_a_run_does_what_was_chosen(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = {"quantize": "int8", "gradient_checkpointing": True, "offload": True, "tiling": True}
+    tiled: list[Family] = []
+    monkeypatch.setattr(Family, "tile", lambda self: tiled.append(self))
     monkeypatch.setattr(sys.modules["persona.train"], "choose", lambda *_: (choice, None))
     made = train(config)
     assert {name: made.settings[name] for name in choice} == choice
+    assert len(tiled) == 1
 
 
 # When memory runs out
@@ -287,3 +293,80 @@ def test_previews_are_drawn_with_less_too(config: TrainConfig, monkeypatch: pyte
     made = train(replace(config, score_every=6), events.append)
     assert "pictures in tiles" in notes(events)
     assert len(list((made.path / "previews").rglob("*.png"))) > 0
+
+
+@pytest.mark.parametrize("look", [1, 2])
+def test_previews_that_memory_ran_out_over_are_drawn_by_the_base_that_is_loaded_for_them(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    looks = itertools.count(1)
+    real = Family.draw
+
+    def draw(self: Family, *prompts: Any, **how: Any) -> list[Any]:
+        if not self.bits and next(looks) >= look:
+            raise torch.OutOfMemoryError("out of memory: tried to allocate 2.00 GiB")
+        return real(self, *prompts, **how)
+
+    def score(*_: object) -> Scores:
+        return Scores(0, 0, 0, 0, total=0)
+
+    judge = SimpleNamespace(prompts=("a [V] {class}",), bare=(), score=score)
+    monkeypatch.setattr(watch, "scorer_for", lambda *_: judge)
+    monkeypatch.setattr(Family, "draw", draw)
+    events: list[Event] = []
+    made = train(replace(config, score_every=3), events.append)
+    assert "the base in nf4" in notes(events)
+    assert [one["step"] for one in made.history] == [3, 6]
+    newest = checkpoints.latest(made.path)
+    assert newest
+    assert newest.record["history"] == list(made.history)
+    assert list(losses(events)) == [1, 2, 3, 4, 5, 6]
+    assert len(list((made.path / "previews").rglob("*.png"))) == 2 * 2
+
+
+@pytest.mark.parametrize("drawing", ["the token", "the class", "what a judge compares with"])
+@pytest.mark.parametrize(
+    ("fits", "changed", "said"),
+    [
+        (lambda base, _: base.bits == "nf4", {}, "the base in nf4"),
+        (lambda _, size: size[0] < 32, {"quantize": "none"}, "24 pixels instead of 32"),
+    ],
+)
+def test_what_is_drawn_before_the_training_is_drawn_with_less_too(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, drawing: str, fits: Any, changed: dict[str, Any], said: str
+) -> None:
+    changed = (
+        changed
+        | {
+            "the token": {"token": None},
+            "the class": {"prior": "generated"},
+            "what a judge compares with": {"score_every": 6},
+        }[drawing]
+    )
+    real = Family.draw
+
+    def draw(self: Family, *prompts: Any, **how: Any) -> list[Any]:
+        if not fits(self, how["size"]):
+            raise torch.OutOfMemoryError("out of memory: tried to allocate 2.00 GiB")
+        return real(self, *prompts, **how)
+
+    monkeypatch.setattr(Family, "draw", draw)
+
+    def scorer_for(base: Family, photos: object, class_noun: str, size: tuple[int, int]) -> None:
+        base.draw([class_noun], [0], size=size)
+
+    monkeypatch.setattr(watch, "scorer_for", scorer_for)
+    events: list[Event] = []
+    made = train(replace(config, **changed), events.append)
+    assert said in notes(events)
+    assert list(losses(events)) == [1, 2, 3, 4, 5, 6]
+    assert made.settings["quantize"] == ("none" if changed.get("quantize") else "nf4")
+
+
+def test_processes_that_wait_for_one_hear_that_it_has_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short() -> None:
+        raise torch.OutOfMemoryError("out of memory: tried to allocate 2.00 GiB")
+
+    for processes, error in ((1, torch.OutOfMemoryError), (2, NoMemory)):
+        with pytest.raises(error):
+            agree(SimpleNamespace(num_processes=processes, is_main_process=True), short)  # type: ignore[arg-type]

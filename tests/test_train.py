@@ -30,6 +30,7 @@ from persona.errors import BadOption, BadPersona, BadPhotos, Busy, Diverged, NoS
 from persona.events import Event, Note, Progress
 from persona.folder import Persona
 from persona.methods.dreambooth import DreamBooth
+from persona.photos import reading
 from persona.score import Scores
 from persona.train import train, watch
 from persona.train.loop import flatten, make_optimizer, steps
@@ -303,6 +304,24 @@ def test_a_folder_of_class_pictures_is_read_before_the_base(
         train(replace(config, prior=f"folder:{tmp_path / 'nowhere'}"))
 
 
+@pytest.mark.parametrize(("asked", "used"), [(None, 4), (2, 2), (9, 6)])
+def test_no_more_class_pictures_are_read_than_are_used(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int | None, used: int
+) -> None:
+    (tmp_path / "dogs").mkdir()
+    for number in range(6):
+        fromarray(np.full((32, 32, 3), 40 * number, np.uint8)).save(tmp_path / "dogs" / f"{number}.png")
+        (tmp_path / "dogs" / f"{number}.txt").write_text("a dog")
+    opened: list[str] = []
+    real = reading._photo
+    monkeypatch.setattr(reading, "_photo", lambda path: opened.append(path.name) or real(path))
+    events: list[Event] = []
+    train(replace(config, prior=f"folder:{tmp_path / 'dogs'}", priors=asked, steps=1), events.append)
+    assert [name for name in opened if name.endswith("png")][3:] == [f"{number}.png" for number in range(used)]
+    assert ("of 6 pictures of the class are used; --priors N takes more." in notes(events)) == (used < 6)
+    assert "Skipped" not in notes(events)
+
+
 def test_a_folder_in_use_is_refused(config: TrainConfig, tmp_path: Path) -> None:
     with checkpoints.held(tmp_path / "out"), pytest.raises(Busy):
         train(config)
@@ -446,6 +465,16 @@ def test_photographs_are_scored_by_dino_and_clip_where_they_are_here(
         assert -1 <= one["prompt"] <= 1
         assert 0 <= one["drift"] <= 1
         assert -1 <= one["memorisation"] <= 1
+
+
+def test_dino_and_clip_take_no_memory_of_the_bases_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = tiny_networks.save(tmp_path / "networks", "dino-vits16", "clip-vit-base-patch32")
+    monkeypatch.setattr(score, "folder_of", lambda name: networks / name.partition("/")[2])
+    grey = fromarray(np.full((32, 32, 3), 128, np.uint8))
+    base: Any = types.SimpleNamespace(device=torch.device("meta"), draw=lambda *_, size: [grey, grey])
+    scorer = score.PhotoScorer(base, "dog", (32, 32))
+    drawn = {template: [grey, grey] for template in (*scorer.prompts, *scorer.bare)}
+    assert scorer.score(drawn, [grey]).identity == pytest.approx(1)  # reading what is on meta would raise
 
 
 def test_previews_leave_no_trace_in_training(config: TrainConfig, scored: None, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import ImageOps
+from PIL.Image import open as open_image
 
 from persona import families
 from persona.config import TrainConfig
@@ -40,7 +42,7 @@ def test_views_are_learnt_and_recorded(able: Path, photo_folder: Path, tmp_path:
     made = train(config(able, photo_folder, tmp_path / "with"), events.append)
     assert made.settings["from_jedi"] is True
     assert any(isinstance(event, Note) and "views that JeDi drew" in event.text for event in events)
-    assert len(list((tmp_path / "with" / "views").glob("*.png"))) == 3
+    assert len(list((tmp_path / "with" / "views").rglob("*.png"))) == 3
     plain = train(config(able, photo_folder, tmp_path / "without", from_jedi=False))
     assert plain.settings["from_jedi"] is False
     assert not (tmp_path / "without" / "views").exists()
@@ -56,9 +58,32 @@ def test_the_base_is_left_as_it_was(able: Path, photos: Sequence[Photo], tmp_pat
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert all(view.caption and "[V] dog" in view.caption for view in found)
-    kept = [path.stat().st_mtime_ns for path in sorted((tmp_path / "views").iterdir())]
+    kept = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*.png"))]
     views.draw_views(base, photos, "dog", 32, 0, tmp_path, lambda event: None)
-    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "views").iterdir())] == kept
+    assert [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*.png"))] == kept
+
+
+def test_a_run_that_was_stopped_leaves_its_views_to_none_but_itself(
+    able: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, Note) and "views that JeDi drew" in event.text:
+            raise KeyboardInterrupt
+
+    (tmp_path / "other").mkdir()
+    for path in photo_folder.glob("*.png"):
+        ImageOps.invert(open_image(path).convert("RGB")).save(tmp_path / "other" / path.name)
+
+    def drawn(photos: Path) -> dict[Path, int]:
+        with pytest.raises(KeyboardInterrupt):
+            train(config(able, photos, tmp_path / "run"), stop)
+        return {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "views").rglob("*.png")}
+
+    first = drawn(photo_folder)
+    assert drawn(photo_folder) == first
+    both = drawn(tmp_path / "other")
+    assert first.items() < both.items()
+    assert len(both) == 2 * len(first)
 
 
 def test_a_base_without_weights_says_so_first(

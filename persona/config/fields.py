@@ -11,7 +11,8 @@ Class = Annotated[str, Option("What the subject is, in a word or two: dog, teapo
 Base = Annotated[str, Option("Base model: clay (built in), a short name, a hub id, a folder or a file.")]
 OwnBase = Annotated[str | None, Option("Bare base to draw with; after --persona, where that persona's base is.")]
 Seed = Annotated[int, Option("Random seed.", min=0, max=2**63 - 1)]
-Steps = Annotated[int | None, Option("Sampling steps.", min=1, max=10_000)]
+# The noise of bases has a thousand levels; samplers with an offset, as most have, step past the last of them at 1000.
+Steps = Annotated[int | None, Option("Sampling steps.", min=1, max=999)]
 Guidance = Annotated[float | None, Option("How strongly the prompt is followed.", min=0, max=100)]
 Resolution = Annotated[int | None, Option("Side of the pictures, in pixels.", min=16, max=8192)]
 ExpertResolution = Annotated[int | None, Option("Side of the pictures, in pixels.", min=16, max=8192, expert=True)]

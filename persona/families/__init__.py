@@ -18,7 +18,19 @@ from persona.families.family import Family
 from persona.families.outline import hollow
 from persona.families.packed import Bits, check, pack
 from persona.families.parts import CONFIGS, write
-from persona.families.place import card, configs, find, first_line, flaw, format_of, here, index_of, known, stored
+from persona.families.place import (
+    Place,
+    card,
+    configs,
+    find,
+    first_line,
+    flaw,
+    format_of,
+    here,
+    index_of,
+    known,
+    stored,
+)
 from persona.families.recipe import Recipe
 
 __all__ = ["Bits", "Conditioning", "Family", "Recipe", "blueprint", "card", "here", "known", "load", "outline"]
@@ -68,10 +80,13 @@ def load(
             hint = "Give a file that has them all, or the pipeline's folder."
             raise BadBase(f"{place.file} lacks parts of a {family.pipeline}. {hint}") from error
         raise BadBase(f"The base {base} is damaged: {first_line(error)} Fetch it again.") from error
+    _correct(pipe, family, place)
     if bits:
         for name, network in pipe.components.items():
             if isinstance(network, nn.Module) and name != "vae":
                 pack(network, bits, where)
+                if offload:
+                    network.to("cpu")  # before the next one is packed on the device
     if offload:
         pipe.enable_model_cpu_offload(device=where)
     else:
@@ -88,7 +103,9 @@ def outline(base: str, listener: Listener = silent) -> Family:
     _silence()
     place = find(base, listener)
     family = _family_of(place.folder)
-    return family(hollow(place.folder, family), name=base, folder=place.folder, file=place.file)
+    pipe = hollow(place.folder, family)
+    _correct(pipe, family, place)
+    return family(pipe, name=base, folder=place.folder, file=place.file)
 
 
 def blueprint(base: str, listener: Listener = silent) -> Family:
@@ -99,17 +116,18 @@ def blueprint(base: str, listener: Listener = silent) -> Family:
     Raises:
         BadBase: as :func:`load`.
     """
+    if here(base, listener):
+        return outline(base, listener)
     _silence()
-    place = here(base, listener)
     short = next((short for short, one in known().items() if base in (short, one.repo)), "")
-    if place is None and short in CONFIGS:
+    if short in CONFIGS:
         folder = Path(mkdtemp())
         write(short, folder)
     else:
-        folder = place.folder if place else configs(base, listener)
+        folder = configs(base, listener)
     family = _family_of(folder)
     made = family(hollow(folder, family), name=base, folder=folder)
-    if place is None and short in CONFIGS:
+    if short in CONFIGS:
         finalize(made, shutil.rmtree, folder)
     return made
 
@@ -150,6 +168,12 @@ def _from_file(file: Path, folder: Path, family: type[Family], dtype: torch.dtyp
         given["vae"] = kind.from_single_file(str(file), subfolder="vae", torch_dtype=exact, **how)
     kind = getattr(diffusers, family.pipeline)
     return kind.from_single_file(str(file), torch_dtype=formats["default"], **how, **given)
+
+
+def _correct(pipe: Any, family: type[Family], place: Place) -> None:
+    """Heed what a single file without configs of its own says otherwise than those that it was given."""
+    if place.file and place.borrowed:
+        family.correct(pipe, place.file)
 
 
 def _absent(folder: Path, family: type[Family]) -> dict[str, Any]:

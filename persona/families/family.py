@@ -1,5 +1,6 @@
 """What a family of base models must answer; everything else is written once, against this."""
 
+import gc
 import inspect
 import math
 import shutil
@@ -103,6 +104,10 @@ class Family(Named):
     def formats(cls, folder: Path, dtype: torch.dtype) -> dict[str, torch.dtype]:
         """Return the number format of each component's weights in a folder's pipeline; ``default`` is of all others."""
         return {"default": dtype}
+
+    @classmethod
+    def correct(cls, pipe: Any, file: Path) -> None:
+        """Change in a pipeline what the well-known base whose configs it has says otherwise than a single file."""
 
     def recommend(self) -> Recipe:
         """Return the settings that suit this member of the family."""
@@ -240,6 +245,7 @@ class Family(Named):
     def settle(self) -> None:
         """Bring what was not freed to the device, to stay there: what learns may not be moved."""
         self.pipe.remove_all_hooks()
+        release()  # what was freed, before there has to be room for the rest
         self.pipe.to(self.device)
 
     def tile(self) -> None:
@@ -398,3 +404,10 @@ def _mend(dtype: torch.dtype) -> str:
     """Say what to do about numbers that are not finite; there is no wider format than float32."""
     damaged = "its weights, or those that it wears, are damaged: fetch or train them again."
     return damaged.capitalize() if dtype == torch.float32 else f"Give --precision fp32 where it can be; else {damaged}"
+
+
+def release() -> None:
+    """Give back what nothing refers to any more, not even itself, as networks with hooks that put them aside do."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -63,10 +63,20 @@ class Flux(Family):
             return self.recommended
         return replace(self.recommended, sample_steps=4, ancestral_steps=4, guidance=0.0)
 
+    @property
+    def lengths(self) -> list[int]:
+        """How many tokens the pipeline takes from each tokenizer: of T5, as many as the model was made for."""
+        return [min(length, self._longest) for length in super().lengths]
+
+    @property
+    def _longest(self) -> int:
+        return 512 if self._guided else 256
+
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Return ``encoder_hidden_states`` (prompts, tokens, width) and ``pooled_projections`` (prompts, width)."""
+        how = {"device": self.device, "max_sequence_length": self._longest}
         with self.autocast():
-            states, pooled, _ = self.pipe.encode_prompt(list(prompts), device=self.device)
+            states, pooled, _ = self.pipe.encode_prompt(list(prompts), **how)
         return {"encoder_hidden_states": states, "pooled_projections": pooled}
 
     def unwanted(self, negative: str, wanted: Conditioning) -> Conditioning:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,12 @@ class Place:
     Attributes:
         folder: a diffusers pipeline, or where there is a file, only the configs and tokenizers of one.
         file: a single file with all weights; ``None`` where the folder has them.
+        borrowed: whether the configs are those of the well-known base that the file is most like.
     """
 
     folder: Path
     file: Path | None = None
+    borrowed: bool = False
 
 
 def known() -> dict[str, Known]:
@@ -186,8 +189,14 @@ def _fetch(base: str, listener: Listener) -> Path:
 
     repo, one = _repo(base), known().get(base)
     listener(Note(f"Fetching {one or f'{repo}; its page says how large it is, and under which licence'}."))
+    fetch = partial(DiffusionPipeline.download, repo, use_safetensors=True, **dict.fromkeys(Family.left_out))
     try:
-        return Path(DiffusionPipeline.download(repo, use_safetensors=True, **dict.fromkeys(Family.left_out)))
+        try:
+            return Path(fetch())
+        except OSError as error:
+            if "Could not find the necessary" not in str(error):
+                raise
+            return Path(fetch(variant="fp16"))  # all that some have
     except Exception as error:  # the network, the hub and gated models each raise their own
         raise BadBase(f"{_why(base, repo, error)}\nOr put the pipeline's folder here as {base}.") from error
 
@@ -238,7 +247,7 @@ def _of_file(path: Path, listener: Listener) -> Place:
     for beside in (path.with_suffix(""), path.parent):
         if (beside / INDEX).is_file():
             return Place(beside, path)
-    return Place(_configs(path, _kind(path, shapes), listener), path)
+    return Place(_configs(path, _kind(path, shapes), listener), path, borrowed=True)
 
 
 def _shapes(path: Path) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from persona.families.conditioning import Conditioning
@@ -43,6 +44,16 @@ class StableDiffusionXL(Family):
         config = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
         exact = {"vae": torch.float32} if config.get("force_upcast", True) else {}
         return {"default": dtype, **exact}
+
+    @classmethod
+    def correct(cls, pipe: Any, file: Path) -> None:
+        """Heed the marks of files whose network predicts velocity, be it down to zero signal."""
+        with safe_open(file, "pt") as opened:
+            marks = {"v_pred", "ztsnr"}.intersection(opened.keys())
+        if "v_pred" in marks:
+            zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if "ztsnr" in marks else {}
+            own = pipe.scheduler
+            pipe.scheduler = type(own).from_config(own.config, prediction_type="v_prediction", **zero)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Return ``encoder_hidden_states`` (prompts, tokens, width) and ``text_embeds`` (prompts, pooled width)."""

@@ -24,7 +24,7 @@ SHORT_SIDE = 1536
 
 # Named one by one: Pillow also opens formats that start other programs, and raw camera files as their thumbnails.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF")
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif"}
 _KINDS = "JPEG, PNG, WebP, HEIC or AVIF"
 _NEEDED = "three to six photos of the subject"
 
@@ -77,8 +77,8 @@ def read(folder: Path, listener: Listener = silent) -> list[Photo]:
     return found
 
 
-def pictures(folder: Path, listener: Listener = silent, *, of: str = _NEEDED) -> list[Photo]:
-    """Read every photo of a folder, in the order of their names.
+def pictures(folder: Path, listener: Listener = silent, *, of: str = _NEEDED, most: int | None = None) -> list[Photo]:
+    """Read every photo of a folder, or the first so many, in the order of their names.
 
     What is no photo is skipped with a note, a photo that cannot be decoded with a warning; nothing goes in silence.
 
@@ -86,6 +86,7 @@ def pictures(folder: Path, listener: Listener = silent, *, of: str = _NEEDED) ->
         folder: a plain folder; a text file of the same name as a photo is its caption.
         listener: told what was skipped.
         of: what the folder should hold, for the words of an error.
+        most: photos after which no more are read; all are when left out.
 
     Raises:
         BadPhotos: the folder cannot be read, holds no photo, or holds a decompression bomb.
@@ -94,12 +95,14 @@ def pictures(folder: Path, listener: Listener = silent, *, of: str = _NEEDED) ->
     strays: list[Path] = []
     broken: list[Path] = []
     for path in files(folder, of):
+        if len(photos) == most:
+            break
         try:
             photos[path] = _photo(path)
         except Image.DecompressionBombError:
             raise _giant(path) from None
         except UnidentifiedImageError:  # one of the next ones too, so it comes first
-            (broken if path.suffix.lower() in _SUFFIXES else strays).append(path)
+            (broken if path.suffix.lower() in SUFFIXES else strays).append(path)
         except _DAMAGE:
             broken.append(path)
     captioned = {path.stem for path in (*photos, *broken)}

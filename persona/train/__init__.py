@@ -11,20 +11,23 @@ from accelerate import Accelerator
 from persona import checkpoints, drawing, families, identity
 from persona.config import TrainConfig
 from persona.drawing import Size
-from persona.errors import NoSpace
+from persona.errors import NoSpace, out_of_memory
 from persona.events import Listener, Note, silent
 from persona.families import Bits, Family
+from persona.families.family import release
 from persona.folder import Persona, folder_for
 from persona.identity import Token
 from persona.methods.jedi import JeDi
+from persona.methods.settings import Settings
 from persona.photos import read
 from persona.sample import tell_unknown
 from persona.score import strange
 from persona.train import speed
 from persona.train.material import given_pictures
 from persona.train.processes import agree, launched
+from persona.train.rehearsal import DRAWING
 from persona.train.run import Run
-from persona.train.thrift import Choice, choose
+from persona.train.thrift import Choice, choose, relieve
 
 __all__ = ["train"]
 
@@ -64,7 +67,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
             listener=listener,
         )
         if chosen.tiling:
-            base.tile()  # pictures are drawn to choose a token, before the run begins
+            base.tile()
         return base
 
     base = load(choice)
@@ -73,8 +76,20 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     if base.recipe.strange_steps and strange(base, [photo.image for photo in photos]):
         config = _at_length(config, base, listener)
     tell_unknown(base, [config.class_noun], [], listener)
-    size = drawing.size_of(base, replace(config, **choice).resolution)
-    token = _token(config, base, size, accelerator, listener)
+    while True:
+        size = drawing.size_of(base, replace(config, **choice).resolution)
+        try:
+            token = _token(config, base, size, accelerator, listener)
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        asked, now = (Settings.of(one, base, len(photos)) for one in (config, replace(config, **choice)))
+        change = relieve(config, now, DRAWING, accelerator, asked.resolution // 2, listener)
+        choice, seen = {**choice, **change}, None  # what was seen is of another choice
+        del base
+        release()
+        base = load(choice)
     out = config.out or folder_for(config.class_noun, token.text)
     with _room(out), ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(out)))

@@ -8,24 +8,34 @@ from pathlib import Path
 from PIL import Image
 
 from persona.config import PriorsConfig, TrainConfig
-from persona.events import Listener
-from persona.families import Family
+from persona.events import Listener, Note
+from persona.families import Family, blueprint
 from persona.identity import Token, caption
 from persona.methods.dreambooth import Cut, DreamBooth, Example, Half, encode, without
 from persona.methods.settings import Settings
-from persona.photos import Photo, pictures
+from persona.photos import Photo, files, pictures
+from persona.photos.reading import SUFFIXES
 from persona.placing import any_of
 from persona.priors import ensure
 
 
 def given_pictures(config: TrainConfig, listener: Listener) -> list[Photo]:
-    """Return the user's own pictures of the class, where there is a folder of them.
+    """Return the user's own pictures of the class, where there is a folder of them: as many as are learnt from.
 
     Raises:
+        BadBase: the base, which says how many that are, cannot be found or reached.
         BadPhotos: the folder cannot be read, or holds none.
     """
-    kind, _, folder = config.prior.partition(":")
-    return pictures(Path(folder), listener, of="pictures of the class") if kind == "folder" else []
+    kind, _, name = config.prior.partition(":")
+    if kind != "folder":
+        return []
+    folder, of = Path(name), "pictures of the class"
+    there = sum(path.suffix.lower() in SUFFIXES for path in files(folder, of))
+    most = config.priors or blueprint(config.base, listener).recipe.priors
+    found = pictures(folder, listener, of=of, most=most)
+    if len(found) == most < there:
+        listener(Note(f"{most:,} of {there:,} {of} are used; --priors N takes more."))
+    return found
 
 
 def drawn_pictures(config: TrainConfig, settings: Settings, base: Family, listener: Listener) -> list[Photo]:

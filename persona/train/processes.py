@@ -10,7 +10,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from persona.drawing import processes
-from persona.errors import BadOption, PersonaError
+from persona.errors import BadOption, NoMemory, PersonaError, out_of_memory
 
 T = TypeVar("T")
 
@@ -56,6 +56,7 @@ def agree(accelerator: Accelerator, action: Callable[[], T]) -> T:
 
     Raises:
         PersonaError: the action did; so with OSError. None waits for a process that has given up.
+        NoMemory: the action has run out of it, and there are others, who would wait if it were tried with less.
     """
     outcome: list[Any] = [None]
     if accelerator.is_main_process:
@@ -63,6 +64,10 @@ def agree(accelerator: Accelerator, action: Callable[[], T]) -> T:
             outcome = [(action(), None)]
         except (PersonaError, OSError) as error:
             outcome = [(None, error)]
+        except (RuntimeError, MemoryError) as error:
+            if accelerator.num_processes == 1 or not out_of_memory(error):
+                raise
+            outcome = [(None, NoMemory("There is too little memory. Take a smaller --base, or fewer processes."))]
     broadcast_object_list(outcome)
     result, failure = outcome[0]
     if failure:

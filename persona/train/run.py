@@ -1,6 +1,5 @@
 """One run of training, from photos to persona."""
 
-import gc
 import hashlib
 import json
 import shutil
@@ -20,9 +19,10 @@ from persona.atomic import sweep
 from persona.checkpoints import Checkpoint
 from persona.config import TrainConfig
 from persona.drawing import Size, size_of
-from persona.errors import BadOption, BadPersona, NoMemory, PersonaError, out_of_memory
+from persona.errors import BadOption, BadPersona, PersonaError, out_of_memory
 from persona.events import Listener, Note, Progress
 from persona.families import Family
+from persona.families.family import release
 from persona.folder import RECORD, Persona
 from persona.identity import Token
 from persona.methods.dreambooth import DreamBooth
@@ -32,8 +32,8 @@ from persona.sample import tell_cut
 from persona.train.loop import make_optimizer, steps
 from persona.train.material import drawn_pictures, prepare
 from persona.train.processes import agree
-from persona.train.rehearsal import PICTURES, PREVIEWS, PROMPTS, TRAINING
-from persona.train.thrift import Choice, leaner, words
+from persona.train.rehearsal import DRAWING, PICTURES, PREVIEWS, PROMPTS, TRAINING
+from persona.train.thrift import LOADED, Choice, relieve
 from persona.train.views import STORE, draw_views
 from persona.train.watch import Watch
 
@@ -46,7 +46,6 @@ _ELSE = "Choose another --out, or discard all that is there with --fresh."
 _OURS = {"adapter.safetensors", "checkpoints", "previews", "report.html", RECORD, STORE, checkpoints.LOCK}
 # Settings that another call may change and still go on: they say how long and how, not what is learnt.
 _FREE = {"steps", "checkpoint_every", "score_every", "gradient_checkpointing", "offload", "tiling"}
-_LOADED = {"quantize", "offload", "resolution"}  # what is chosen by loading the base anew
 
 T = TypeVar("T")
 
@@ -68,6 +67,7 @@ class Run:
         config: both together.
         settings: the same with nothing left open.
         done: steps done.
+        owed: whether pictures of the last step done are still to be drawn, since memory ran out over them.
         pace: seconds that a step takes; 0 while nobody knows.
     """
 
@@ -92,6 +92,7 @@ class Run:
         self.asked_settings = Settings.of(asked, base, len(photos))
         self.losses: list[tuple[int, float]] = []
         self.done = 0
+        self.owed = False
         self.pace = 0.0
 
     def finish(self) -> Persona:
@@ -109,20 +110,13 @@ class Run:
             more = "Its best has passed: more would not help" if passed else "Give more --steps to go on"
             self.listener(Note(f"{self.out} is trained already. {more}. To begin anew, give another --out."))
             return made
-        every, noun = self.settings.score_every, self.asked.class_noun
-        self.watch = Watch(self.base, self._size, self.photos, self.token.text, noun, every, self.out, self.listener)
         if start:
             self.listener(Note(f"Going on from step {start.step}."))
-            self.losses, self.watch.history = start.record["losses"], start.record["history"]
             self._follow(start.record["choice"])
-        while not (start and self._is_done(start)):
-            try:
-                self._learn(start)
-                break
-            except _Leaner as short:
-                choice = short.choice
-            self._reload(choice)
-            start = checkpoints.latest(self.out)
+        self.watch = self._anyhow(partial(self._within, DRAWING, self._watch))
+        if start:
+            self.losses, self.watch.history = start.record["losses"], start.record["history"]
+        self._anyhow(self._learn)
         return agree(self.accelerator, self._conclude)
 
     # What is there already
@@ -185,22 +179,25 @@ class Run:
         self.choice, self.base = choice, base
         self.config = replace(self.asked, **choice)
         self.settings = Settings.of(self.config, base, len(self.photos))
+
+    def _change(self, choice: Choice) -> None:
+        """Choose otherwise for the base that is loaded."""
+        self._choose(choice, self.base)
         if self.settings.tiling:
-            base.tile()
+            self.base.tile()
 
     def _follow(self, choice: Choice) -> None:
         """Choose as the run did before it was stopped, whatever memory there is now."""
-        if any(choice.get(name) != self.choice.get(name) for name in _LOADED):
+        if any(choice.get(name) != self.choice.get(name) for name in LOADED):
             self._reload(choice)
         else:
-            self._choose(choice, self.base)
+            self._change(choice)
 
     def _reload(self, choice: Choice) -> None:
         """Load the base anew, without what was freed of it and what it wears."""
-        del self.base, self.watch.base
-        _release()
+        del self.base
+        release()
         self._choose(choice, self._load(choice))
-        self.watch.base, self.watch.size = self.base, self._size
 
     @property
     def _size(self) -> Size:
@@ -223,48 +220,59 @@ class Run:
             self._lean(stage)  # out here, where the error does not hold on to what was too much
 
     def _lean(self, stage: str) -> None:
+        release()
         asked = replace(self.asked, optimizer=self.settings.optimizer)  # its state is there already
-        change = leaner(asked, self.settings, stage, self.base.device.type, self.asked_settings.resolution // 2)
-        if not change or (change.keys() & _LOADED and self.accelerator.num_processes > 1):
-            raise NoMemory(
-                f"There is too little memory for {stage}. Type the same command again with --quantize nf4, "
-                "a smaller --resolution, or a smaller --base."
-            )
+        least = self.asked_settings.resolution // 2
+        change = relieve(asked, self.settings, stage, self.accelerator, least, self.listener)
         choice = {**self.choice, **change}
-        after = replace(self.settings, **change)
-        self.listener(Note(f"Memory is short: going on with {words(self.settings, after)}.", warning=True))
-        _release()
-        if change.keys() & _LOADED:
+        if change.keys() & LOADED:
             raise _Leaner(choice)
-        self._choose(choice, self.base)
+        self._change(choice)
+
+    def _anyhow(self, action: Callable[[], T]) -> T:
+        """Do something; where the base has to be loaded anew to need less memory, load it and do it again."""
+        while True:
+            try:
+                return action()
+            except _Leaner as short:
+                choice = short.choice
+            self._reload(choice)
 
     # Learning
 
-    def _learn(self, start: Checkpoint | None) -> None:
-        """Train from a checkpoint on to the last step, or until the best has passed."""
+    def _watch(self) -> Watch:
+        noun, every = self.asked.class_noun, self.settings.score_every
+        return Watch(self.base, self._size, self.photos, self.token.text, noun, every, self.out, self.listener)
+
+    def _learn(self) -> None:
+        """Train from the latest checkpoint on to the last step, or until the best has passed."""
+        start = checkpoints.latest(self.out)
+        if start and self._is_done(start) and not self.owed:
+            return
         self.done = start.step if start else 0
-        method = self._within(PICTURES, self._prepare)
+        photos, priors = self._within(DRAWING, self._pictures)
+        method = self._within(PICTURES, partial(self._prepare, photos, priors))
         self._within(PROMPTS, partial(self._encode, method))
         optimizer = self._attach(start)
         try:
-            self._within(TRAINING, partial(self._step, method, optimizer))
+            if not (self.owed and self._keep(optimizer, looked=True)):
+                self._within(TRAINING, partial(self._step, method, optimizer))
         except _Leaner:
             newest = checkpoints.latest(self.out)
             if self.done > (newest.step if newest else 0):
                 self._save(optimizer)
             raise
 
-    def _prepare(self) -> DreamBooth:
-        """Encode the photos, and what preserves their class."""
-        asked, photos = self.asked, [*self.photos]
+    def _pictures(self) -> tuple[list[Photo], Sequence[Photo]]:
+        """Return pictures of the subject, and of what preserves its class; those that are to be drawn are drawn."""
+        asked, photos, resolution = self.asked, [*self.photos], self.settings.resolution
         if asked.from_jedi:
-            resolution = self.asked_settings.resolution
-            photos += draw_views(
-                self.base, self.photos, asked.class_noun, resolution, asked.seed, self.out, self.listener
-            )
-        # The class is drawn as it was asked for, so that it is drawn but once.
-        drawn = drawn_pictures(asked, self.asked_settings, self.base, self.listener)
-        priors = drawn or self.given[: self.asked_settings.priors]
+            # One that was stopped before its first checkpoint has left nothing else that says whose views they are.
+            out = self.out / STORE / self._fingerprint()[:16]
+            photos += draw_views(self.base, self.photos, asked.class_noun, resolution, asked.seed, out, self.listener)
+        return photos, drawn_pictures(asked, self.settings, self.base, self.listener) or self.given
+
+    def _prepare(self, photos: Sequence[Photo], priors: Sequence[Photo]) -> DreamBooth:
         return prepare(self.config, self.settings, self.base, photos, priors, self.token, self.listener)
 
     def _encode(self, method: DreamBooth) -> None:
@@ -318,7 +326,9 @@ class Run:
     def _keep(self, optimizer: Optimizer, *, looked: bool) -> bool:
         """Write a checkpoint, with previews where they are due, and tell whether the best has passed."""
         if looked:
-            self._within(PREVIEWS, partial(self.watch.look, self.done))
+            self.owed = True
+            self._within(PREVIEWS, lambda: self.watch.look(self.done, self.base, self._size))
+            self.owed = False
         self._save(optimizer)
         return self.watch.passed
 
@@ -375,10 +385,3 @@ class Run:
             scores=made.scores,
             chosen=made.step,
         )
-
-
-def _release() -> None:
-    """Give back what nothing refers to any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from persona.config import TrainConfig
 from persona.drawing import free
@@ -37,6 +38,8 @@ _HELP = {
     PREVIEWS: ("tiling", "quantize", "resolution"),
 }
 """What helps at which stage, the cheapest first."""
+LOADED = {"quantize", "offload", "resolution"}
+"""What is chosen by loading the base anew."""
 _GPU = {"offload", "optimizer"}  # on a CPU there is nowhere to put things aside
 
 
@@ -88,6 +91,33 @@ def fit(
         settings = replace(settings, **change)
         seen = rehearse(settings)
     return settings, seen
+
+
+def relieve(
+    asked: TrainConfig, now: Settings, stage: str, accelerator: Accelerator, least: int, listener: Listener
+) -> Choice:
+    """Return what to change once memory has run out, as :func:`leaner` does.
+
+    Args:
+        asked: as for :func:`leaner`.
+        now: as for :func:`leaner`.
+        stage: as for :func:`leaner`.
+        accelerator: knows the device, and the other processes: where there are any, none loads the base anew alone.
+        least: as for :func:`leaner`.
+        listener: told what is changed.
+
+    Raises:
+        NoMemory: nothing is left that could be done.
+    """
+    change = leaner(asked, now, stage, accelerator.device.type, least)
+    if not change or (change.keys() & LOADED and accelerator.num_processes > 1):
+        raise NoMemory(
+            f"There is too little memory for {stage}. Type the same command again with --quantize nf4, "
+            "a smaller --resolution, or a smaller --base."
+        )
+    how = words(now, replace(now, **change))
+    listener(Note(f"Memory is short: going on with {how}.", warning=True))
+    return change
 
 
 def words(before: Settings, after: Settings) -> str:

@@ -16,7 +16,7 @@ from persona.score import odd_ones
 from persona.train.material import read_drawn
 
 STORE = "views"
-"""Where they are, in a run's folder."""
+"""Where they are in a run's folder, those of each run in a folder of their own."""
 VIEWS = (
     "a photo of a [V] {class} on the beach",
     "a photo of a [V] {class} seen from the side",
@@ -41,7 +41,7 @@ def draw_views(
         class_noun: what it is.
         resolution: side of the views, in pixels.
         seed: of the first; each has its own.
-        out: folder of the run, in which they are kept; those that are there are not drawn again.
+        out: folder in which they are kept; those that are there are not drawn again.
         listener: told how far it is, and that they are learnt from.
 
     Raises:
@@ -50,8 +50,7 @@ def draw_views(
     """
     told = [of_class(VIEWS[number % len(VIEWS)], class_noun) for number in range(len(photos))]
     jobs = [
-        Job(bare(prompt, class_noun), seed + number, out / STORE / f"{number:03}.png")
-        for number, prompt in enumerate(told)
+        Job(bare(prompt, class_noun), seed + number, out / f"{number:03}.png") for number, prompt in enumerate(told)
     ]
     missing = [job for job in jobs if not whole(job.path)]
     processes().wait_for_everyone()  # all have seen the same views missing before the first is drawn

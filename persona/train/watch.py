@@ -46,8 +46,8 @@ class Watch:
         """Find out what can judge pictures of the subject.
 
         Args:
-            base: carries the adapter while pictures are drawn.
-            size: of the pictures: that of the training, which is what memory is planned for.
+            base: without an adapter; draws what a judge compares with.
+            size: of its pictures.
             photos: of the subject.
             token: stands for it.
             class_noun: what it is.
@@ -55,8 +55,7 @@ class Watch:
             run: folder of the run.
             listener: told how far the drawing is, and what cannot be judged.
         """
-        self.base, self.size, self.photos = base, size, photos
-        self.folder, self.listener = run / "previews", listener
+        self.photos, self.folder, self.listener = photos, run / "previews", listener
         self.every = every
         self.scorer: Scorer | None = None
         if every:
@@ -72,12 +71,18 @@ class Watch:
         """Tell whether to look at this step: at intervals and at the end; only at the end where nothing can judge."""
         return bool(self.every) and (step == last or (self.scorer is not None and step % self.every == 0))
 
-    def look(self, step: int) -> None:
-        """Draw the pictures of this step, keep them in the folder, and score them."""
+    def look(self, step: int, base: Family, size: Size) -> None:
+        """Draw the pictures of this step, keep them in the folder, and score them.
+
+        Args:
+            step: that the run is at.
+            base: carries the adapter.
+            size: of the pictures: that of the training, which is what memory is planned for.
+        """
         drawn = {}
         for number, (template, prompt) in enumerate(self.prompts.items()):
             self.listener(Progress("Drawing previews", number, len(self.prompts)))
-            drawn[template] = self.base.draw([prompt] * len(SEEDS), SEEDS, size=self.size)
+            drawn[template] = base.draw([prompt] * len(SEEDS), SEEDS, size=size)
         self.listener(Progress("Drawing previews", len(self.prompts), len(self.prompts)))
         self._keep(step, drawn)
         if self.scorer:
