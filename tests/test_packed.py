@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import bases
 import matrix
@@ -141,7 +142,7 @@ def test_idle_networks_make_room_for_the_next_that_is_packed(
     done: list[str] = []
     move = nn.Module.to
 
-    def to(network: nn.Module, *where: object, **how: object) -> nn.Module:
+    def to(network: nn.Module, *where: Any, **how: Any) -> Any:
         done.append(f"to {where[0] if where else how}")
         return move(network, *where, **how)
 

@@ -335,14 +335,12 @@ def test_previews_that_memory_ran_out_over_are_drawn_by_the_base_that_is_loaded_
 def test_what_is_drawn_before_the_training_is_drawn_with_less_too(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, drawing: str, fits: Any, changed: dict[str, Any], said: str
 ) -> None:
-    changed = (
-        changed
-        | {
-            "the token": {"token": None},
-            "the class": {"prior": "generated"},
-            "what a judge compares with": {"score_every": 6},
-        }[drawing]
-    )
+    own: dict[str, dict[str, Any]] = {
+        "the token": {"token": None},
+        "the class": {"prior": "generated"},
+        "what a judge compares with": {"score_every": 6},
+    }
+    changed = changed | own[drawing]
     real = Family.draw
 
     def draw(self: Family, *prompts: Any, **how: Any) -> list[Any]:
@@ -369,4 +367,4 @@ def test_processes_that_wait_for_one_hear_that_it_has_too_little(monkeypatch: py
 
     for processes, error in ((1, torch.OutOfMemoryError), (2, NoMemory)):
         with pytest.raises(error):
-            agree(SimpleNamespace(num_processes=processes, is_main_process=True), short)  # type: ignore[arg-type]
+            agree(SimpleNamespace(num_processes=processes, is_main_process=True), short)

@@ -30,7 +30,7 @@ from persona.errors import BadOption, BadPersona, BadPhotos, Busy, Diverged, NoS
 from persona.events import Event, Note, Progress
 from persona.folder import Persona
 from persona.methods.dreambooth import DreamBooth
-from persona.photos import reading
+from persona.photos import Photo, reading
 from persona.score import Scores
 from persona.train import train, watch
 from persona.train.loop import flatten, make_optimizer, steps
@@ -314,7 +314,12 @@ def test_no_more_class_pictures_are_read_than_are_used(
         (tmp_path / "dogs" / f"{number}.txt").write_text("a dog")
     opened: list[str] = []
     real = reading._photo
-    monkeypatch.setattr(reading, "_photo", lambda path: opened.append(path.name) or real(path))
+
+    def noted(path: Path) -> Photo:
+        opened.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(reading, "_photo", noted)
     events: list[Event] = []
     train(replace(config, prior=f"folder:{tmp_path / 'dogs'}", priors=asked, steps=1), events.append)
     assert [name for name in opened if name.endswith("png")][3:] == [f"{number}.png" for number in range(used)]
