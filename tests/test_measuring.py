@@ -93,8 +93,9 @@ def test_compare_takes_two(calls: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("width", ["60", "100"])
-def test_the_table_fits_the_terminal(calls: list[Any], width: str) -> None:
-    assert max(map(len, run("evaluate", "rex", COLUMNS=width).stderr.splitlines())) <= int(width)
+def test_the_table_fits_the_terminal(calls: list[Any], tmp_path: Path, width: str) -> None:
+    lines = run("evaluate", "rex", COLUMNS=width).stderr.splitlines()
+    assert max(len(line) for line in lines if line != str(tmp_path)) <= int(width)  # a path is never broken
 
 
 def on_a_terminal(program: str, *arguments: str, columns: int, **environment: str) -> str:
