@@ -169,7 +169,7 @@ def test_two_processes_are_one_with_the_doubled_batch(whole: Learnt, config: Jed
 def test_it_learns(config: JediConfig) -> None:
     def told(rate: float) -> list[float]:
         events: list[Event] = []
-        how: dict[str, Any] = {"steps": 60, "save_every": 20, "targets": ("attn1", "ff"), "out": config.out / str(rate)}
+        how: dict[str, Any] = {"steps": 40, "save_every": 20, "targets": ("attn1", "ff"), "out": config.out / str(rate)}
         pretrain_jedi(replace(config, **how, learning_rate=rate), events.append)
         return [loss for loss in losses(events) if loss is not None]
 
