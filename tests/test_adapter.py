@@ -160,8 +160,9 @@ def test_unknown_targets_are_refused(base_folder: Folder) -> None:
         adapter.attach(base, make(base, targets=("no_such",)))
 
 
-@pytest.mark.parametrize("kind", ["lora", "oft", "loha"])
-@pytest.mark.parametrize("target", ["to_out", "norm2", "attn1", "ff.net"])
+@pytest.mark.parametrize(
+    ("kind", "target"), [("lora", "to_out"), ("lora", "norm2"), ("lora", "attn1"), ("oft", "ff.net"), ("loha", "attn1")]
+)
 def test_targets_that_are_no_layers_are_refused(base_folder: Folder, kind: str, target: str) -> None:
     base = load(base_folder)
     with pytest.raises(BadOption, match=rf"^--target {target} names what cannot be adapted: .* to_out\.0\.$"):

@@ -167,13 +167,10 @@ def test_two_processes_are_one_with_the_doubled_batch(whole: Learnt, config: Jed
 
 
 def test_it_learns(config: JediConfig) -> None:
-    def told(rate: float) -> list[float]:
-        events: list[Event] = []
-        how: dict[str, Any] = {"steps": 40, "save_every": 20, "targets": ("attn1", "ff"), "out": config.out / str(rate)}
-        pretrain_jedi(replace(config, **how, learning_rate=rate), events.append)
-        return [loss for loss in losses(events) if loss is not None]
-
-    assert told(1e-2)[-1] < 0.95 * told(1e-9)[-1]  # of the same sets
+    events: list[Event] = []
+    pretrain_jedi(replace(config, steps=60, save_every=20, learning_rate=1e-2, targets=("attn1", "ff")), events.append)
+    told = [loss for loss in losses(events) if loss is not None]
+    assert told[-1] < 0.92 * told[0]  # without learning .96: the sets are others
 
 
 def test_the_rate_warms_up_stays_and_falls() -> None:

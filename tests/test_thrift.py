@@ -324,27 +324,23 @@ def test_previews_that_memory_ran_out_over_are_drawn_by_the_base_that_is_loaded_
     assert len(list((made.path / "previews").rglob("*.png"))) == 2 * 2
 
 
-@pytest.mark.parametrize("drawing", ["the token", "the class", "what a judge compares with"])
 @pytest.mark.parametrize(
-    ("fits", "changed", "said"),
+    ("changed", "packed"),
     [
-        (lambda base, _: base.bits == "nf4", {}, "the base in nf4"),
-        (lambda _, size: size[0] < 32, {"quantize": "none"}, "24 pixels instead of 32"),
+        ({"token": None}, True),
+        ({"prior": "generated"}, True),
+        ({"prior": "generated"}, False),
+        ({"score_every": 6}, True),
     ],
 )
 def test_what_is_drawn_before_the_training_is_drawn_with_less_too(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, drawing: str, fits: Any, changed: dict[str, Any], said: str
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], packed: bool
 ) -> None:
-    own: dict[str, dict[str, Any]] = {
-        "the token": {"token": None},
-        "the class": {"prior": "generated"},
-        "what a judge compares with": {"score_every": 6},
-    }
-    changed = changed | own[drawing]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # no class is drawn yet
     real = Family.draw
 
     def draw(self: Family, *prompts: Any, **how: Any) -> list[Any]:
-        if not fits(self, how["size"]):
+        if not (self.bits == "nf4" if packed else how["size"][0] < 32):
             raise torch.OutOfMemoryError("out of memory: tried to allocate 2.00 GiB")
         return real(self, *prompts, **how)
 
@@ -355,10 +351,10 @@ def test_what_is_drawn_before_the_training_is_drawn_with_less_too(
 
     monkeypatch.setattr(watch, "scorer_for", scorer_for)
     events: list[Event] = []
-    made = train(replace(config, **changed), events.append)
-    assert said in notes(events)
+    made = train(replace(config, **changed, quantize="auto" if packed else "none"), events.append)
+    assert ("the base in nf4" if packed else "24 pixels instead of 32") in notes(events)
     assert list(losses(events)) == [1, 2, 3, 4, 5, 6]
-    assert made.settings["quantize"] == ("none" if changed.get("quantize") else "nf4")
+    assert made.settings["quantize"] == ("nf4" if packed else "none")
 
 
 def test_processes_that_wait_for_one_hear_that_it_has_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
