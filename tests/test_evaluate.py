@@ -406,8 +406,8 @@ def test_the_protocol_teaches_and_draws_every_subject(
     assert next(row for row in again.rows if row.label == "dreambooth").cells["learning, min"] == learning
     assert listened(events)[1] == []
     shutil.rmtree(config.out / "pictures")
-    again = evaluate(config)
-    assert next(row for row in again.rows if row.label == "dreambooth").cells["learning, min"] == learning
+    again = evaluate(replace(config, subjects="rex"))
+    assert next(row for row in again.rows if row.label == "dreambooth").cells["learning, min"].mean > 0
     for anew in (replace(config, subjects="rex", seed=1), replace(config, subjects="rex")):
         events.clear()
         evaluate(anew, events.append)
