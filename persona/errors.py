@@ -19,7 +19,13 @@ import errno
 
 
 class PersonaError(Exception):
-    """Base of all errors that are shown to the user without a traceback."""
+    """Base of all errors that are shown to the user without a traceback.
+
+    Attributes:
+        told: whether it is another process that shows it.
+    """
+
+    told = False
 
 
 class BadOption(PersonaError):

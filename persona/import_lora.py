@@ -1,5 +1,6 @@
 """Make a persona of a LoRA that another program has trained."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,9 @@ from persona.drawing import check_output
 from persona.errors import BadBase, BadOption, BadPersona, BadToken
 from persona.events import Listener, Note, silent
 from persona.folder import ADAPTER, RECORD, Persona, folder_for
+
+_PART = ".import-"
+"""How the folder begins that a persona is made in."""
 
 
 def import_lora(config: ImportConfig, listener: Listener = silent) -> Persona:
@@ -35,8 +39,11 @@ def import_lora(config: ImportConfig, listener: Listener = silent) -> Persona:
         raise BadBase(f"{config.file} does not say which base it was made for. Give it: --base sd15")
     out = config.out or folder_for(noun, token)
     check_output(out)
-    if out.exists() and any(out.iterdir()):
-        raise BadOption(f"{out} holds something already. Choose another folder with --out.")
+    if out.exists():
+        if any(not path.name.startswith(_PART) for path in out.iterdir()):
+            raise BadOption(f"{out} holds something already. Choose another folder with --out.")
+        for left in out.glob(f"{_PART}*"):  # by one that was killed
+            shutil.rmtree(left)
     base = families.outline(name, listener)
     if said.get("persona.base_hash", base.hash) != base.hash:
         raise BadPersona(f"{config.file} was made for another base than {base.name}. Give that one with --base.")
@@ -56,7 +63,7 @@ def import_lora(config: ImportConfig, listener: Listener = silent) -> Persona:
         settings={"file": config.file.name},
     )
     out.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".import-", dir=out) as part:  # within: the folder may be where the user stands
+    with TemporaryDirectory(prefix=_PART, dir=out) as part:  # within: the folder may be where the user stands
         learnt = Path(part, ADAPTER)
         learnt.write_bytes(adapter.pack(make, weights))
         replace(made, path=Path(part)).write(learnt)

@@ -227,7 +227,7 @@ def _line(config: InterpolateConfig, personas: list[Persona], listener: Listener
     seeds = config.seeds[0], config.seeds[-1]
     size = size_of(base, config.resolution)
     line = _Line(base, personas, prompts, seeds, _strengths(config, personas), config, size)
-    line.wear(0.5)  # what has no strength between is refused before anything is drawn
+    line.wear(1 / (config.frames - 1))  # what has no strength between is refused before anything is drawn
     return line
 
 

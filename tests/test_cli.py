@@ -287,6 +287,10 @@ def test_what_fails_on_another_process_is_said(training: Callable[..., object]) 
     training(BadPhotos("No photos."))
     result = run(*TRAIN, "--json", RANK="1")
     assert (result.exit_code, result.stderr, result.stdout) == (2, "[process 1] Error: No photos.\n", "")
+    known = BadPhotos("No photos.")
+    known.told = True  # by the first process, from which this one has it
+    training(known)
+    assert run(*TRAIN, RANK="1").stderr == ""
 
 
 def test_a_pipe_and_no_color_are_respected(training: Callable[..., object]) -> None:

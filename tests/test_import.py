@@ -235,6 +235,13 @@ def test_a_strength_that_nobody_could_ask_for_is_not_taken(here: Path, told: str
     assert imported(path, "sd-eps").recommended_scale == taken
 
 
+def test_a_killed_one_does_not_stand_in_the_way(here: Path) -> None:
+    path = write(here / "a.safetensors", families.outline("sd-eps"), FILES["sd-eps"])
+    (here / "rex" / ".import-x").mkdir(parents=True)
+    imported(path, str(here / "sd-eps"), out=Path("rex"))
+    assert sorted(file.name for file in (here / "rex").iterdir()) == ["adapter.safetensors", "persona.json"]
+
+
 @pytest.mark.parametrize("out", [".", "", "link"])
 def test_an_empty_folder_is_filled_wherever_it_is(here: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
     path = write(here / "a.safetensors", families.outline("sd-eps"), FILES["sd-eps"])

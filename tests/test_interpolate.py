@@ -216,3 +216,4 @@ def test_what_is_only_on_or_off_has_nothing_between(here: Path) -> None:
     with pytest.raises(BadOption, match="oft"):
         interpolate(config("a [V] dog", persona=(Path("personas/turned"),)))
     assert not Path("series").exists()
+    assert len(interpolate(config("a [V] dog", persona=(Path("personas/turned"),), frames=2)).paths) == 2

@@ -364,3 +364,12 @@ def test_processes_that_wait_for_one_hear_that_it_has_too_little(monkeypatch: py
     for processes, error in ((1, torch.OutOfMemoryError), (2, NoMemory)):
         with pytest.raises(error):
             agree(SimpleNamespace(num_processes=processes, is_main_process=True), short)
+
+
+def test_none_of_several_processes_draws_its_share_again_alone(config: TrainConfig) -> None:
+    now = Settings.of(config, families.outline(config.base), 3)
+    for processes, stage in ((1, DRAWING), (2, TRAINING)):
+        where: Any = SimpleNamespace(num_processes=processes, device=torch.device("cpu"))
+        assert thrift.relieve(config, now, stage, where, 16, print)
+    with pytest.raises(NoMemory):
+        thrift.relieve(config, now, DRAWING, where, 16, print)

@@ -23,7 +23,8 @@ def main() -> None:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # other libraries' words to their own developers
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))  # as by Ctrl-C, what is half-written is cleared away
+    if os.environ.get("WORLD_SIZE", "1") == "1":  # one that waits for others would hear of it when the wait ends
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))  # as by Ctrl-C, what is half-written is cleared away
     app(prog_name="persona")
 
 

@@ -73,7 +73,8 @@ def _mendable(error: Exception, again: str) -> PersonaError | None:
 
 
 def _show(error: PersonaError, *, as_json: bool) -> None:
-    _say(str(error), "Error: ")
+    if not error.told:
+        _say(str(error), "Error: ")
     if as_json:
         _print_json(type(error).__name__, str(error))
 

@@ -71,6 +71,7 @@ def agree(accelerator: Accelerator, action: Callable[[], T]) -> T:
     broadcast_object_list(outcome)
     result, failure = outcome[0]
     if failure:
+        failure.told = not accelerator.is_main_process
         raise failure
     agreed: T = result
     return agreed

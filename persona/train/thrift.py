@@ -102,7 +102,8 @@ def relieve(
         asked: as for :func:`leaner`.
         now: as for :func:`leaner`.
         stage: as for :func:`leaner`.
-        accelerator: knows the device, and the other processes: where there are any, none loads the base anew alone.
+        accelerator: knows the device, and the other processes: where there are any, none loads the base anew alone, or
+            draws its share of pictures again, for which it would wait for them.
         least: as for :func:`leaner`.
         listener: told what is changed.
 
@@ -110,7 +111,8 @@ def relieve(
         NoMemory: nothing is left that could be done.
     """
     change = leaner(asked, now, stage, accelerator.device.type, least)
-    if not change or (change.keys() & LOADED and accelerator.num_processes > 1):
+    together = accelerator.num_processes > 1 and (stage == DRAWING or change.keys() & LOADED)
+    if not change or together:
         raise NoMemory(
             f"There is too little memory for {stage}. Type the same command again with --quantize nf4, "
             "a smaller --resolution, or a smaller --base."
