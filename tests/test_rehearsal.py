@@ -1,5 +1,6 @@
 """A rehearsal without data against the same with data; the parts of well-known bases; plans."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -40,6 +41,7 @@ def performed(asked: TrainConfig, dtype: torch.dtype, stage: Any, ledger: Any = 
     base = families.load(asked.base, dtype=dtype, device="cpu")
     settings = Settings.of(asked, base, PHOTOS)
     prepare(base, asked, settings, dtype)
+    gc.collect()  # or what other tests have left would be let go of while it is counted
 
     def weights() -> list[torch.Tensor]:
         return [one for part in networks(base).values() for one in (*part.parameters(), *part.buffers())]
