@@ -4,7 +4,6 @@ They come through transformers, each at one revision, so that figures stay compa
 the weights as safetensors, the main ones only as pickles. LPIPS comes through torchmetrics.
 """
 
-import errno
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from persona.errors import out_of_space
 from persona.families.fingerprint import fingerprint, kept
 from persona.metrics import Mask
 
@@ -185,7 +185,7 @@ class Networks:
             try:
                 return load()
             except (OSError, ValueError, ImportError, SafetensorError) as error:  # of transformers, the hub, a network
-                if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                if out_of_space(error):
                     raise
                 missing.append(f"{what} cannot be had here: left out. To have it: {how}")
                 return None

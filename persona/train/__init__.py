@@ -1,6 +1,5 @@
 """Teach a base model one subject: photos in, a persona out."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -11,7 +10,7 @@ from accelerate import Accelerator
 from persona import checkpoints, drawing, families, identity
 from persona.config import TrainConfig
 from persona.drawing import Size
-from persona.errors import NoSpace, out_of_memory
+from persona.errors import NoSpace, out_of_memory, out_of_space
 from persona.events import Listener, Note, silent
 from persona.families import Bits, Family
 from persona.families.family import release
@@ -129,7 +128,7 @@ def _room(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not out_of_space(error):
             raise
         raise NoSpace(
             f"The disk of {out} is full. Make room, and type the same command again: it goes on where it was."
