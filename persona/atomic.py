@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -123,3 +124,8 @@ def digest(path: Path) -> str:
     """Return the sha256 (hex) of a file, which tells whether it is still the one that was written."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(what: object) -> str:
+    """Return the sha256 (hex) of what JSON can hold, whatever the order of its names."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

@@ -5,7 +5,6 @@ folder without one is an unfinished run; it carries its own hash and those of th
 the way is refused instead of drawing other pictures. Nothing in it tells where the user's files are.
 """
 
-import hashlib
 import json
 import platform
 import re
@@ -19,7 +18,7 @@ from typing import Any, Self
 
 from safetensors import SafetensorError, safe_open
 
-from persona.atomic import beside, digest
+from persona.atomic import beside, digest, digest_of
 from persona.errors import BadPersona
 
 ADAPTER = "adapter.safetensors"
@@ -90,7 +89,7 @@ class Persona:
         record["versions"] = versions()
         record["files"] = {path.relative_to(self.path).as_posix(): digest(path) for path in weights}
         with beside(self.path / RECORD) as part:
-            text = json.dumps({"format": FORMAT, **record, "sha256": _hash_record(record)}, indent=2)
+            text = json.dumps({"format": FORMAT, **record, "sha256": digest_of(record)}, indent=2)
             part.write_text(text + "\n", encoding="utf-8")
         return self.open(self.path)
 
@@ -203,7 +202,7 @@ def _checked(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         raise BadPersona(f"{path} was made by a later version. Update: pip install --upgrade persona")
     kinds = {kept.name: _json_kind(kept.type) for kept in fields(Persona) if kept.name != "path"}
     whole = record.keys() == kinds.keys() and all(isinstance(record[name], kinds[name]) for name in kinds)
-    if not whole or signed != _hash_record(record):
+    if not whole or signed != digest_of(record):
         raise BadPersona(f"{path / RECORD} is damaged or was changed by hand. Copy or train the persona again.")
     return record | {"photos": tuple(record["photos"]), "history": tuple(record["history"])}
 
@@ -265,8 +264,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:  # run from its sources, or not needed on this machine
             continue
     return found
-
-
-def _hash_record(record: Mapping[str, Any]) -> str:
-    """Hash the record as it comes back from JSON, whatever its order."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

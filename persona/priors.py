@@ -5,14 +5,13 @@ ancestral sampler from "a CLASS", each from its own seed. The store is addressed
 that decides what its pictures look like, so that none is ever taken for another's.
 """
 
-import hashlib
 import json
 import os
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from persona.atomic import beside
+from persona.atomic import beside, digest_of
 from persona.config import PriorsConfig
 from persona.drawing import Job, draw, open_base, processes, size_of, whole
 from persona.events import Listener, Note, silent
@@ -68,7 +67,7 @@ def _folder(config: PriorsConfig, base: Family, prompt: str, how: dict[str, Any]
     sampler = type(base.sampler(ancestral=True)).__name__
     about = {"base": base.hash, "dtype": str(base.dtype), "prompt": prompt, "sampler": sampler, **how}
     about |= {"bits": base.bits} if base.bits else {}
-    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    key = digest_of(about)
     folder = store(config) / key[:32]
     if not (folder / "about.json").exists():
         with beside(folder / "about.json") as part:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from PIL.Image import Image
 
 from persona import portraits, references
-from persona.atomic import beside
+from persona.atomic import beside, digest_of
 from persona.config import TrainConfig
 from persona.drawing import Artist, Size, processes
 from persona.errors import BadOption
@@ -64,7 +64,7 @@ def learnt(subject: Subject, studio: Studio) -> tuple[Persona, float | None]:
         raise BadOption("dreambooth learns from photos. Say where they are with --photos.")
     # Other photos or captions, another class, base or seed are another training.
     what = [subject.class_noun, studio.methods_hash, studio.seed, [(one.sha256, one.caption) for one in subject.photos]]
-    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+    key = digest_of(what)
     folder = studio.out / "personas" / f"{slug(subject.name)}-{key[:12]}"
     clock = folder.with_suffix(".json")
     if (folder / RECORD).exists():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from persona.atomic import beside
+from persona.atomic import beside, digest_of
 from persona.drawing import Job, Size, draw, processes, whole
 from persona.evaluate.entrants import Entrant
 from persona.evaluate.subjects import Prompt
@@ -91,7 +91,7 @@ def draw_all(entrant: Entrant, prompts: Sequence[Prompt], how: How, out: Path, l
         OSError: the disk is full. Run again, and it goes on where it was.
     """
     about = _about(entrant, how)
-    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    key = digest_of(about)
     folder = out / "pictures" / f"{slug(entrant.label)}-{key[:12]}"
     pictures = [
         Drawn(prompt, seed, folder / f"{file_name(entrant.text(prompt))}-{seed}.png")

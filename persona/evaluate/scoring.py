@@ -1,13 +1,12 @@
 """Measuring what was drawn: each process its share, and nothing twice."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from persona import __version__
-from persona.atomic import beside
+from persona.atomic import beside, digest_of
 from persona.drawing import processes
 from persona.evaluate import tables
 from persona.evaluate.entrants import Entrant
@@ -60,7 +59,7 @@ def _mark(entrant: Entrant, drawn: Series, before: Series, evaluator: Evaluator)
         "expected": [dict(prompt.expected) for prompt in subject.prompts],
         "before": before.folder.name,
     }
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    return digest_of(what)
 
 
 def _scores(file: Path, mark: str) -> list[Scores] | None:

@@ -1,6 +1,5 @@
 """What a pretraining run needs to go on after a kill: weights, their average, optimizer, position; safetensors only."""
 
-import hashlib
 import json
 import math
 import time
@@ -16,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from persona.atomic import beside, sweep
+from persona.atomic import beside, digest_of, sweep
 from persona.errors import BadOption, Diverged
 from persona.methods.shards import gather_state, part, share_state, shared, whole
 
@@ -225,7 +224,7 @@ def settle(folder: Path, settings: Mapping[str, Any]) -> None:
 def listing(folder: Path, paths: Iterable[Path]) -> str:
     """Return what tells the files of a folder, and of those below it, from others: how many, their names and sizes."""
     files = sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths if path.is_file())
-    return f"{len(files)} files ({hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]})"
+    return f"{len(files)} files ({digest_of(files)[:12]})"
 
 
 def outside(folder: Path, paths: Iterable[Path]) -> list[Path]:

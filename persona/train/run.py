@@ -1,7 +1,5 @@
 """One run of training, from photos to persona."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -15,7 +13,7 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from persona import adapter, checkpoints, report
-from persona.atomic import sweep
+from persona.atomic import digest_of, sweep
 from persona.checkpoints import Checkpoint
 from persona.config import TrainConfig
 from persona.drawing import Size, size_of
@@ -168,7 +166,7 @@ class Run:
         }
         if asked.from_jedi:
             decided["views"] = ["jedi"]
-        return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
+        return digest_of(decided)
 
     def _is_done(self, start: Checkpoint) -> bool:
         return start.step >= self.settings.steps or bool(start.record["passed"])
