@@ -155,13 +155,16 @@ def training(stand_in: Callable[..., None]) -> Callable[..., list[TrainConfig]]:
 
 def test_options_are_frozen() -> None:
     for name, (first, experts) in OPTIONS.items():
-        panels: dict[str, list[str]] = {"": [], EXPERTS: []}
+        panels: dict[str, list[str]] = {}
         for line in run(*name.split(), "--help").stdout.splitlines():
             if re.match(r"\S.*:$", line):
-                panel = panels.setdefault(line[:-1] if line[:-1] == EXPERTS else "", [])
+                panel = panels.setdefault(line[:-1], [])
             elif option := re.match(r"  (--?\S+)", line):
                 panel.append(option[1].replace("[no-]", ""))
-        assert (panels[""], panels[EXPERTS]) == (first.split(), experts.split()), name
+        assert (panels["Options"], panels.get(EXPERTS, [])) == (first.split(), experts.split()), name
+        order = ["Arguments", "Options", EXPERTS]
+        assert list(panels) == [title for title in order if title in panels], name
+        assert (EXPERTS in panels) == bool(experts), name
 
 
 def test_the_first_panel_is_short() -> None:
@@ -187,7 +190,9 @@ def test_options_become_settings(training: Callable[..., list[TrainConfig]]) -> 
     ]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([*name.split(), "--help"] for name in OPTIONS), []], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([*name.split(), "--help"] for name in (*OPTIONS, "pretrain")), []], ids=" ".join
+)
 def test_a_narrow_terminal_loses_nothing(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = run(*arguments)
@@ -302,7 +307,7 @@ def test_a_pipe_and_no_color_are_respected(training: Callable[..., object]) -> N
 
 
 def test_bars_fit_a_narrow_terminal(training: Callable[..., object]) -> None:
-    training(*(Progress("Drawing pictures of the class", done, 9999, 0.5) for done in (9997, 9998, 9999)))
+    training(*(Progress("Drawing class images, all of them", done, 9999, 0.5) for done in (9997, 9998, 9999)))
     drawn = run(*TRAIN, FORCE_COLOR="1", TERM="xterm", NO_COLOR="1").stderr
     lines = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", drawn.replace("\r", "\n")).splitlines()
     bars = [line for line in lines if "9999/9999" in line]
@@ -426,7 +431,7 @@ def full_disk() -> OSError:
     ("error", "code", "said"),
     [
         (BadPhotos("No photos in [x]. Put some there."), 2, "Error: No photos in [x]. Put some there.\n"),
-        (full_disk(), 2, "Error: The disk is full. Free some space and run the same command again to go on.\n"),
+        (full_disk(), 2, "Error: The disk is full. Free some space and run the same command again to resume.\n"),
         (SafetensorError("I/O error: No space left on device (os error 28)"), 2, "Error: The disk is full."),
         (
             SafetensorError("I/O error: Es ist kein Platz mehr da. (os error 112)"),
@@ -437,7 +442,7 @@ def full_disk() -> OSError:
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "Error: /x: permission denied."),
         (FileExistsError(errno.EEXIST, "File exists", "/x"), 2, "Error: /x: file exists."),
         (MemoryError(), 2, "Error: Out of memory."),
-        (KeyboardInterrupt(), 130, "stopped; run the same command again to go on\n"),
+        (KeyboardInterrupt(), 130, "stopped; run the same command again to resume\n"),
         (ZeroDivisionError("oops"), 1, "ZeroDivisionError: oops"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
@@ -460,13 +465,13 @@ def test_a_full_disk_takes_no_json(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_what_begins_anew_is_not_said_to_go_on(stand_in: Callable[..., None]) -> None:
+def test_what_starts_over_is_not_said_to_resume(stand_in: Callable[..., None]) -> None:
     def sample(config: SampleConfig, listener: Listener) -> list[Any]:
         raise KeyboardInterrupt
 
     stand_in("sample", sample)
     result = run("sample", "a [V] dog")
-    assert (result.exit_code, result.stderr) == (130, "stopped; run the same command again to begin anew\n")
+    assert (result.exit_code, result.stderr) == (130, "stopped; run the same command again to start over\n")
 
 
 @pytest.mark.parametrize(
@@ -509,12 +514,26 @@ def test_a_persona_that_is_none_is_no_base(what: str, tmp_path: Path, monkeypatc
     assert "base" not in result.stderr
 
 
-def test_a_base_is_described_before_it_is_fetched() -> None:
+def test_a_missing_persona_is_told_where_there_is_none_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("info", "personas/rex")
+    assert (result.exit_code, result.stderr.startswith("Error: There is no persona personas/rex.")) == (2, True)
+
+
+def test_a_base_is_described_before_it_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     result = run("info", "flux-dev", "--json")
     told = json.loads(result.stdout)
     assert (told["hub"], told["download_gb"], told["gated"]) == ("black-forest-labs/FLUX.1-dev", 33.7, True)
     assert told["licence"] in result.stderr
     assert not told["here"]
+    assert (told["resolution"], told["recipe"]["rank"], told["recipe"]["steps_per_photo"]) == (1024, 16, 100)
+
+
+def test_what_the_base_decides_is_said_below_the_options() -> None:
+    for name in ("train", "plan"):
+        said = " ".join(run(name, "--help").stdout.split())
+        assert said.endswith("Options without a default take what suits the base: `persona info BASE` lists it.")
 
 
 def test_the_built_in_base_shows_its_card() -> None:
@@ -602,7 +621,7 @@ main()
 
 @pytest.mark.parametrize(
     ("told", "code", "last"),
-    [(signal.SIGINT, 130, "stopped; run the same command again to go on\n"), (signal.SIGTERM, 143, "")],
+    [(signal.SIGINT, 130, "stopped; run the same command again to resume\n"), (signal.SIGTERM, 143, "")],
 )
 def test_what_is_stopped_leaves_nothing_behind(
     photo_folder: Path, tmp_path: Path, told: signal.Signals, code: int, last: str

@@ -11,7 +11,7 @@ import typer
 from persona import __version__
 from persona.cli import drawing, exchanging, measuring, planning, preparing, pretraining, training
 from persona.cli.boundary import ENDED, Commands
-from persona.cli.options import Command, Json
+from persona.cli.options import ADVISED, Command, Json
 
 app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(pretraining.app, name="pretrain")
@@ -75,4 +75,4 @@ for name, run in {
     "compare": measuring.compare,
     "info": info,
 }.items():
-    app.command(name, cls=Command)(run)
+    app.command(name, cls=Command, epilog=ADVISED if name in ("train", "plan") else None)(run)

@@ -1,7 +1,7 @@
 """What ``persona`` alone and ``persona info`` show."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markdown import Markdown
 from rich.table import Table
@@ -10,6 +10,9 @@ from rich.text import Text
 from persona import __version__
 from persona.cli.display import print_json, terminal
 from persona.cli.following import typed
+
+if TYPE_CHECKING:
+    from persona.families import Family
 
 
 def welcome() -> None:
@@ -98,13 +101,13 @@ def _machine() -> dict[str, Any]:
 
 def _is_persona(path: Path) -> bool:
     """Tell where a persona is, or should be, from a base by its folder, its name or its id on a hub."""
-    from persona.folder import folder_of
+    from persona.folder import HOME, folder_of
 
     if folder := folder_of(path):
         return not (folder / "model_index.json").exists()
     if path.suffix == ".safetensors":
         return False
-    return len(path.parts) > 1 and path.parent.is_dir()
+    return len(path.parts) > 1 and (path.parent == HOME or path.parent.is_dir())
 
 
 def _persona(path: Path) -> dict[str, Any]:
@@ -124,22 +127,25 @@ def _persona(path: Path) -> dict[str, Any]:
 
 
 def _base(name: str) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from persona.families import here, known, outline
+    from persona.families import blueprint, here, known, outline
 
     one = known().get(name)
     facts: dict[str, Any] = {"base": name}
     if one:
         facts |= {"hub": one.repo, "download_gb": one.gigabytes, "licence": one.licence, "gated": one.gated}
     if here(name) is None:
-        return facts | {"here": False}
+        return facts | {"here": False} | (_advice(blueprint(name)) if one else {})
     base = outline(name)
-    return facts | {
-        "here": True,
+    return facts | {"here": True, "hash": base.hash} | _advice(base)
+
+
+def _advice(base: "Family") -> dict[str, Any]:
+    """Return what a base is, and the settings that suit it."""
+    from dataclasses import asdict
+
+    return {
         "pipeline": base.pipeline,
         "resolution": base.resolution,
         "parameters": sum(weights.numel() for weights in base.denoiser.parameters()),
-        "hash": base.hash,
         "recipe": asdict(base.recipe),
     }

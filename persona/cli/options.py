@@ -14,6 +14,8 @@ from typer.core import TyperCommand
 from persona.config.option import Config, Setting, settings
 
 EXPERTS = "For experts"
+ADVISED = "Options without a default take what suits the base: `persona info BASE` lists it."
+"""What ``--help`` says below the options of commands that leave some to the base."""
 
 _METAVARS = {bool: " ", int: "N", float: "X", Path: "PATH", str: "TEXT"}
 
@@ -33,17 +35,18 @@ class Command(TyperCommand):
         return [*(name if place.required else f"[{name}]" for place, name in named), "[OPTIONS]"]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the panels of ``--help``."""
-        panels: dict[str, list[tuple[str, str]]] = {}
+        """Write the panels of ``--help`` in their order, but for the empty ones."""
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], EXPERTS: []}
         for parameter in self.get_params(ctx):
             panel = "Arguments" if parameter.param_type_name == "argument" else "Options"
             names, text = parameter.get_help_record(ctx) or ("", "")
             names = names.split()[0] if panel == "Arguments" else names
             names = re.sub(r"--(\S+) +/ --no-\1 *", r"--[no-]\1", names)
-            panels.setdefault(getattr(parameter, "rich_help_panel", None) or panel, []).append((names.strip(), text))
+            panels[getattr(parameter, "rich_help_panel", None) or panel].append((names.strip(), text))
         for title, rows in panels.items():
-            with formatter.section(title):
-                formatter.write_dl(rows)
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
 def command(config: type[C]) -> Callable[[Callable[[C, bool], None]], Callable[..., None]]:
@@ -87,7 +90,7 @@ def _option(setting: Setting) -> Any:
     text = setting.option.help
     return typer.Option(
         *names,
-        help=f"{text[:-1]}: {', '.join(setting.choices)}." if setting.choices else text,
+        help=f"{text} One of: {', '.join(setting.choices)}." if setting.choices else text,
         metavar="NAME" if setting.choices else _METAVARS[setting.classes[0]],
         rich_help_panel=EXPERTS if setting.option.expert else None,
         show_default=not isinstance(setting.default, bool | None) and setting.default not in ("", ()),
