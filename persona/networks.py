@@ -25,8 +25,7 @@ from persona.metrics import Mask
 
 DINO, CLIP, CLIPSEG = "facebook/dino-vits16", "openai/clip-vit-base-patch32", "CIDAS/clipseg-rd64-refined"
 REVISIONS = {DINO: "refs/pr/1", CLIP: "refs/pr/32", CLIPSEG: "refs/pr/5"}
-HOW = "; ".join(f"hf download {name} --revision {REVISIONS[name]}" for name in (DINO, CLIP))
-"""What to type to have DINO and CLIP on the disk."""
+_PARTS = ["*.json", "*.txt", "*.safetensors"]  # their repositories hold the weights of other frameworks too
 
 _SIDE, _MASK_SIDE = 224, 352
 _BATCH = 32
@@ -38,6 +37,13 @@ CLIP_GREY = (123, 117, 104)
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and deviation of each channel."""
 N = TypeVar("N")
+
+
+def how_to_fetch(name: str, where: Path | None = None) -> str:
+    """Return what to type to have a network of the hub in its cache, or in a folder; see :meth:`Networks.find`."""
+    parts = " ".join(f'--include "{part}"' for part in _PARTS)
+    there = "" if where is None else f" --local-dir {shlex.quote(str(folder_of(name, where)))}"
+    return f"hf download {name} --revision {REVISIONS[name]} {parts}{there}"
 
 
 class Dino:
@@ -197,10 +203,7 @@ class Networks:
                 files.update({f"{name}/{path.name}": path for path in kept(folder)})
                 return loaded
 
-            how = f"hf download {name} --revision {REVISIONS[name]}"
-            return have(
-                load, what, how if where is None else f"{how} --local-dir {shlex.quote(str(folder_of(name, where)))}"
-            )
+            return have(load, what, how_to_fetch(name, where))
 
         return cls(
             dino=net(Dino, DINO, "DINO"),
@@ -240,7 +243,7 @@ def folder_of(name: str, where: Path | None = None, *, fetch: bool = False) -> P
             name,
             revision=REVISIONS[name],
             local_files_only=not fetch,
-            allow_patterns=["*.json", "*.txt", "*.safetensors"],
+            allow_patterns=_PARTS,
         )
     )
 

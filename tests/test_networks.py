@@ -86,7 +86,8 @@ def test_what_cannot_be_had_is_said_with_how_to_have_it(tmp_path: Path) -> None:
     found = Networks.find(tiny_networks.save(tmp_path, "clip-vit-base-patch32"))
     assert found.clip
     assert (found.dino, found.segmenter) == (None, None)
-    how = f"hf download {DINO} --revision refs/pr/1 --local-dir {tmp_path / 'dino-vits16'}"
+    parts = '--include "*.json" --include "*.txt" --include "*.safetensors"'
+    how = f"hf download {DINO} --revision refs/pr/1 {parts} --local-dir {tmp_path / 'dino-vits16'}"
     assert f"DINO cannot be had here: left out. To have it: {how}" in found.missing
     assert not any(note.startswith("CLIP-") for note in found.missing)
 

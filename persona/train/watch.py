@@ -12,7 +12,7 @@ from persona.events import Listener, Note, Progress
 from persona.families import Family
 from persona.folder import slug
 from persona.identity import fill
-from persona.networks import HOW
+from persona.networks import CLIP, DINO, how_to_fetch
 from persona.photos import Photo
 from persona.placing import of_class
 from persona.score import SEEDS, Scorer, scorer_for
@@ -64,8 +64,9 @@ class Watch:
         self.prompts = {one: fill(of_class(one, class_noun), token, class_noun) for one in templates}
         self.history: list[dict[str, float]] = []
         if every and not self.scorer:
-            why = "Nothing here can judge pictures of this subject, so the last checkpoint is kept."
-            listener(Note(f"{why} To have a judge: {HOW}"))
+            why = "Nothing here can score images of this subject, so the last checkpoint is kept."
+            how = "; ".join(how_to_fetch(name) for name in (DINO, CLIP))
+            listener(Note(f"{why} To have scores: {how}"))
 
     def due(self, step: int, last: int) -> bool:
         """Tell whether to look at this step: at intervals and at the end; only at the end where nothing can judge."""

@@ -25,7 +25,7 @@ from persona.drawing import check_output, open_base, size_of
 from persona.errors import BadOption
 from persona.events import Listener, Note, Progress, silent
 from persona.families import Family
-from persona.networks import CLIP, CLIPSEG, DINO, REVISIONS, Clip, Dino, Segmenter, absent, folder_of
+from persona.networks import CLIP, CLIPSEG, DINO, Clip, Dino, Segmenter, absent, folder_of, how_to_fetch
 from persona.pretrain.collages.background import repaint
 from persona.pretrain.collages.panels import panels
 from persona.pretrain.collages.prompts import Plan, plans
@@ -119,7 +119,7 @@ def _check(config: SetsConfig) -> None:
     if config.base == "clay":
         raise BadOption("clay renders its own sets when it is pretrained. Name another --base, such as sdxl.")
     if missing := absent(config.networks):
-        how = "; ".join(f"hf download {name} --revision {REVISIONS[name]}" for name in missing)
+        how = "; ".join(how_to_fetch(name, config.networks) for name in missing)
         raise BadOption(f"The filters need networks that are not here. Type: {how}")
 
 
@@ -129,7 +129,7 @@ def _sieve(config: SetsConfig, device: torch.device) -> Sieve:
         try:
             return kind(folder, device)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            how = f"hf download {name} --revision {REVISIONS[name]} --force-download"
+            how = f"{how_to_fetch(name, config.networks)} --force-download"
             raise BadOption(f"{folder} holds no {kind.__name__} that can be read. Type: {how}") from error
 
     networks = net(Dino, DINO), net(Clip, CLIP), net(Segmenter, CLIPSEG)
