@@ -198,7 +198,7 @@ def draw_together(base: Artist, jobs: Sequence[Job], listener: Listener = silent
             if not out_of_memory(error):
                 raise
             hint = "Draw fewer with -n, or smaller ones with --resolution."
-            raise NoMemory(f"Memory is too small for {len(jobs)} pictures that see each other. {hint}") from error
+            raise NoMemory(f"Memory is too small for {len(jobs)} images that see each other. {hint}") from error
         made += _saved(pictures, jobs)
         listener(Progress("Drawing", len(jobs), len(jobs)))
     all_made: list[Path] = gather_object(made)

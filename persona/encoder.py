@@ -63,7 +63,9 @@ def load(name: str, device: str | torch.device = "cpu", listener: Listener = sil
         try:
             return Encoder.load(folder / FOLDER).to(device)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise BadBase(f"The image encoder in {folder / FOLDER} is damaged. Get it anew, or name a CLIP.") from error
+            raise BadBase(
+                f"The image encoder in {folder / FOLDER} is damaged. Get it again, or name a CLIP."
+            ) from error
     if name == "clay":
         raise BadOption("These weights of clay have no image encoder. Name a CLIP, by its hub id or its folder.")
     return ClipEncoder(fetched([name], listener)[0], device)
@@ -95,7 +97,7 @@ class ClipEncoder:
         try:
             net: Any = CLIPVisionModel.from_pretrained(folder, use_safetensors=True)
         except (OSError, ValueError, SafetensorError) as error:
-            raise BadOption(f"{folder} holds no CLIP that can look at pictures. Name another one.") from error
+            raise BadOption(f"{folder} holds no CLIP that can look at images. Name another one.") from error
         self._net = net.eval().requires_grad_(False).to(device)
         self._side = net.config.image_size
         self.width: int = net.config.hidden_size

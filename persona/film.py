@@ -39,7 +39,7 @@ def write(frames: Sequence[Image.Image], folder: Path, fps: float, listener: Lis
         _write_mp4(frames, film, fps)
     except Exception as error:  # a program of others has failed, in any way that it likes
         film.unlink(missing_ok=True)
-        hint = "Install imageio-ffmpeg anew, or mend IMAGEIO_FFMPEG_EXE."
+        hint = "Reinstall imageio-ffmpeg, or correct IMAGEIO_FFMPEG_EXE."
         listener(Note(f"There is no MP4, as ffmpeg fails ({type(error).__name__}). {hint}", warning=True))
         return made
     return [*made, film]

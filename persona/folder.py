@@ -186,7 +186,7 @@ def _read(path: Path) -> dict[str, Any]:
         record = json.loads((path / RECORD).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadPersona(
-            f"{path} is no finished persona: it has no {RECORD}. If training was stopped, type the same command again."
+            f"{path} is no finished persona: it has no {RECORD}. If interrupted, train with the same command to resume."
         ) from None
     except (ValueError, RecursionError):
         record = None
@@ -199,7 +199,9 @@ def _checked(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a record that is whole, of this format, and of the right types."""
     made, signed = record.pop("format", None), record.pop("sha256", None)
     if isinstance(made, int) and made > FORMAT:
-        raise BadPersona(f"{path} was made by a later version. Update: pip install --upgrade persona")
+        raise BadPersona(
+            f"{path} was made by a later version. Update persona in its checkout: git pull && pip install ."
+        )
     kinds = {kept.name: _json_kind(kept.type) for kept in fields(Persona) if kept.name != "path"}
     whole = record.keys() == kinds.keys() and all(isinstance(record[name], kinds[name]) for name in kinds)
     if not whole or signed != digest_of(record):

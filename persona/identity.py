@@ -169,9 +169,9 @@ def _advice(tokenizers: list[Any], token: str, ids: tuple[tuple[int, ...], ...],
         split = " + ".join(tokenizers[ids.index(pieces)].decode([one]).strip() for one in pieces)
         yield Note(f"The token {token} splits into {split}, each with a meaning of its own. {instead}", warning=True)
     elif (_SKS_IN_CLIP,) in ids and token.lower() == "sks":
-        yield Note(f"To this base sks is a rifle, which may show in the pictures. {instead}", warning=True)
+        yield Note(f"To this base sks is a rifle, which may show in the images. {instead}", warning=True)
     elif _rarity(tokenizers, token) < COMMON:
-        yield Note(f"The token {token} is a common word, which must first be unlearnt. {instead}", warning=True)
+        yield Note(f"The token {token} is a common word, which must first be unlearned. {instead}", warning=True)
 
 
 def fill(prompt: str, token: str, class_noun: str, listener: Listener = silent) -> str:
@@ -186,7 +186,7 @@ def fill(prompt: str, token: str, class_noun: str, listener: Listener = silent) 
     """
     filled = _SLOT.sub(lambda _: token, prompt)
     if mentions(filled, token) and not mentions(filled, class_noun):
-        hint = f"Write [V] {class_noun}: without its class noun the subject is hardly recognised."
+        hint = f"Write [V] {class_noun}: without its class noun the subject is hardly recognized."
         listener(Note(f"{prompt[:60]!r} does not say {class_noun}. {hint}", warning=True))
     return filled
 

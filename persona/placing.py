@@ -61,7 +61,7 @@ def read_subjects(texts: Iterable[str]) -> dict[str, Subject]:
             raise BadOption(f"--subject {name} is given twice. Each subject needs a name of its own: V, W.")
         subjects[name] = Subject(name, Path(path), box)
     if len(subjects) > MOST:
-        raise BadOption(f"--subject: a picture shows {MOST} subjects at most; {len(subjects)} were given.")
+        raise BadOption(f"--subject: an image shows {MOST} subjects at most; {len(subjects)} were given.")
     return subjects
 
 
@@ -98,7 +98,7 @@ def read_box(text: str) -> Box:
     except ValueError:
         raise BadOption(f"The box {text} needs four numbers: left,top,right,bottom, as 0.1,0.3,0.6,0.9") from None
     if not all(0 <= side <= 1 for side in (left, top, right, bottom)):
-        raise BadOption(f"The box {text} is not inside the picture: its sides go from 0 to 1, as 0.1,0.3,0.6,0.9")
+        raise BadOption(f"The box {text} is not inside the image: its sides go from 0 to 1, as 0.1,0.3,0.6,0.9")
     if left >= right or top >= bottom:
         raise BadOption(f"The box {text} is empty: it is left,top,right,bottom, as 0.1,0.3,0.6,0.9")
     return left, top, right, bottom
@@ -147,7 +147,7 @@ def check(prompts: Sequence[str], subjects: Collection[str]) -> None:
             raise BadPrompt(f"[{unknown[0]}] has no reference. Give one: --subject {unknown[0]}=dog.png")
         if not named(prompt):
             names = " and ".join(f"[{name}]" for name in subjects)
-            raise BadPrompt(f"{prompt[:60]!r} names no subject. Write {names} where it shall be: a [V] dog")
+            raise BadPrompt(f"{prompt[:60]!r} names no subject. Write {names} where it should be: a [V] dog")
     said = {name for prompt in prompts for name in named(prompt)}
     for name in subjects:
         if name not in said:

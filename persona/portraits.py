@@ -51,9 +51,9 @@ def read(subjects: Mapping[str, Subject], masks: Mapping[str, Path | Box]) -> di
             sizes = [f"{one.width}x{one.height}" for one in (mask, photo.image)]
             raise BadOption(f"{where} has {sizes[0]} pixels, {subject.reference} {sizes[1]}. Make them of one size.")
         if mask and not segment.shown(mask).any():
-            raise BadOption(f"The mask {where} is empty: it must be white where the subject is. Draw it anew.")
+            raise BadOption(f"The mask {where} is empty: it must be white where the subject is. Draw it again.")
         if not mask and photo.mask and not segment.shown(photo.mask).any():
-            raise BadOption(f"{subject.reference} is transparent all over. Give a picture that shows the subject.")
+            raise BadOption(f"{subject.reference} is transparent all over. Give an image that shows the subject.")
         within = None if isinstance(where, Path) else where
         references[name] = Reference(photo, mask, within, subject.box)
     return references

@@ -51,8 +51,8 @@ def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> l
     missing = [job for job in jobs if not whole(job.path)]
     processes().wait_for_everyone()  # all have seen the same pictures missing before the first is drawn
     if len(missing) < len(jobs):
-        listener(Note(f"{len(jobs) - len(missing)} of {len(jobs)} pictures of the class were there already."))
-    draw(base, missing, listener, "Drawing the class", ancestral=True, batch=config.batch, **how)
+        listener(Note(f"{len(jobs) - len(missing)} of {len(jobs)} class images were there already."))
+    draw(base, missing, listener, "Drawing class images", ancestral=True, batch=config.batch, **how)
     return [job.path for job in jobs]
 
 

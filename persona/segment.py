@@ -79,11 +79,11 @@ def shown(mask: Image.Image) -> Mask:
 def _check(picture: Image.Image, mask: Image.Image | None, box: Box | None) -> None:
     if mask is not None and mask.size != picture.size:
         sizes = [f"{one.width}x{one.height}" for one in (mask, picture)]
-        raise BadOption(f"The mask has {sizes[0]} pixels, its picture {sizes[1]}. Give a mask of the picture's size.")
+        raise BadOption(f"The mask has {sizes[0]} pixels, its image {sizes[1]}. Give a mask of the image's size.")
     if box is not None and not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
         sides = ",".join(f"{side:g}" for side in box)
         raise BadOption(
-            f"The box {sides} is empty or not within its picture. Give left, top, right and bottom from 0 to 1, such "
+            f"The box {sides} is empty or not within its image. Give left, top, right and bottom from 0 to 1, such "
             "as 0.1,0.3,0.6,0.9."
         )
 
@@ -93,7 +93,7 @@ def _given(picture: Image.Image, mask: Image.Image | None) -> Mask | None:
     if mask is not None:
         found = shown(mask)
         if not found.any():
-            raise BadOption("The mask is empty: it must be white where the subject is. Draw it anew.")
+            raise BadOption("The mask is empty: it must be white where the subject is. Draw it again.")
         return found
     if not picture.has_transparency_data:
         return None
@@ -117,7 +117,7 @@ def _guessed(picture: Image.Image, base: Family, listener: Listener) -> Mask:
     found, how = _sought(picture, base, listener)
     if found is not None and found.any():
         return found
-    hint = f"{how}: all of the reference counts as the subject. Give a --mask, or a picture that is cut out."
+    hint = f"{how}: all of the reference counts as the subject. Give a --mask, or an image that is cut out."
     listener(Note(hint, warning=True))
     return _inside(picture, None)
 

@@ -264,10 +264,10 @@ def test_photos_are_those_that_a_persona_learnt_from(
     picture.save(strangers / "noise.png")
     events: list[Event] = []
     evaluate(replace(both, photos=(strangers,)), events.append)
-    assert any("learnt from other photos than those in" in note for note in listened(events)[0])
+    assert any("learned from other photos than those in" in note for note in listened(events)[0])
     (tmp_path / "more").mkdir()
     picture.rotate(90).save(tmp_path / "more/noise.png")
-    with pytest.raises(BadOption, match="learnt from none of the --photos"):
+    with pytest.raises(BadOption, match="learned from none of the --photos"):
         evaluate(replace(both, photos=(strangers, tmp_path / "more")))
 
 

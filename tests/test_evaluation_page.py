@@ -68,7 +68,7 @@ def written(path: Path, **changed: object) -> str:
 
 def test_holds_everything(tmp_path: Path) -> None:
     page = Page(written(tmp_path / "report.html"))
-    sections = ["scores", "trade-off", "published", "worst-cases", "pictures", "settings"]
+    sections = ["scores", "trade-off", "published", "worst-cases", "images", "settings"]
     assert [a["id"] for a in page.all("section")] == sections
     for shown in (
         "0.774",

@@ -121,7 +121,7 @@ def cut(name: str, length: int) -> Callable[[Path], None]:
         (lambda path: change(path, token="cat"), "changed by hand"),
         (lambda path: change(path, recommended_scale="high"), "changed by hand"),
         (lambda path: change(path, files={ADAPTER: "0" * 64}), "changed by hand"),
-        (lambda path: change(path, format=99), "later version"),
+        (lambda path: change(path, format=99), "git pull && pip install ."),
         (cut(RECORD, 100), "damaged"),
         (cut(ADAPTER, 20), "damaged or cut off"),
         (cut(ADAPTER, 0), "damaged or cut off"),

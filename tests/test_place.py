@@ -78,7 +78,7 @@ RESPONSE: Any = SimpleNamespace(headers={}, request=None)
         ("flux-dev", OfflineModeIsEnabled("offline"), "hf auth login"),
         ("someone/model", ConnectionError("no route"), "cannot be fetched: no route."),
         ("no name/of a model", ValueError("no valid name"), "cannot be fetched"),
-        ("flux-dev", GatedRepoError("gated", response=RESPONSE), "agree to its licence"),
+        ("flux-dev", GatedRepoError("gated", response=RESPONSE), "accept its licence"),
         ("someone/model", RepositoryNotFoundError("none", response=RESPONSE), "has no someone/model"),
     ],
 )

@@ -44,8 +44,8 @@ def test_subjects_are_read() -> None:
         (["V=a.png", "W=b.png", "X=c.png"], "2 subjects at most; 3 were given"),
         (["V=a.png@0.1,0.2,0.3"], "needs four numbers"),
         (["V=a.png@0.1,0.2,0.3,x"], "needs four numbers"),
-        (["V=a.png@0.1,0.2,1.3,0.4"], "not inside the picture"),
-        (["V=a.png@nan,0.2,0.3,0.4"], "not inside the picture"),
+        (["V=a.png@0.1,0.2,1.3,0.4"], "not inside the image"),
+        (["V=a.png@nan,0.2,0.3,0.4"], "not inside the image"),
         (["V=a.png@0.5,0.2,0.5,0.4"], "is empty"),
     ],
 )

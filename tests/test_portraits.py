@@ -110,7 +110,7 @@ def test_what_cannot_be_cut_out_is_used_whole_and_told(here: Path) -> None:
         ({"prompts": ("a [V] dog and a [W] cat",)}, BadPrompt, r"\[W\] has no reference"),
         ({"prompts": ("a dog",)}, BadPrompt, "names no subject"),
         ({"subject": BOTH}, BadOption, "--subject W is in no prompt"),
-        ({"subject": ("V=nowhere.png",)}, BadPhotos, "no picture nowhere.png"),
+        ({"subject": ("V=nowhere.png",)}, BadPhotos, "no image nowhere.png"),
         ({"subject": ("V=broken.png",)}, BadPhotos, "broken.png cannot be read"),
         ({"mask": ("V=small.png",)}, BadOption, "small.png has 8x8 pixels, dog.png 40x30"),
         ({"mask": ("V=empty.png",)}, BadOption, "The mask empty.png is empty"),
@@ -145,7 +145,7 @@ def test_what_is_transparent_in_a_mask_is_none_of_the_subject(here: Path) -> Non
     ("given", "message"),
     [
         (["--subject", "V=dog.png", "--subject", "W=a.png", "--subject", "X=b.png"], "2 subjects at most"),
-        (["--subject", "V=dog.png@0,0,2,1"], "not inside the picture"),
+        (["--subject", "V=dog.png@0,0,2,1"], "not inside the image"),
         (["--subject", "V=dog.png@0.5,0,0.5,1"], "is empty"),
         (["--subject", "V=dog.png", "--mask", "V=empty.png"], "empty"),
         (["--subject", "V=dog.png", "--persona", "personas/dog"], "--persona does not go with --subject"),

@@ -197,7 +197,7 @@ def test_damaged_weights_are_one_error(made: Made, tmp_path: Path, monkeypatch: 
     with pytest.raises(BadBase) as error:
         families.load("clay")
     assert "\n" not in str(error.value)
-    assert "pip install --force-reinstall persona" in str(error.value)
+    assert "pip install --force-reinstall --no-deps ." in str(error.value)
 
 
 def test_shards_depend_on_their_number_alone(tmp_path: Path) -> None:

@@ -30,13 +30,13 @@ def test_pictures_are_drawn_once_and_found_again(base: Family, config: PriorsCon
     events: list[Event] = []
     drawn = priors.ensure(config, base, events.append)
     assert [path.name for path in drawn] == [f"{seed}.png" for seed in range(5)]
-    assert events[-1] == Progress("Drawing the class", 5, 5)
+    assert events[-1] == Progress("Drawing class images", 5, 5)
     times = [path.stat().st_mtime_ns for path in drawn]
 
     again: list[Event] = []
     assert priors.ensure(config, base, again.append) == drawn
     assert [path.stat().st_mtime_ns for path in drawn] == times
-    assert again == [Note("5 of 5 pictures of the class were there already.")]
+    assert again == [Note("5 of 5 class images were there already.")]
 
 
 def test_each_has_its_own_seed_and_depends_on_nothing_else(base: Family, config: PriorsConfig, tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_fewer_references_are_used_where_memory_is_short(here: Path, monkeypatch
 
 def test_too_many_together_are_an_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Full(monkeypatch, 2)
-    with pytest.raises(NoMemory, match="for 3 pictures that see each other"):
+    with pytest.raises(NoMemory, match="for 3 images that see each other"):
         sample(config("a dog", n=3, together=True))
     assert not Path("pictures").exists()
 

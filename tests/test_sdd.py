@@ -44,7 +44,7 @@ def draw(things: Sequence[tuple[str, Box]], size: tuple[int, int] = (96, 80), gr
 
 GOOD = draw([("dog", LEFT), ("cat", RIGHT)])
 DROPPED = {
-    "too small a picture": GOOD.resize((60, 50)),
+    "too small an image": GOOD.resize((60, 50)),
     "on white": draw([("dog", LEFT), ("cat", RIGHT)], ground="white"),
     "too few or too many nouns": draw([]),
     "too few or too many things": draw([("dog", LEFT)]),
@@ -146,7 +146,7 @@ def test_what_each_filter_drops_is_counted(knowing: None, config: SddConfig) -> 
     made = gen_sdd(config)
     assert made.pictures == 2 + len(DROPPED)
     assert set(DROPPED) | {"unreadable"} <= set(made.dropped)
-    for reason in ("unreadable", "too small a picture", "on white", "too few or too many nouns",
+    for reason in ("unreadable", "too small an image", "on white", "too few or too many nouns",
                    "too few or too many things", "too wide for a square"):  # fmt: skip
         assert made.dropped[reason] == 1, reason
     assert made.dropped["one of several"] == 2
@@ -215,7 +215,7 @@ def test_other_pictures_need_another_folder(knowing: None, config: SddConfig, tm
 
 
 def test_folders_without_pictures_are_refused(config: SddConfig, tmp_path: Path) -> None:
-    with pytest.raises(BadPhotos, match="no pictures"):
+    with pytest.raises(BadPhotos, match="no images"):
         gen_sdd(replace(config, pictures=tmp_path / "nowhere"))
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "0.tar").write_bytes(b"no archive at all")
@@ -234,7 +234,7 @@ def test_the_real_networks_work_together(config: SddConfig, tmp_path: Path) -> N
     told = json.loads(result.stdout)
     assert told["pictures"] == 2 + len(DROPPED)
     assert told["dropped"]["on white"] == 1
-    pictures = ("unreadable", "too small a picture", "on white", "too few or too many nouns",
+    pictures = ("unreadable", "too small an image", "on white", "too few or too many nouns",
                 "too few or too many things", "without a subject", "too wide for a square")  # fmt: skip
     assert sum(told["dropped"].get(reason, 0) for reason in pictures) + told["records"] == told["pictures"]
 

@@ -75,10 +75,10 @@ def test_a_box_holds_the_subject(base: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"mask": mask(size=(30, 40))}, "The mask has 30x40 pixels, its picture 60x40"),
+        ({"mask": mask(size=(30, 40))}, "The mask has 30x40 pixels, its image 60x40"),
         ({"mask": mask()}, "The mask is empty"),
-        ({"box": (0.2, 0.2, 1.2, 0.8)}, "not within its picture"),
-        ({"box": (-0.1, 0.2, 0.5, 0.8)}, "not within its picture"),
+        ({"box": (0.2, 0.2, 1.2, 0.8)}, "not within its image"),
+        ({"box": (-0.1, 0.2, 0.5, 0.8)}, "not within its image"),
         ({"box": (0.5, 0.2, 0.5, 0.8)}, "is empty or"),
         ({"mask": mask(0, 0, 9, 9), "box": (0.5, 0.5, 1, 1)}, "nothing of the subject in its box"),
     ],

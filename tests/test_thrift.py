@@ -241,7 +241,7 @@ def test_a_run_that_went_on_with_less_does_so_after_it_was_stopped(
     monkeypatch.undo()
     events: list[Event] = []
     made = train(config, events.append)
-    assert "Going on from step 3" in notes(events)
+    assert "Resuming from step 3" in notes(events)
     assert made.settings["quantize"] == "nf4"
     found, wanted = (from_bytes((one.path / "adapter.safetensors").read_bytes()) for one in (made, whole))
     assert all(torch.equal(found[key], wanted[key]) for key in wanted)
@@ -267,7 +267,7 @@ def test_where_nothing_helps_it_is_said_and_what_was_learnt_stays(
     monkeypatch.undo()
     events: list[Event] = []
     assert train(config, events.append).step == 6
-    assert "Going on from step 3" in notes(events)
+    assert "Resuming from step 3" in notes(events)
 
 
 def test_other_errors_are_not_taken_for_it(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +291,7 @@ def test_previews_are_drawn_with_less_too(config: TrainConfig, monkeypatch: pyte
     monkeypatch.setattr(Family, "decode_latents", decode)
     events: list[Event] = []
     made = train(replace(config, score_every=6), events.append)
-    assert "pictures in tiles" in notes(events)
+    assert "images in tiles" in notes(events)
     assert len(list((made.path / "previews").rglob("*.png"))) > 0
 
 

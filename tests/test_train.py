@@ -108,7 +108,7 @@ def test_going_on_is_the_same_as_never_having_stopped(
     whole = train(config, straight.append)
     train(replace(config, out=tmp_path / "two", steps=2), halves.append)
     resumed = train(replace(config, out=tmp_path / "two"), halves.append)
-    assert "Going on from step 2" in notes(halves)
+    assert "Resuming from step 2" in notes(halves)
     assert losses(halves) == losses(straight)
     assert same(weights(whole), weights(resumed))
 
@@ -199,7 +199,7 @@ def test_accelerate_launches_processes_that_share_a_run(config: TrainConfig) -> 
         assert done.returncode == 0, done.stderr
         assert len(done.stdout.splitlines()) == 1, "one process speaks for both"
         assert json.loads(done.stdout)["persona"] == str(config.out)
-    assert "Going on from step 2" in done.stderr
+    assert "Resuming from step 2" in done.stderr
 
 
 def test_a_class_that_the_base_never_saw_is_told_and_learnt(config: TrainConfig, tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_a_folder_of_class_pictures_is_read_before_the_base(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr("persona.families.load")
-    with pytest.raises(BadPhotos, match="Put pictures of the class in one"):
+    with pytest.raises(BadPhotos, match="Put class images in one"):
         train(replace(config, prior=f"folder:{tmp_path / 'nowhere'}"))
 
 
@@ -323,7 +323,7 @@ def test_no_more_class_pictures_are_read_than_are_used(
     events: list[Event] = []
     train(replace(config, prior=f"folder:{tmp_path / 'dogs'}", priors=asked, steps=1), events.append)
     assert [name for name in opened if name.endswith("png")][3:] == [f"{number}.png" for number in range(used)]
-    assert ("of 6 pictures of the class are used; --priors N takes more." in notes(events)) == (used < 6)
+    assert ("of 6 class images are used; --priors N takes more." in notes(events)) == (used < 6)
     assert "Skipped" not in notes(events)
 
 
@@ -400,7 +400,7 @@ def test_without_a_token_one_is_chosen_and_kept(config: TrainConfig) -> None:
     longer = train(replace(config, token=None, steps=4), events.append)
     assert longer.token == made.token
     assert longer.settings["evidence"] == made.settings["evidence"]
-    assert "Going on" in notes(events)
+    assert "Resuming" in notes(events)
 
 
 class FakeScorer:

@@ -43,4 +43,5 @@ def write_manifest(folder: Path) -> None:
 
 
 def _reinstall(reason: str) -> str:
-    return f"The built-in base clay cannot be used: {reason}. Install it anew: pip install --force-reinstall persona"
+    how = "Reinstall persona from its checkout: pip install --force-reinstall --no-deps ."
+    return f"The built-in base clay cannot be used: {reason}. {how}"

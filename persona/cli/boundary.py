@@ -1,6 +1,6 @@
 """The one place where errors become messages and exit codes.
 
-0 is done; 2 is for the user to mend; 1 is a bug of ours, with its traceback; 130 is Ctrl-C, 143 the system's SIGTERM.
+0 is done; 2 is for the user to fix; 1 is a bug of ours, with its traceback; 130 is Ctrl-C, 143 the system's SIGTERM.
 """
 
 import os
@@ -17,7 +17,7 @@ from persona.errors import NoSpace, PersonaError, out_of_memory, out_of_space
 
 MENDABLE, BROKEN, STOPPED, ENDED = 2, 1, 130, 143
 
-_ANEW = ("plan", "sample", "interpolate", "export", "import", "info")  # all others go on where they were
+_ANEW = ("plan", "sample", "interpolate", "export", "import", "info")  # all others resume
 
 
 class Commands(TyperGroup):
@@ -56,7 +56,7 @@ class Commands(TyperGroup):
 
 def _again(ctx: Any) -> str:
     """Say what happens to what was begun when the command is typed again."""
-    return f"run the same command again to {'begin anew' if ctx.invoked_subcommand in _ANEW else 'go on'}"
+    return f"run the same command again to {'start over' if ctx.invoked_subcommand in _ANEW else 'resume'}"
 
 
 def _mendable(error: Exception, again: str) -> PersonaError | None:
@@ -66,7 +66,7 @@ def _mendable(error: Exception, again: str) -> PersonaError | None:
     if out_of_space(error):
         return NoSpace(f"The disk is full. Free some space and {again}.")
     if isinstance(error, OSError) and error.filename is not None:
-        return PersonaError(f"{error.filename}: {str(error.strerror).lower()}. Name another, or mend this one.")
+        return PersonaError(f"{error.filename}: {str(error.strerror).lower()}. Choose another path, or fix this one.")
     if out_of_memory(error):
         return PersonaError("Out of memory. Try a smaller --batch, or a smaller --resolution.")
     return None

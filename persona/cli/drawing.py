@@ -11,7 +11,7 @@ from persona.config.drawing import MOST_FRAMES
 
 @command(SampleConfig)
 def sample(config: SampleConfig, json: bool) -> None:
-    """Draw pictures of your subject."""
+    """Draw images of your subject."""
     from persona.cli.display import Display, Outcome
 
     with Display() as display:
@@ -24,7 +24,7 @@ def sample(config: SampleConfig, json: bool) -> None:
     display.close(
         "sample",
         Outcome(
-            f"{len(pictures)} picture{'s' * (len(pictures) > 1)} in {config.out}",
+            f"{len(pictures)} image{'s' * (len(pictures) > 1)} in {config.out}",
             [f"{picture.path.name}: {picture.prompt}" for picture in pictures[:: config.n]],
             _after(config, pictures[0].prompt),
             {

@@ -9,7 +9,7 @@ from persona.config import ExportConfig, ImportConfig
 def export(config: ExportConfig, json: bool) -> None:
     """Write a persona for other programs.
 
-    The file is read back before it is there; what the other program would drop is refused.
+    The file is verified before it is saved; what the other program would ignore is refused.
     """
     from persona.cli.display import Display, Outcome
 
@@ -36,7 +36,7 @@ def import_lora(config: ImportConfig, json: bool) -> None:
         "import",
         Outcome(
             str(made.path),
-            [f"A {made.class_noun} that is called {made.token}, for the base {made.base}."],
+            [f"Your {made.class_noun}'s token is {made.token}; base: {made.base}."],
             sample_command(f"a [V] {made.class_noun}", made.path, config.base or made.base),
             {"persona": str(made.path), "token": made.token, "class": made.class_noun, "base": made.base},
         ),

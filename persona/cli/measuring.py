@@ -25,8 +25,8 @@ _WIDEST = 72  # columns of such a pair
 def evaluate(config: EvaluateConfig, json: bool) -> None:
     """Measure personas and methods.
 
-    Checkpoints, strengths and methods on the same prompts and seeds, by one evaluator: identity, prompt, and what was
-    merely copied. Stopped, the same command goes on where it was.
+    Checkpoints, strengths and methods on the same prompts and seeds, by one evaluator: identity, prompt, and
+    near-copies. If interrupted, run the same command again to resume.
     """
     from persona.cli.display import Display
 
@@ -39,9 +39,10 @@ def evaluate(config: EvaluateConfig, json: bool) -> None:
 
 @command(CompareConfig)
 def compare(config: CompareConfig, json: bool) -> None:
-    """Draw two personas or methods as a pair.
+    """Compare personas or methods side by side.
 
-    On the same prompts and seeds, in the terminal and on a page, with what the first is above the second.
+    Two of them, on the same prompts and seeds, in the terminal and on a page, with the difference between the two.
+    If interrupted, run the same command again to resume.
     """
     from persona.cli.display import Display, terminal
 

@@ -1,4 +1,4 @@
-"""``plan``: what a training would take, of one base as sentences, of all as a table."""
+"""``plan``: what training would need, of one base as sentences, of all as a table."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @command(PlanConfig)
 def plan(config: PlanConfig, json: bool) -> None:
-    """Tell what a training would take.
+    """Estimate what training would need.
 
     Memory, disk, download and time, with networks of their real sizes; without a GPU, and before a download.
     """
@@ -47,9 +47,10 @@ def _lines(one: "Plan") -> list[str]:
     fits = "" if one.fits else "It does not fit. "
     how = f", with {one.how}" if one.how else ""
     fetched = "nothing" if one.download == 0 else _gb(one.download)
-    time = "Its time is known once something large was trained here."
+    time = "Time: unknown until a large base has been trained on this machine."
     if one.step_seconds:
-        time = f"A step takes {one.step_seconds:.1f} s, all {one.step_seconds * steps / 60:.0f} minutes."
+        takes = f"A step takes {one.step_seconds:.1f} s, the {steps} steps {one.step_seconds * steps / 60:.0f} minutes"
+        time = f"{takes}; class images and previews come on top."
     return [
         f"{fits}It takes {_gib(one.memory)} at most, for {one.stage}{how}.",
         f"Main memory: {_gib(one.ram)}. Disk: {_gb(one.disk)}. To fetch: {fetched}.",

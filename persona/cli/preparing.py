@@ -7,9 +7,9 @@ from persona.config import PriorsConfig, SddConfig, SetsConfig
 
 @command(PriorsConfig)
 def gen_priors(config: PriorsConfig, json: bool) -> None:
-    """Draw class pictures with the frozen base.
+    """Draw class images with the frozen base.
 
-    They keep the class as it was while a subject is learnt, and all subjects of a class share them.
+    They keep the class as it was while a subject is learned, and all subjects of a class share them.
     """
     from persona.cli.display import Display, Outcome
 
@@ -27,7 +27,7 @@ def gen_priors(config: PriorsConfig, json: bool) -> None:
     display.close(
         "gen-priors",
         Outcome(
-            f"{len(pictures)} pictures of {any_of(config.class_noun)}",
+            f"{len(pictures)} images of {any_of(config.class_noun)}",
             folders,
             typed("train", ["PHOTOS"], told) if len(folders) == 1 else "",
             {"class": config.class_noun, "base": config.base, "folders": folders, "pictures": list(map(str, pictures))},
@@ -38,9 +38,9 @@ def gen_priors(config: PriorsConfig, json: bool) -> None:
 
 @command(SetsConfig)
 def gen_sets(config: SetsConfig, json: bool) -> None:
-    """Draw sets of pictures of one subject.
+    """Make training data for JeDi.
 
-    A base learns JeDi from them. Stopped, the same command goes on where it was.
+    Sets of images of one subject. If interrupted, run the same command again to resume.
     """
     from persona.cli.display import Display, Outcome
 
@@ -52,7 +52,7 @@ def gen_sets(config: SetsConfig, json: bool) -> None:
     display.close(
         "gen-sets",
         Outcome(
-            f"{made.figures['sets']} sets of {made.figures['pictures']} pictures in {made.folder}",
+            f"{made.figures['sets']} sets of {made.figures['pictures']} images in {made.folder}",
             [
                 f"Of {made.figures['collages']} collages with {made.figures['panels']} panels.",
                 *(f"{number} dropped: {why}" for why, number in made.dropped.items()),
@@ -72,9 +72,9 @@ def gen_sets(config: SetsConfig, json: bool) -> None:
 
 @command(SddConfig)
 def gen_sdd(config: SddConfig, json: bool) -> None:
-    """Write down who is where in pictures.
+    """Make training data for Subject-Diffusion.
 
-    A base learns Subject-Diffusion from them. Stopped, the same command goes on where it was.
+    Records of who is where in images. If interrupted, run the same command again to resume.
     """
     from persona.cli.display import Display, Outcome
 
@@ -85,7 +85,7 @@ def gen_sdd(config: SddConfig, json: bool) -> None:
     display.close(
         "gen-sdd",
         Outcome(
-            f"{made.records} records of {made.pictures} pictures in {made.folder}",
+            f"{made.records} records of {made.pictures} images in {made.folder}",
             [
                 *(f"{number} dropped: {reason}" for reason, number in made.dropped.items()),
                 *([f"Look at them: {made.sheet}"] if made.sheet else []),

@@ -19,9 +19,10 @@ def pretrain() -> None:
 @app.command(cls=Command)
 @command(PretrainConfig)
 def clay(config: PretrainConfig, json: bool) -> None:
-    """Render a world, and teach it to a small base and its judge.
+    """Train the built-in base from scratch.
 
-    It takes hours. Stop it whenever you like: the same command goes on where it was.
+    Its world is rendered, and taught to the base and its judge. It takes hours; if interrupted, run the same command
+    again to resume.
     """
     from persona.cli.display import Display, Outcome
 
@@ -49,9 +50,10 @@ def clay(config: PretrainConfig, json: bool) -> None:
 @app.command(cls=Command)
 @command(JediConfig)
 def jedi(config: JediConfig, json: bool) -> None:
-    """Teach a base to draw a subject from pictures of it, without training on them.
+    """Teach a base to draw from references.
 
-    It takes hours. Stop it whenever you like: the same command goes on where it was.
+    From images of a subject, without training on them. It takes hours; if interrupted, run the same command again to
+    resume.
     """
     from persona.cli.display import Display
 
@@ -65,9 +67,10 @@ def jedi(config: JediConfig, json: bool) -> None:
 @app.command("subject-diffusion", cls=Command)
 @command(SubjectDiffusionConfig)
 def subject_diffusion(config: SubjectDiffusionConfig, json: bool) -> None:
-    """Teach a base to draw one or two subjects, each from one picture, where they are wanted.
+    """Teach a base to draw from one image.
 
-    It takes hours. Stop it whenever you like: the same command goes on where it was.
+    One or two subjects, each from one image, where they are wanted. It takes hours; if interrupted, run the same
+    command again to resume.
     """
     from persona.cli.display import Display
 
@@ -79,7 +82,7 @@ def subject_diffusion(config: SubjectDiffusionConfig, json: bool) -> None:
 
 
 def _close(display: Any, name: str, made: Any, *, as_json: bool) -> None:
-    """Say what a method has learnt."""
+    """Say what a method has learned."""
     from persona.cli.display import Outcome
 
     record = {"weights": str(made.weights), "report": str(made.report)}

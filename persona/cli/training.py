@@ -11,7 +11,8 @@ from persona.config import TrainConfig
 def train(config: TrainConfig, json: bool) -> None:
     """Teach a base your subject from photos.
 
-    What it makes is a persona: a folder that holds all that the other commands need.
+    The result is a persona: a folder with all that the other commands need. If interrupted, run the same command again
+    to resume.
     """
     from persona.cli.display import Display, Outcome
 
@@ -28,7 +29,7 @@ def train(config: TrainConfig, json: bool) -> None:
         Outcome(
             str(made.path),
             [
-                f"A {made.class_noun} that is called {made.token}, for the base {made.base}.",
+                f"Your {made.class_noun}'s token is {made.token}; base: {made.base}.",
                 *_scored(made.scores),
                 f"Look at it: {made.path / 'report.html'}",
             ],

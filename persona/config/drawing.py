@@ -14,19 +14,19 @@ from persona.placing import read_masks, read_subjects
 Scale = Annotated[float | None, Option("Strength of the persona: 0 is the bare base.", min=0, max=4)]
 Subjects = Annotated[
     tuple[str, ...],
-    Option("Subject of one picture: V=dog.png; at a place: V=dog.png@0.1,0.3,0.6,0.9. Up to two, no training."),
+    Option("Subject of one image: V=dog.png; at a place: V=dog.png@0.1,0.3,0.6,0.9. Up to two, no training."),
 ]
 Masks = Annotated[
     tuple[str, ...],
-    Option("Where a subject is in its picture: V=mask.png, or a box as V=0.1,0.3,0.6,0.9.", expert=True),
+    Option("Where a subject is in its image: V=mask.png, or a box as V=0.1,0.3,0.6,0.9.", expert=True),
 ]
 ImageGuidance = Annotated[
-    float | None, Option("How strongly references are followed; 1 is plainly.", min=0, max=100, expert=True)
+    float | None, Option("How strongly references are followed; 1 adds no guidance.", min=0, max=100, expert=True)
 ]
 SubjectDiffusion = Annotated[
     Path | None, Option("Folder of the weights that draw subjects, if not the base's own.", expert=True)
 ]
-Negative = Annotated[str, Option("What the pictures should not show.")]
+Negative = Annotated[str, Option("What the images should not show.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +41,19 @@ class SampleConfig(Config):
         Path | None, Option("Folder of the persona, or its name under personas; the newest when left out.")
     ] = None
     reference: Annotated[
-        Path | None, Option("Folder with pictures of the subject: it is drawn from them, without a training.")
+        Path | None, Option("Folder with images of the subject: it is drawn from them, without training.")
     ] = None
     class_noun: Annotated[str | None, Option("What the references show, in a word or two.", flag=("--class",))] = None
     subject: Subjects = ()
-    together: Annotated[bool, Option("All pictures show one subject: the references', or a new one.")] = False
+    together: Annotated[bool, Option("All images show one subject: the references', or a new one.")] = False
     base: OwnBase = None
-    n: Annotated[int, Option("Pictures of each prompt.", min=1, max=10_000, flag=("-n",))] = 4
+    n: Annotated[int, Option("Images of each prompt.", min=1, max=10_000, flag=("-n",))] = 4
     seed: Seed = 0
     steps: Steps = None
     guidance: Guidance = None
     scale: Scale = None
     negative: Negative = ""
-    out: Annotated[Path, Option("Folder of the pictures.")] = Path("pictures")
+    out: Annotated[Path, Option("Folder of the images.")] = Path("pictures")
     resolution: ExpertResolution = None
     checkpoint: Checkpoint = None
     batch: Batch = None
@@ -104,7 +104,7 @@ class SampleConfig(Config):
         if self.reference is not None and self.class_noun is None:
             raise BadOption("Say what the references show: --class dog")
         if self.together and self.batch is not None:
-            raise BadOption("--together draws all pictures at a time. Leave --batch out.")
+            raise BadOption("--together draws all images at a time. Leave --batch out.")
 
 
 MOST_FRAMES = 10_000
@@ -124,7 +124,7 @@ class InterpolateConfig(Config):
     seeds: Annotated[
         tuple[int, ...], Option("Random seed; give two to go between.", min=0, max=2**63 - 1, flag=("--seed",))
     ] = (0,)
-    frames: Annotated[int, Option("Pictures in the series.", min=2, max=MOST_FRAMES)] = 16
+    frames: Annotated[int, Option("Images in the series.", min=2, max=MOST_FRAMES)] = 16
     fps: Annotated[float, Option("Frames a second of the animation.", min=0.1, max=120)] = 8.0
     linear: Annotated[bool, Option("Even steps of the parameter instead of steps even to the eye.")] = False
     out: Annotated[Path, Option("Folder of the frames.")] = Path("series")
@@ -160,7 +160,7 @@ class InterpolateConfig(Config):
                 raise BadOption("--image-guidance goes with --subject. Give one, or leave it out.")
             _check_bare(self, {"--scale": self.scale})
         elif len(self.seeds) == 2:
-            raise BadOption("--seed: a series with --subject goes between pictures of one seed. Give one.")
+            raise BadOption("--seed: a series with --subject goes between images of one seed. Give one.")
         else:
             _check_alone(self, {"--batch": self.batch})
 
@@ -184,4 +184,4 @@ def _check_alone(config: "SampleConfig | InterpolateConfig", others: Mapping[str
     """Make sure that nothing is said of other subjects beside those of one picture each."""
     for flag, given in {"--persona": config.persona or None, "--scale": config.scale, **others}.items():
         if given is not None and given is not False:
-            raise BadOption(f"{flag} does not go with --subject, which needs nothing but pictures. Leave one out.")
+            raise BadOption(f"{flag} does not go with --subject, which needs nothing but images. Leave one out.")

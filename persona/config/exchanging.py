@@ -17,7 +17,7 @@ class ExportConfig(Config):
     """Settings of ``export``: write a persona for other programs."""
 
     persona: Annotated[Path, Option("Folder of the persona, or its name under personas.", positional=True)]
-    to: Annotated[Format, Option("Who shall read it; A1111 and Forge read kohya's.")] = "diffusers"
+    to: Annotated[Format, Option("Program to write for (A1111 and Forge: kohya).")] = "diffusers"
     merge: Annotated[bool, Option("Write the whole base instead, with the persona merged into it.")] = False
     base: Annotated[str | None, Option("Where the persona's base is, if it is not where it was.")] = None
     out: Annotated[Path, Option("Folder of what is written.")] = Path("exports")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from persona.config.fields import Batch, ExpertResolution, Guidance, Networks, OwnBase, Seed, Steps
+from persona.config.fields import Batch, ExpertResolution, Guidance, Networks, Seed, Steps
 from persona.config.option import Config, Option
 from persona.config.words import check_class
 from persona.errors import BadOption
@@ -22,12 +22,12 @@ class CompareConfig(Config):
         tuple[Path, ...], Option("Folder with photos of the subject; repeat it where personas have several.")
     ] = ()
     class_noun: Annotated[str | None, Option("What the photos show, if no persona says it.", flag=("--class",))] = None
-    base: OwnBase = None
-    out: Annotated[Path, Option("Folder of pictures, scores and report; a stopped run goes on there.")] = Path(
+    base: Annotated[str | None, Option("Base that methods draw with; with a persona, where its base is.")] = None
+    out: Annotated[Path, Option("Folder of images, scores and report; an interrupted run resumes there.")] = Path(
         "comparison"
     )
     prompts: Annotated[str | None, Option("How many of the prompts, or a file with a prompt a line.")] = "4"
-    n: Annotated[int, Option("Pictures of each prompt.", min=1, max=10_000, flag=("-n",))] = 2
+    n: Annotated[int, Option("Images of each prompt.", min=1, max=10_000, flag=("-n",))] = 2
     seed: Seed = 0
     steps: Steps = None
     guidance: Guidance = None
@@ -60,11 +60,11 @@ class EvaluateConfig(CompareConfig):
         tuple[str, ...],
         Option("Personas by folder or name, or methods: dreambooth, jedi, subject-diffusion, base.", positional=True),
     ] = ()
-    out: Annotated[Path, Option("Folder of pictures, scores and report; a stopped run goes on there.")] = Path(
+    out: Annotated[Path, Option("Folder of images, scores and report; an interrupted run resumes there.")] = Path(
         "evaluation"
     )
     prompts: Annotated[str | None, Option("How many of the prompts, or a file with a prompt a line.")] = None
-    n: Annotated[int, Option("Pictures of each prompt.", min=1, max=10_000, flag=("-n",))] = 4
+    n: Annotated[int, Option("Images of each prompt.", min=1, max=10_000, flag=("-n",))] = 4
     checkpoints: Annotated[bool, Option("Try each checkpoint.")] = False
     scales: Annotated[bool, Option("Try several strengths.")] = False
     dreambench: Annotated[

@@ -15,13 +15,15 @@ class PriorsConfig(Config):
 
     class_noun: Class
     base: Base = "clay"
-    n: Annotated[int, Option("How many pictures of each prompt together.", min=1, max=100_000, flag=("-n",))] = 100
+    n: Annotated[int, Option("How many images in all, shared among the prompts.", min=1, max=100_000, flag=("-n",))] = (
+        100
+    )
     prompt: Annotated[tuple[str, ...], Option('Prompt, repeat it for diversity; "a CLASS" when left out.')] = ()
     steps: Steps = None
     guidance: Guidance = None
     resolution: Resolution = None
     seed: Seed = 0
-    store: Annotated[Path | None, Option("Folder of the pictures that all subjects share.")] = None
+    store: Annotated[Path | None, Option("Folder of the class images, which all subjects share.")] = None
     batch: Batch = None
 
     def __post_init__(self) -> None:
@@ -42,7 +44,7 @@ class SetsConfig(Config):
     """Settings of ``gen-sets``: make sets of pictures of one subject, for a base to learn JeDi from."""
 
     base: Annotated[str, Option("Base model that draws them: sdxl, say, a hub id, a folder or a file.")]
-    out: Annotated[Path, Option("Folder of the sets; a stopped run goes on there.")] = Path("sets")
+    out: Annotated[Path, Option("Folder of the sets; an interrupted run resumes there.")] = Path("sets")
     n: Annotated[int, Option("Collages that are drawn; each gives a set or none.", min=1, flag=("-n",))] = 1000
     prompts: Annotated[
         Path | None, Option("File that says what they show, a JSON object a line; templates when left out.")
@@ -55,7 +57,7 @@ class SetsConfig(Config):
         float, Option("Likeness (DINO) that a subject must have to the others of its set.", min=-1, max=1, expert=True)
     ] = 0.6
     quality: Annotated[
-        float, Option("Quality (CLIP) that a picture must have; 0.5 is fair.", min=0, max=1, expert=True)
+        float, Option("Quality (CLIP) that an image must have; 0.5 is fair.", min=0, max=1, expert=True)
     ] = 0.5
     networks: Networks = None
 
@@ -64,10 +66,10 @@ class SetsConfig(Config):
 class SddConfig(Config):
     """Settings of ``gen-sdd``: make records of pictures, for a base to learn Subject-Diffusion from."""
 
-    pictures: Annotated[Path, Option("Folder of pictures, or of WebDataset shards (*.tar) of them.", positional=True)]
-    out: Annotated[Path, Option("Folder of the records; a stopped run goes on there.")] = Path("records")
-    resolution: Annotated[int, Option("Side of the records' pictures, in pixels.", min=16, max=8192)] = 512
-    batch: Annotated[int, Option("Pictures that are captioned at a time.", min=1, max=4096)] = 8
+    pictures: Annotated[Path, Option("Folder of images, or of WebDataset shards (*.tar) of them.", positional=True)]
+    out: Annotated[Path, Option("Folder of the records; an interrupted run resumes there.")] = Path("records")
+    resolution: Annotated[int, Option("Side of the records' images, in pixels.", min=16, max=8192)] = 512
+    batch: Annotated[int, Option("Images that are captioned at a time.", min=1, max=4096)] = 8
     captioner: Annotated[str, Option("A BLIP-2 by its hub id or folder, as all networks below.", expert=True)] = (
         "Salesforce/blip2-opt-2.7b"
     )

@@ -65,7 +65,7 @@ class JediConfig(PretrainMethodConfig):
         tuple[str, ...], Option("Modules that learn; repeat for more.", flag=("--target",), expert=True)
     ] = ("attn1",)
     renoised: Annotated[
-        bool, Option("Noise the references anew at each step instead of feeding them clean.", expert=True)
+        bool, Option("Add new noise to the references at each step instead of feeding them clean.", expert=True)
     ] = False
 
 
@@ -76,7 +76,7 @@ class SubjectDiffusionConfig(PretrainMethodConfig):
     out: Annotated[Path, Option("Folder of the run: its states, its samples, and the weights in the end.")] = Path(
         "pretraining/subject-diffusion"
     )
-    batch: Annotated[int, Option("Pictures that a process takes a step on.", min=1, max=4096)] = 16
+    batch: Annotated[int, Option("Images that a process takes a step on.", min=1, max=4096)] = 16
     targets: Annotated[
         tuple[str, ...],
         Option("Modules that learn beside the new ones; repeat for more.", flag=("--target",), expert=True),

@@ -14,18 +14,18 @@ Optimizer = Literal["auto", "adamw8bit", "paged-adamw8bit", "adamw"]
 Quantize = Literal["auto", "none", "nf4", "int8"]
 
 TrainingSteps = Annotated[int | None, Option("Training steps.", min=1, max=1_000_000)]
-Prior = Annotated[str, Option("Pictures that keep the class as it was: generated, self, none, folder:DIR.")]
-Priors = Annotated[int | None, Option("How many pictures of the class.", min=1, max=100_000)]
+Prior = Annotated[str, Option("Class images, which keep the class as it was: generated, self, none, folder:DIR.")]
+Priors = Annotated[int | None, Option("How many class images.", min=1, max=100_000)]
 Rank = Annotated[int | None, Option("Rank of the adapter: how much it can hold.", min=1, max=4096)]
 StepBatch = Annotated[int | None, Option("Photos in a step.", min=1, max=4096)]
-TrainingResolution = Annotated[int | None, Option("Side of the training pictures, in pixels.", min=16, max=8192)]
-TextEncoder = Annotated[bool | None, Option("Adapt the text encoder too.")]
+TrainingResolution = Annotated[int | None, Option("Side of the training images, in pixels.", min=16, max=8192)]
+TextEncoder = Annotated[bool | None, Option("Train the text encoders too.")]
 AdapterKind = Annotated[Adapter, Option("Kind of adapter.", expert=True)]
 OptimizerKind = Annotated[Optimizer, Option("Optimizer.", expert=True)]
-Bits = Annotated[Quantize, Option("Bits of the frozen base: 4, 8 or all.", expert=True)]
+Bits = Annotated[Quantize, Option("Number format of the frozen base; nf4 is 4 bits, int8 is 8.", expert=True)]
 Checkpointing = Annotated[bool | None, Option("Trade time for memory.", expert=True)]
 Offload = Annotated[bool | None, Option("Keep idle networks off the device.", expert=True)]
-Tiling = Annotated[bool | None, Option("Encode and decode large pictures in tiles.", expert=True)]
+Tiling = Annotated[bool | None, Option("Encode and decode large images in tiles.", expert=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ class TrainConfig(Config):
     resolution: TrainingResolution = None
     text_encoder: TextEncoder = None
     seed: Seed = 0
-    fresh: Annotated[bool, Option("Discard what the folder holds, a finished persona too.")] = False
+    fresh: Annotated[bool, Option("Discard a run of other photos or settings, even a finished persona.")] = False
 
-    prior_weight: Annotated[float, Option("How much the class pictures count.", min=0, max=100, expert=True)] = 1.0
+    prior_weight: Annotated[float, Option("How much the class images count.", min=0, max=100, expert=True)] = 1.0
     learning_rate: Annotated[float | None, Option("Learning rate.", min=0, max=10, expert=True)] = None
     text_learning_rate: Annotated[
         float | None, Option("Learning rate of the text encoder.", min=0, max=10, expert=True)
@@ -71,7 +71,7 @@ class TrainConfig(Config):
     score_every: Annotated[
         int | None, Option("Steps between previews that are scored; 0 for none.", min=0, expert=True)
     ] = None
-    from_jedi: Annotated[bool, Option("Learn from views that JeDi draws of the subject, too.", expert=True)] = False
+    from_jedi: Annotated[bool, Option("Also learn from views that JeDi draws of the subject.", expert=True)] = False
 
     def __post_init__(self) -> None:
         """Check what the bounds alone cannot say.
@@ -95,7 +95,7 @@ class TrainConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig(Config):
-    """Settings of ``plan``: tell what a training would take; what they share with ``train`` they mean there."""
+    """Settings of ``plan``: estimate what training would need; what they share with ``train`` they mean there."""
 
     base: Base = "clay"
     vram: Annotated[float | None, Option("Memory of the GPU to plan for, in GB.", min=1, max=10_000)] = None

@@ -122,10 +122,10 @@ def _home(persona: Persona, albums: Mapping[str, Sequence[Photo]], listener: Lis
     folder = max(shared, key=lambda folder: shared[folder])
     if not shared[folder]:
         if len(albums) > 1:
-            raise BadOption(f"{persona.path} learnt from none of the --photos. Name those that it learnt from.")
+            raise BadOption(f"{persona.path} learned from none of the --photos. Name those that it learned from.")
         if known:  # of what came from another program nobody knows
             hint = "They are compared all the same: make sure that they are of the same subject."
-            listener(Note(f"{persona.path} learnt from other photos than those in {folder}. {hint}", warning=True))
+            listener(Note(f"{persona.path} learned from other photos than those in {folder}. {hint}", warning=True))
     return folder
 
 

@@ -38,11 +38,11 @@ class JudgeEvaluator:
     columns: Sequence[Column] = (
         Column("identity", "Share of the subject's identity recovered: 0 is any of its class, 1 a photo."),
         Column("prompt", "Share of what was asked for that the judge reads."),
-        Column("leak", "Identity recovered in pictures of the bare class, beyond the base's own.", -1),
-        Column("PRES (judge)", "Likeness, to the judge, of pictures of the bare class to the photos.", -1),
-        Column("DIV (judge)", "Distance, to the judge, of pictures of one prompt."),
-        Column("class kept", "Share of pictures of the bare class that the judge reads as such."),
-        Column("drift", "(1 - cos) / 2, to the judge, between unrelated pictures before and after.", -1),
+        Column("leak", "Identity recovered in images of the bare class, beyond the base's own.", -1),
+        Column("PRES (judge)", "Likeness, to the judge, of images of the bare class to the photos.", -1),
+        Column("DIV (judge)", "Distance, to the judge, of images of one prompt."),
+        Column("class kept", "Share of images of the bare class that the judge reads as such."),
+        Column("drift", "(1 - cos) / 2, to the judge, between unrelated images before and after.", -1),
         *COPIES,
     )
 

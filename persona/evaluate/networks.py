@@ -49,10 +49,10 @@ class NetworkEvaluator:
             (dino, Column("identity", "Share of the identity recovered, by DINO: 0 is any of the class, 1 a photo.")),
             (clip, Column("CLIP-I", "Mean likeness (CLIP ViT-B/32) to the photos.")),
             (clip and masks, Column("MCLIP-I", "The same of the subject alone, on grey.")),
-            (clip, Column("CLIP-T", "Likeness (CLIP ViT-B/32) of a picture to its prompt.")),
-            (dino, Column("PRES", "Likeness (DINO) of pictures of the bare class to the photos: what leaked.", -1)),
-            (networks.lpips is not None, Column("DIV", "Distance (LPIPS, AlexNet) of pictures of one prompt.")),
-            (dino, Column("drift", "(1 - cos) / 2 (DINO) between unrelated pictures before and after.", -1)),
+            (clip, Column("CLIP-T", "Likeness (CLIP ViT-B/32) of an image to its prompt.")),
+            (dino, Column("PRES", "Likeness (DINO) of images of the bare class to the photos: what leaked.", -1)),
+            (networks.lpips is not None, Column("DIV", "Distance (LPIPS, AlexNet) of images of one prompt.")),
+            (dino, Column("drift", "(1 - cos) / 2 (DINO) between unrelated images before and after.", -1)),
         )
         self.columns: Sequence[Column] = [*(column for there, column in measured if there), *COPIES]
         self.fidelity = "DINO" if dino or not clip else "CLIP-I"

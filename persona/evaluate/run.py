@@ -140,7 +140,7 @@ def _tell_strange(base: Family, subjects: Sequence[Subject], listener: Listener)
     for subject in subjects:
         if subject.photos and strange(base, [photo.image for photo in subject.photos]):
             why = f"The judge of {base.name} was never shown photos such as those of {subject.name}"
-            listener(Note(f"{why}: what it says of their pictures is a guess. Look at them.", warning=True))
+            listener(Note(f"{why}: what it says of their images is a guess. Look at them.", warning=True))
 
 
 def _subjects(entrants: Sequence[Entrant]) -> list[Subject]:

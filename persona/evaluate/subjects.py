@@ -135,7 +135,7 @@ def read_dreambench(folder: Path, which: str | None, listener: Listener) -> list
     there = [name for name in classes if (folder / name).is_dir()]
     if not there:
         raise BadOption(
-            f"{folder} holds no folder of a subject, such as {next(iter(classes))}. Fetch the data set anew."
+            f"{folder} holds no folder of a subject, such as {next(iter(classes))}. Fetch the data set again."
         )
     names = chosen(there, which, "--subjects")
     if len(there) < len(classes) and which is None:
@@ -159,7 +159,7 @@ def _index(folder: Path) -> tuple[dict[str, str], dict[bool, list[Prompt]]]:
     things, _, live = text.partition("Live Subject Prompts")
     prompts = {alive: _listed(part) for alive, part in ((False, things), (True, live))}
     if not classes or not all(prompts.values()):
-        raise BadOption(f"{folder / INDEX} lists no classes, or no prompts of both kinds. Fetch the data set anew.")
+        raise BadOption(f"{folder / INDEX} lists no classes, or no prompts of both kinds. Fetch the data set again.")
     return classes, prompts
 
 

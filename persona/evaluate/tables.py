@@ -12,8 +12,8 @@ from persona.metrics import interval
 from persona.report import Cell, Column, Row, Shot
 
 TIMES = (
-    Column("learning, min", "Minutes that it took to learn the subject, its own pictures of the class included.", -1),
-    Column("drawing, s", "Seconds that a picture took on this machine.", -1),
+    Column("learning, min", "Minutes that it took to learn the subject, its own class images included.", -1),
+    Column("drawing, s", "Seconds that an image took on this machine.", -1),
 )
 
 

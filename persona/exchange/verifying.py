@@ -31,7 +31,9 @@ def check(path: Path, products: Mapping[Module, Product], base: Family, to: Form
     for name, reader in readers.items():
         apart = difference(products, reader(path, base))
         if apart > CLOSE:
-            raise BadOption(f"{name} would read other weights than were learnt (off by {apart:.1g}). Try another --to.")
+            raise BadOption(
+                f"{name} would read other weights than were learned (off by {apart:.1g}). Try another --to."
+            )
 
 
 def loaded(path: Path, base: Family) -> dict[Module, Product]:

@@ -212,7 +212,7 @@ class Family(Named):
         with self.autocast(vae.dtype):
             pixels = vae.decode(unscaled, return_dict=False)[0].float()
         if not pixels.isfinite().all():
-            raise BadBase(f"{self.name} draws pictures that are not finite in {self.dtype}. {_mend(self.dtype)}")
+            raise BadBase(f"{self.name} draws images that are not finite in {self.dtype}. {_mend(self.dtype)}")
         images: list[Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
         return images
 
@@ -402,7 +402,7 @@ class Family(Named):
 
 def _mend(dtype: torch.dtype) -> str:
     """Say what to do about numbers that are not finite; there is no wider format than float32."""
-    damaged = "its weights, or those that it wears, are damaged: fetch or train them again."
+    damaged = "its weights, or those of the persona, are damaged: fetch or train them again."
     return damaged.capitalize() if dtype == torch.float32 else f"Give --precision fp32 where it can be; else {damaged}"
 
 

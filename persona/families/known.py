@@ -23,5 +23,5 @@ class Known:
 
     def __str__(self) -> str:
         """Return what to know before fetching it, in one line."""
-        gate = ", gated: `hf auth login` first, and agree to it on its page" if self.gated else ""
+        gate = ", gated: accept it on its page and run `hf auth login` first" if self.gated else ""
         return f"{self.repo}, {self.gigabytes:.1f} GB, licence {self.licence}{gate}"

@@ -210,11 +210,12 @@ def _why(base: str, repo: str, error: BaseException) -> str:
         causes.append(cause)
     one = known().get(base)
     if any(isinstance(cause, GatedRepoError) for cause in causes):
-        return f"The base {base} is gated: agree to its licence on the page of {repo} on the hub, then `hf auth login`."
+        return f"The base {base} is gated: accept its licence on the page of {repo} and run `hf auth login` first."
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-        return f"The hub has no {repo}, or it is private. Mend the name, or `hf auth login`."
-    gate = " It is gated: `hf auth login` before." if one and one.gated else ""
-    return f"The base {base} cannot be fetched: {first_line(causes[-1])} Try again with a network.{gate}"
+        return f"The hub has no {repo}, or it is private. Correct the name, or run `hf auth login` first."
+    gate = " This base is gated: accept its licence on its page and run `hf auth login` first."
+    why = f"The base {base} cannot be fetched: {first_line(causes[-1])} Check your connection."
+    return f"{why}{gate}" if one and one.gated else why
 
 
 def first_line(error: BaseException) -> str:

@@ -84,7 +84,7 @@ class Recipe:
         try:
             return replace(self, **_read(json.loads(path.read_text(encoding="utf-8"))))
         except (ValueError, TypeError) as error:
-            raise BadBase(f"The recipe of the base cannot be read ({error}). Mend or remove {path.name}.") from error
+            raise BadBase(f"The recipe of the base cannot be read ({error}). Correct or remove {path.name}.") from error
 
 
 def _read(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def read_words(folder: Path) -> frozenset[str]:
     try:
         return frozenset(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise BadBase(f"The words of the base cannot be read ({error}). Mend or remove {path.name}.") from error
+        raise BadBase(f"The words of the base cannot be read ({error}). Correct or remove {path.name}.") from error
 
 
 def unknown(prompt: str, words: Set[str]) -> list[str]:

@@ -48,10 +48,10 @@ def advise(photos: Sequence[Photo]) -> Iterator[Note]:
     yield from _number(photos)
     yield from _copies(photos)
     if blurred := [photo.name for photo in photos if blur(photo.image) > BLURRED]:
-        yield Note(f"{some(blurred)}: blurred, so the subject is learnt blurred. Better sharp ones.", warning=True)
+        yield Note(f"{some(blurred)}: blurred, so the subject is learned blurred. Sharp ones are better.", warning=True)
     if len(photos) > 1 and _one_place([_small(photo.image) for photo in photos]):
         yield Note(
-            "The background is the same everywhere and will be learnt with the subject. "
+            "The background is the same everywhere and will be learned with the subject. "
             "Add photos taken elsewhere, or say in a caption file what is behind it.",
             warning=True,
         )
@@ -59,7 +59,7 @@ def advise(photos: Sequence[Photo]) -> Iterator[Note]:
 
 def _number(photos: Sequence[Photo]) -> Iterator[Note]:
     if len(photos) == 1:
-        yield Note("One photo works, but pose and light are learnt with it: three to six are best.", warning=True)
+        yield Note("One photo works, but pose and light are learned with it: three to six are best.", warning=True)
     if len(photos) > MANY:
         yield Note(f"{len(photos)} photos: a dozen varied ones teach as much, and train sooner.")
 

@@ -120,17 +120,17 @@ def picture(path: Path) -> Photo:
         BadPhotos: it is not there, is none or damaged, or is a decompression bomb.
     """
     if not path.is_file():
-        raise BadPhotos(f"There is no picture {path}. Name one that shows the subject.")
+        raise BadPhotos(f"There is no image {path}. Name one that shows the subject.")
     try:
         return _photo(path)
     except Image.DecompressionBombError:
         raise _giant(path) from None
     except _DAMAGE:
-        raise BadPhotos(f"{path} cannot be read as a picture. Save it again as {_KINDS}.") from None
+        raise BadPhotos(f"{path} cannot be read as an image. Save it again as {_KINDS}.") from None
 
 
 def _giant(path: Path) -> BadPhotos:
-    return BadPhotos(f"{path} would unfold to a giant picture. Save it smaller, or take it out.")
+    return BadPhotos(f"{path} would unfold to a giant image. Save it smaller, or take it out.")
 
 
 def files(folder: Path, of: str = _NEEDED) -> list[Path]:
@@ -150,7 +150,7 @@ def files(folder: Path, of: str = _NEEDED) -> list[Path]:
     except NotADirectoryError:
         raise BadPhotos(f"{folder} is a file. Name the folder that holds the photos.") from None
     except OSError as error:
-        raise BadPhotos(f"The folder {folder} cannot be read: {error.strerror}. Mend its permissions.") from None
+        raise BadPhotos(f"The folder {folder} cannot be read: {error.strerror}. Fix its permissions.") from None
 
 
 def _photo(path: Path) -> Photo:

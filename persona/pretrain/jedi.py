@@ -57,7 +57,7 @@ def pretrain_jedi(config: JediConfig, listener: Listener = silent) -> Learnt:
         OSError: the disk is full.
     """
     if config.data is None and config.base != "clay":
-        raise BadOption(f"Say what {config.base} shall learn from: --data SHARDS, as persona gen-sets makes them.")
+        raise BadOption(f"Say what {config.base} is to learn from: --data SHARDS, as persona gen-sets makes them.")
     sets = _open(config.data, config.out / "latents") if config.data else None  # before anything is begun
     return pretrain(config, {"renoised": config.renoised}, STORE.file, partial(_prepare, config, sets), listener)
 

@@ -90,7 +90,7 @@ class Records:
             try:
                 yield from _listed(path)
             except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
-                raise BadOption(f"{path} is no shard of records, or is damaged: {error}. Make it anew.") from error
+                raise BadOption(f"{path} is no shard of records, or is damaged: {error}. Make it again.") from error
 
     def first(self, number: int) -> int:
         """Return the first of the records that show the same subjects as one: they follow each other."""
@@ -116,7 +116,7 @@ class Records:
                 references = [opened(f"ref{one}.", "RGBA") for one in numbers]
                 return Record(place.captions, place.entities, opened("", "RGB"), masks, references)
         except (OSError, SyntaxError, ValueError, KeyError) as error:
-            raise BadOption(f"{place.shard} is damaged ({error}). Make it anew.") from error
+            raise BadOption(f"{place.shard} is damaged ({error}). Make it again.") from error
 
 
 def _listed(path: Path) -> Iterator[_Place]:
@@ -146,7 +146,7 @@ def _entities(told: list[dict[str, Any]]) -> list[Entity]:
     for one in told:
         left, top, right, bottom = (float(side) for side in one["box"])
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-            raise ValueError(f"the box {one['box']} is not within its picture")
+            raise ValueError(f"the box {one['box']} is not within its image")
         entities.append(Entity(str(one["noun"]), (left, top, right, bottom)))
     if len(entities) not in (1, 2):
         raise ValueError(f"{len(entities)} entities instead of one or two")

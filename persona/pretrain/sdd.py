@@ -121,12 +121,12 @@ def _sources(config: SddConfig) -> list[_Source]:
                 pictures = (member for member in tar if member.name.lower().endswith(_KINDS))
                 found += [_Source(path, member.offset_data, member.size) for member in pictures]
         except (tarfile.TarError, OSError) as error:
-            raise BadPhotos(f"{path} is no shard of pictures, or is damaged: {error}. Take it out.") from error
+            raise BadPhotos(f"{path} is no shard of images, or is damaged: {error}. Take it out.") from error
     if not found:
         files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _KINDS)
         found = [_Source(path) for path in outside(config.out, files)]
     if not found:
-        raise BadPhotos(f"There are no pictures in {folder}, and no shards (*.tar) of them. Name a folder that has.")
+        raise BadPhotos(f"There are no images in {folder}, and no shards (*.tar) of them. Name a folder that has.")
     return found
 
 
@@ -135,7 +135,7 @@ def _shard(folder: Path, part: int) -> Path:
 
 
 def _telling(listener: Listener, before: int, total: int) -> Callable[[int], None]:
-    return lambda done: listener(Progress("Looking at pictures", min(before + done, total), total))
+    return lambda done: listener(Progress("Looking at images", min(before + done, total), total))
 
 
 def _make(
@@ -173,7 +173,7 @@ def _opened(source: _Source, resolution: int, dropped: Counter[str]) -> Image.Im
         dropped["unreadable"] += 1
         return None
     if max(picture.size) < LONGEST * resolution:
-        dropped["too small a picture"] += 1
+        dropped["too small an image"] += 1
     elif on_white(picture):
         dropped["on white"] += 1
     else:

@@ -52,7 +52,7 @@ class Sets(ABC):
             self._places += [(shard, end - size, size) for end, size in zip(ends, sizes, strict=True)]
         self.sizes = [size for *_, size in self._places]
         if min(self.sizes, default=0) < 2:
-            raise BadOption(f"{data} holds no sets of two pictures or more. Make some: persona gen-sets")
+            raise BadOption(f"{data} holds no sets of two images or more. Make some: persona gen-sets")
         self._mapped: dict[str, NDArray[np.float16]] = {}
 
     def __len__(self) -> int:
@@ -139,9 +139,9 @@ class WebSets(Sets):
                     elif member.isfile():
                         pictures[member.name.rsplit(".", 2)[0]] += 1
         except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
-            raise BadOption(f"{path} is no shard of sets, or is damaged: {error}. Make it anew.") from error
+            raise BadOption(f"{path} is no shard of sets, or is damaged: {error}. Make it again.") from error
         if pictures != Counter({key: len(captions) for key, (_, captions) in told.items()}):
-            raise BadOption(f"{path} has not as many pictures as captions. Make it anew.")
+            raise BadOption(f"{path} has not as many images as captions. Make it again.")
         return told.values()
 
     def _read(self, shard: str) -> Iterator[Image.Image]:
@@ -152,7 +152,7 @@ class WebSets(Sets):
                     if not member.name.endswith(".json") and (file := tar.extractfile(member)):
                         yield Image.open(file).convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:
-            raise BadOption(f"{path} is damaged ({error}). Make it anew.") from error
+            raise BadOption(f"{path} is damaged ({error}). Make it again.") from error
 
     def noun(self, number: int) -> str:
         """See :class:`Sets`."""

@@ -70,7 +70,7 @@ class Run:
         """
         if not loss.isfinite():
             raise Diverged(
-                f"Step {self.step} in {self.folder} has a loss that is no number. Begin with another --seed."
+                f"Step {self.step} in {self.folder} has a loss that is no number. Start with another --seed."
             )
         for group in self.optimizer.param_groups:
             group["lr"] = rate

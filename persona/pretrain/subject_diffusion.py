@@ -58,7 +58,7 @@ def pretrain_subject_diffusion(config: SubjectDiffusionConfig, listener: Listene
         OSError: the disk is full.
     """
     if config.data is None and config.base != "clay":
-        raise BadOption(f"Say what {config.base} shall learn from: --data SHARDS, as persona gen-sdd makes them.")
+        raise BadOption(f"Say what {config.base} is to learn from: --data SHARDS, as persona gen-sdd makes them.")
     records = open_records(config.data) if config.data else None  # before anything is begun
     told = {"encoder": config.encoder, "attention_control": config.attention_control}
     return pretrain(config, told, STORE.file, partial(_prepare, config, records), listener)

@@ -97,7 +97,7 @@ def write_evaluation(
         "Trade-off": drawn(plot, rows) if plot else "",
         "Published": _published(*published) if published else "",
         "Worst cases": "".join(_worst(by_name[name], shots, photos) for name in worst if name in by_name),
-        "Pictures": _gallery(columns, ordered, photos),
+        "Images": _gallery(columns, ordered, photos),
         "Settings": table("How it was measured", settings),
     }
     write_page(path, title, sections, style=STYLE, script=SCRIPT)
@@ -117,7 +117,7 @@ def _scores(columns: Sequence[Column], rows: Sequence[Row], notes: Sequence[str]
     meanings = "".join(f"<dt>{escape(one.name)}</dt><dd>{escape(one.meaning)}</dd>" for one in columns)
     said = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return (
-        _sortable("Means, and the intervals that hold 95 % of means of data drawn anew", heads, body)
+        _sortable("Means, and the intervals that hold 95 % of means of resampled data", heads, body)
         + (f"<ul>{said}</ul>" if said else "")
         + f"<details><summary>What the columns mean</summary><dl>{meanings}</dl></details>"
     )

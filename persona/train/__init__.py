@@ -130,6 +130,4 @@ def _room(out: Path) -> Iterator[None]:
     except OSError as error:
         if not out_of_space(error):
             raise
-        raise NoSpace(
-            f"The disk of {out} is full. Make room, and type the same command again: it goes on where it was."
-        ) from error
+        raise NoSpace(f"The disk of {out} is full. Make room, and run the same command again to resume.") from error

@@ -29,7 +29,7 @@ def given_pictures(config: TrainConfig, listener: Listener) -> list[Photo]:
     kind, _, name = config.prior.partition(":")
     if kind != "folder":
         return []
-    folder, of = Path(name), "pictures of the class"
+    folder, of = Path(name), "class images"
     there = sum(path.suffix.lower() in SUFFIXES for path in files(folder, of))
     most = config.priors or blueprint(config.base, listener).recipe.priors
     found = pictures(folder, listener, of=of, most=most)
@@ -78,14 +78,14 @@ def prepare(
         priors,
         lambda picture: picture.caption or any_of(config.class_noun),
         Cut(settings.resolution),
-        stage="Encoding the class",
+        stage="Encoding class images",
     )
     subject = encode(
         base,
         photos,
         lambda photo: caption(photo.caption, token.text, config.class_noun, listener),
         Cut(settings.resolution, settings.crops, config.flip, config.seed),
-        stage="Encoding the photos",
+        stage="Encoding photos",
         listener=listener,
     )
     if taught:

@@ -32,7 +32,7 @@ from persona.score import SEEDS
 from persona.train.ledger import Ledger
 from persona.train.loop import make_optimizer, steps
 
-LOADING, PICTURES, PROMPTS = "loading", "encoding pictures", "encoding prompts"
+LOADING, PICTURES, PROMPTS = "loading", "encoding images", "encoding prompts"
 DRAWING, TRAINING, PREVIEWS = "drawing", "training", "drawing previews"
 
 Stage = Callable[[str], AbstractContextManager[None]]

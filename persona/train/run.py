@@ -105,11 +105,11 @@ class Run:
         start = agree(self.accelerator, self._start)
         if start and self._is_done(start) and (made := self._made()):
             passed = bool(start.record["passed"])
-            more = "Its best has passed: more would not help" if passed else "Give more --steps to go on"
-            self.listener(Note(f"{self.out} is trained already. {more}. To begin anew, give another --out."))
+            more = "Its best has passed: more would not help" if passed else "Give more --steps to train on"
+            self.listener(Note(f"{self.out} is trained already. {more}. To start over, give another --out."))
             return made
         if start:
-            self.listener(Note(f"Going on from step {start.step}."))
+            self.listener(Note(f"Resuming from step {start.step}."))
             self._follow(start.record["choice"])
         self.watch = self._anyhow(partial(self._within, DRAWING, self._watch))
         if start:
@@ -150,7 +150,7 @@ class Run:
         if start is None:
             return other if (self.out / RECORD).exists() else None
         if start.damaged:
-            return BadPersona(f"{start.path} is damaged, so the run cannot go on from there. {_ELSE}")
+            return BadPersona(f"{start.path} is damaged, so the run cannot resume from there. {_ELSE}")
         return None if start.record["run"] == self._fingerprint() else other
 
     def _fingerprint(self) -> str:

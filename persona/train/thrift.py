@@ -114,11 +114,11 @@ def relieve(
     together = accelerator.num_processes > 1 and (stage == DRAWING or change.keys() & LOADED)
     if not change or together:
         raise NoMemory(
-            f"There is too little memory for {stage}. Type the same command again with --quantize nf4, "
+            f"There is too little memory for {stage}. Run the same command again with --quantize nf4, "
             "a smaller --resolution, or a smaller --base."
         )
     how = words(now, replace(now, **change))
-    listener(Note(f"Memory is short: going on with {how}.", warning=True))
+    listener(Note(f"Memory is short: continuing with {how}.", warning=True))
     return change
 
 
@@ -126,7 +126,7 @@ def words(before: Settings, after: Settings) -> str:
     """Say what one of two settings does to need less memory than the other; empty if there is nothing."""
     said = {
         "offload": "idle networks in main memory",
-        "tiling": "pictures in tiles",
+        "tiling": "images in tiles",
         "optimizer": "a paged optimizer",
         "batch": f"batches of {after.batch}, {after.accumulate} to a step",
         "gradient_checkpointing": "gradient checkpointing",

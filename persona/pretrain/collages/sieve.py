@@ -14,7 +14,7 @@ from persona.metrics import COPY, Mask, among, memorisation
 AREA = (0.03, 0.85)
 """Share of a picture that its subject takes up, from and to."""
 
-MISSING, POOR, SAME, OTHER, ALONE = "no subject", "poor", "the same picture", "another subject", "none like it"
+MISSING, POOR, SAME, OTHER, ALONE = "no subject", "poor", "the same image", "another subject", "none like it"
 """Why a picture is dropped, in the order that is asked."""
 
 _OPPOSITES = ("Good photo.", "Bad photo.")
