@@ -103,7 +103,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
 def _at_length(config: TrainConfig, base: Family, listener: Listener) -> TrainConfig:
     """Return settings for photos of what the base was never shown, which takes more of it and longer to learn."""
     steps = config.steps or base.recipe.strange_steps
-    told = f"These photos show what {base.name} was never shown: all of its layers are trained, for {steps:,} steps."
+    told = f"These photos show what {base.name} was never shown: more of its layers are trained, for {steps:,} steps."
     listener(Note(f"{told} It draws them but roughly; for photographs, name a real base with --base."))
     return replace(config, steps=steps, targets=config.targets or base.recipe.strange_targets)
 

@@ -56,7 +56,7 @@ subject for the judge. Each stage took:
 
 ## What it is bad at
 
-Photographs: it was shown none, and learns photographed subjects only roughly, in more steps and in all of its layers.
+Photographs: it was shown none, and learns photographed subjects only roughly, in more steps and in more of its layers.
 Words that it does not know: a warning names them. Two subjects in one image, counting, writing, and whatever else is
 not listed above. It is a test bench for persona's methods, made to be measured, not a model to make art with.
 """
