@@ -14,6 +14,7 @@ import typer
 
 import persona
 from persona.cli import app
+from persona.families import known
 
 ROOT = Path(__file__).parent.parent
 PAGES = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
@@ -86,6 +87,13 @@ def test_the_examples_are_listed() -> None:
     )
 
 
+def test_the_bases_with_short_names_are_listed() -> None:
+    for short, one in known().items():
+        link = f"[{one.repo}](https://huggingface.co/{one.repo})"
+        gate = "gated " if one.gated else ""
+        assert f"| `{short}` | {link} | {one.gigabytes} GB | {one.licence} | {gate}|" in README
+
+
 def test_every_command_is_shown() -> None:
     shown = {line.split()[1] for line in commands("README.md")}
     assert set(typer.main.get_command(app).commands) <= shown  # type: ignore[attr-defined]
@@ -119,7 +127,8 @@ def test_files_that_are_named_exist(name: str) -> None:
 
 
 def test_the_tree_is_the_repository() -> None:
-    block = re.search(r"```\npersona/\n(.*?)```", README, re.DOTALL)
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    block = re.search(r"```\npersona/\n(.*?)```", text, re.DOTALL)
     assert block
     tree = re.findall(r"^( *)([\w./]+)", block[1], re.MULTILINE)
     rooms = {name for indent, name in tree if indent}
