@@ -4,7 +4,8 @@
 
 For each of some subjects that no training of clay saw: with and without prior preservation; with the right class noun,
 a wrong one and none; with one to five photos. All of them draw the 25 prompts of the protocol and are read by clay's
-judge. Killed, it goes on where it was. Written to OUT/ablations.md, with OUT/report.html beside it.
+judge. Written to OUT/ablations.md, with OUT/report.html beside it. If interrupted, run the same command again to
+resume.
 """
 
 import argparse
@@ -30,10 +31,10 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("out", nargs="?", type=Path, default=Path("build/ablations"))
     options.add_argument("--subjects", default="6", help="how many of clay's classes, or their names with commas")
-    options.add_argument("-n", type=int, default=2, help="pictures of each prompt, at least 2")
+    options.add_argument("-n", type=int, default=2, help="images of each prompt, at least 2")
     given = options.parse_args()
     if given.n < 2:
-        options.error("-n 2 or more: one picture of a prompt says nothing of their diversity")
+        options.error("-n 2 or more: one image of a prompt says nothing of their diversity")
     config = persona.EvaluateConfig(dreambench="clay", subjects=given.subjects, n=given.n, out=given.out)
     studio = Studio(given.out, "clay", 0, print)
     subjects = clay.subjects(given.out / "subjects", given.subjects)

@@ -1,4 +1,4 @@
-"""Times a training step of full-size SD 1.5 beside a plain loop that encodes all anew, and a bare pass.
+"""Times a training step of full-size SD 1.5 beside a plain loop that encodes at each step, and a bare pass.
 
     python examples/bench_step.py [BASE] [--resolution N] [--steps N] [--batch N]
 

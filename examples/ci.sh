@@ -1,5 +1,5 @@
 #!/bin/sh
-# persona in a build: train, draw, and fail when the subject is not recognised in the pictures.
+# persona in a build: train, draw, and fail when the subject is not recognized in the images.
 #
 #   examples/ci.sh [PHOTOS [CLASS [LEAST-IDENTITY]]]
 set -eu

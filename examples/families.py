@@ -1,9 +1,9 @@
-"""Lives through a persona's life on each family of bases, and writes what works as a Markdown table.
+"""Trains, resumes, draws and exports a persona on each family of bases, and writes what works as a Markdown table.
 
     python examples/families.py [OUT] [--only NAME] [--plan]
 
-Each cell is really run, on the tiny random pipelines of the tests: their pictures mean nothing, all else is as with
-the full-size bases. With --plan a training step of full-size SD 1.5 and SDXL is measured too, with random weights: half
+Each cell is really run, on the tiny random pipelines of the tests: their images mean nothing, all else is as with the
+full-size bases. With --plan a training step of full-size SD 1.5 and SDXL is measured too, with random weights: half
 an hour and 24 GB, on Linux only. Nothing is downloaded.
 """
 

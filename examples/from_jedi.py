@@ -3,8 +3,8 @@
     python examples/from_jedi.py [OUT] [--subjects N] [--steps N]
 
 Writes OUT/table.md: the identity that was recovered and the share of right prompts, as clay's judge sees them, and the
-minutes until nine tenths of the identity were there that the photos alone reach. A training that was stopped goes on,
-but its minutes count from then; delete its folder to measure it anew.
+minutes until nine tenths of the identity were there that the photos alone reach. If interrupted, run the same command
+again to resume; minutes then count from there: delete a subject's folder to measure it from the start.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def reached(run: dict[str, Any], identity: float) -> float | None:
 
 def as_markdown(pairs: list[list[dict[str, Any]]]) -> str:
     lines = [
-        "| learnt from | identity | prompt | minutes to nine tenths | subjects that got there | minutes in all |",
+        "| learned from | identity | prompt | minutes to nine tenths | subjects that got there | minutes in all |",
         "|---|---|---|---|---|---|",
     ]
     for way, name in enumerate(("photos", "photos and JeDi's views")):

@@ -1,10 +1,11 @@
-"""Measures drawing from references on clay, beside training, and writes the table as Markdown; killed, it goes on.
+"""Measures drawing from references on clay, beside training, and writes the table as Markdown.
 
     python examples/jedi.py [OUT] [--subjects N] [--seeds N] [--references N ...] [--jedi FOLDER]
 
 For each subject in examples/photos: JeDi with the first so many of its photos as references, DreamBooth with all of
 them, and the bare base. Identity is recovered identity by clay's judge in new places, views and poses, against fresh
-renders of the subject; a copy is a picture whose background is that of a photo.
+renders of the subject; a copy is an image whose background is that of a photo. If interrupted, run the same command
+again to resume.
 """
 
 import argparse
@@ -189,7 +190,7 @@ def as_markdown(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         return f"{over(name, figure) / max(over('base', figure), 1e-6):.0%}" if known else ""
 
     lines = [
-        "| | identity | context kept | style kept | accessory kept | copies | seconds a picture | minutes before |",
+        "| | identity | context kept | style kept | accessory kept | copies | seconds an image | minutes before |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, subjects in rows.items():

@@ -1,10 +1,10 @@
-"""Compares weights of JeDi on clay by what they learn: the error of a picture that is missing from its set.
+"""Compares weights of JeDi on clay by what they learn: the error of an image that is missing from its set.
 
     python examples/jedi_loss.py OUT [WEIGHTS ...]
 
-On sets of four pictures of subjects that no training drew, rendered once into OUT: beside one and three of them the
+On sets of four images of subjects that no training drew, rendered once into OUT: beside one and three of them the
 fourth is noised, at two times and with the same noise for all, and denoised. Beside folders of WEIGHTS, as `persona
-pretrain jedi` leaves them, stand those that ship with clay, and clay before it learnt any.
+pretrain jedi` leaves them, stand those that ship with clay, and clay before it learned any.
 """
 
 import argparse

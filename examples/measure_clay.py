@@ -2,9 +2,9 @@
 
     python examples/measure_clay.py [OUT] [--photos DIR]
 
-500 prompts, and renders for the networks beside it: six minutes on two cores. The pictures land in OUT with a sheet of
-samples; stopped, it goes on. With --photos, a folder of photographs, the autoencoder is measured on these too. The last
-line is how fast the world is rendered.
+500 prompts, and renders for the networks beside it: six minutes on two cores. The images are in OUT, with a sheet of
+samples. With --photos, a folder of photographs, the autoencoder is measured on these too. The last line is how fast the
+world is rendered. If interrupted, run the same command again to resume.
 """
 
 import argparse

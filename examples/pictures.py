@@ -1,8 +1,8 @@
-"""Draw the pictures of README: teach clay the dog of `examples/photos`, and type every command of its tables of tasks.
+"""Draw the images of the README: teach clay the dog of `examples/photos`, and run every command of its tables of tasks.
 
     python examples/pictures.py [OUT]
 
-OUT (`examples/pictures` when left out) gets a strip of pictures for each row, named by the task, and the photos.
+OUT (`examples/pictures` when left out) gets a strip of images for each row, named by the task, and the photos.
 """
 
 import argparse

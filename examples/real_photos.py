@@ -2,9 +2,9 @@
 
     python examples/real_photos.py DATASET [OUT] [--subjects NAME=CLASS ...]
 
-DATASET has a folder of photos for each subject, as DreamBench has. OUT/sheet.webp shows photos and pictures;
-OUT/drawn.webp the pictures alone. Clay's judge has never seen a photograph: how good they are is for you to see.
-Killed, it goes on where it was.
+DATASET has a folder of photos for each subject, as DreamBench has. OUT/sheet.webp shows photos and images;
+OUT/drawn.webp the images alone. Clay's judge has never seen a photograph: how good they are is for you to see.
+If interrupted, run the same command again to resume.
 """
 
 import argparse

@@ -1,12 +1,13 @@
-"""Measures subjects of one reference each on clay, and writes the tables as Markdown; killed, it goes on.
+"""Measures subjects of one reference each on clay, and writes the tables as Markdown.
 
     python examples/subject_diffusion.py [OUT] [--pairs N] [--seeds N] [--only one|two|series ...] [--whole]
         [--weights DIR] [--uncontrolled DIR]
 
 For each pair of subjects that no training saw, half of them two of one class: each alone, both beside each other, and
 the way from the one to what the text alone shows. Every reference is a fresh render, cut out by clay's own segmenter.
-Identity is recovered identity by clay's judge, which looks at each half of a picture of two alone. The ablations leave
-a component of the method out; attention control, which only training knows, by other weights:
+Identity is recovered identity by clay's judge, which looks at each half of an image of two alone. If interrupted, run
+the same command again to resume. The ablations leave a component of the method out; attention control, which only
+training knows, by other weights:
 
     persona pretrain subject-diffusion --attention-control 0 --out pretraining/uncontrolled
 """
@@ -120,7 +121,7 @@ def main() -> None:
     options.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="what to look at")
     options.add_argument("--whole", action="store_true", help="leave out the ablations")
     options.add_argument("--weights", type=Path, help="folder of other weights than clay's own")
-    options.add_argument("--uncontrolled", type=Path, help="folder of weights learnt without attention control")
+    options.add_argument("--uncontrolled", type=Path, help="folder of weights learned without attention control")
     given = options.parse_args()
     rows: dict[str, list[dict[str, float]]] = {}
     for number in range(given.pairs):

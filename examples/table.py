@@ -1,10 +1,11 @@
-"""Measures `persona train` on clay and writes the table as Markdown; killed, it goes on where it was.
+"""Measures `persona train` on clay and writes the table as Markdown.
 
     python examples/table.py [OUT] [--subjects N] [--seeds N]
 
 For each subject in examples/photos: training with no option but token and class on an empty store of priors, the same
 without prior preservation, with no class noun and with a wrong one. Identity is recovered identity by clay's judge,
-in places that no photo shows, against fresh renders of the subject that no training saw.
+in places that no photo shows, against fresh renders of the subject that no training saw. If interrupted, run the same
+command again to resume.
 """
 
 import argparse
@@ -43,10 +44,10 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("out", nargs="?", type=Path, default=Path("build/table"))
     options.add_argument("--subjects", type=int, default=6)
-    options.add_argument("--seeds", type=int, default=4, help="pictures of each prompt, at least 2")
+    options.add_argument("--seeds", type=int, default=4, help="images of each prompt, at least 2")
     given = options.parse_args()
     if given.seeds < 2:
-        options.error("--seeds 2 or more: one picture of a prompt says nothing of their diversity")
+        options.error("--seeds 2 or more: one image of a prompt says nothing of their diversity")
     truth = {folder.name: folder for folder in sorted((HERE / "photos").iterdir()) if folder.is_dir()}
     rows = [measure(folder, given.out / name, given.seeds) for name, folder in list(truth.items())[: given.subjects]]
     given.out.mkdir(parents=True, exist_ok=True)
@@ -169,9 +170,9 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
         "minutes": (with_mean([seconds / 60 for seconds in of("default", "seconds")]), "at most 4"),
         "identity": (with_mean(of("default", "identity")), "at least 0.80"),
         **{f"{figure} kept": (kept(figure), "at least 0.90") for figure in ("context", "style", "accessory")},
-        "PRES": (with_mean(of("default", "PRES")), "lower than"),
+        "PRES": (with_mean(of("default", "PRES")), "lower than without prior"),
         "PRES, no prior": (with_mean(of("no prior", "PRES")), ""),
-        "DIV": (with_mean(of("default", "DIV")), "higher than"),
+        "DIV": (with_mean(of("default", "DIV")), "higher than without prior"),
         "DIV, no prior": (with_mean(of("no prior", "DIV")), ""),
         "identity, no prior": (with_mean(of("no prior", "identity")), "at most 0.08 more than with it"),
         "identity, no class": (with_mean(of("no class", "identity")), "lower"),
