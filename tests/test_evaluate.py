@@ -281,7 +281,7 @@ def test_a_base_with_a_judge_is_measured_by_it(
     events: list[Event] = []
     found = evaluate(replace(config, base=str(folder), prompts="3", n=1), events.append)
     (told,) = (note for note in listened(events)[0] if "never shown" in note)
-    assert "what it says of their pictures is a guess" in told
+    assert "what it says of their images is a guess" in told
     assert {"identity", "prompt", "leak", "class kept", "drift"} <= set(values(found)["base"])
     assert "DINO" not in values(found)["base"]
     assert (found.fidelity, found.prompt) == ("identity", "prompt")
