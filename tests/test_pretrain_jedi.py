@@ -323,9 +323,17 @@ def test_other_bases_than_clay_need_data(config: JediConfig) -> None:
         pretrain_jedi(replace(config, data=None))
 
 
-def test_transformers_are_refused(config: JediConfig, base_folder: Callable[[str], Path]) -> None:
-    with pytest.raises(BadBase, match="no U-Net"):
-        pretrain_jedi(replace(config, base=str(base_folder("sd3"))))
+def test_what_is_refused_leaves_nothing_behind(
+    whole: Learnt, config: JediConfig, base_folder: Callable[[str], Path]
+) -> None:
+    for mistake, message in (
+        (replace(config, base=str(base_folder("sd3"))), "no U-Net"),
+        (replace(config, targets=("attn7",)), "attn7"),
+        (replace(config, targets=("attn2",), start_from=whole.weights.parent), "does not fit"),
+    ):
+        with pytest.raises((BadBase, BadOption), match=message):
+            pretrain_jedi(mistake)
+        assert not config.out.exists()
 
 
 @pytest.mark.parametrize("how", [{"batch": 3}, {"seed": 1}, {"renoised": True}, {"learning_rate": 0.5}])

@@ -199,10 +199,20 @@ def test_records_may_lie_among_their_pictures(
     assert gen_sdd(replace(inside, out=Path("records"))).pictures == once.pictures
 
 
-def test_other_settings_need_another_folder(knowing: None, config: SddConfig) -> None:
+def test_other_settings_need_another_folder_before_networks_are_fetched(
+    knowing: None, config: SddConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gen_sdd(config)
+    (config.out / "00000.tar").unlink()
+    monkeypatch.setattr(sdd, "fetched", lambda *_: pytest.fail("fetched"))
     with pytest.raises(BadOption, match="holds a run with --resolution 64"):
         gen_sdd(replace(config, resolution=32))
+
+
+def test_a_network_that_cannot_be_had_leaves_nothing_behind(config: SddConfig, tmp_path: Path) -> None:
+    with pytest.raises(BadOption, match=r"no model\.safetensors"):
+        gen_sdd(replace(config, captioner=str(tmp_path), tagger=str(tmp_path)))
+    assert not config.out.exists()
 
 
 def test_other_pictures_need_another_folder(knowing: None, config: SddConfig, tmp_path: Path) -> None:

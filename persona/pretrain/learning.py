@@ -31,7 +31,7 @@ from persona.families import Family
 from persona.methods import Method
 from persona.methods.shards import shard
 from persona.noise import Process
-from persona.pretrain.state import Run, listing, outside, settle
+from persona.pretrain.state import Run, compare, listing, outside, settle
 from persona.train.loop import make_optimizer, steps
 from persona.train.processes import agree, launched, shares_weights
 
@@ -117,7 +117,7 @@ def pretrain(
     config: PretrainMethodConfig,
     settings: Mapping[str, Any],
     name: str,
-    prepare: Callable[[Family, Accelerator, Listener], Objective],
+    join: Callable[[Family, Listener], Callable[[Accelerator, Listener], Objective]],
     listener: Listener = silent,
 ) -> Learnt:
     """Teach a base a method, or go on where an earlier call was stopped.
@@ -128,7 +128,8 @@ def pretrain(
         config: what to learn from, and how long.
         settings: what else makes the weights what they are: JSON values by the options that they come from.
         name: of the file that the weights are kept in.
-        prepare: gives the objective, once the base is there and the folder is held; its latents are encoded then.
+        join: joins the method to the base, or refuses to, and returns what makes the objective; data are rendered and
+            encoded then, in a folder that is held.
         listener: told how far each stage is.
 
     Raises:
@@ -156,8 +157,10 @@ def pretrain(
             "start_from": _start(config.start_from / name) if config.start_from else None,
             "seed": config.seed,
         }
+        agree(accelerator, lambda: compare(config.out, {**common, **settings}))
+        prepare = join(base, listener)
         agree(accelerator, lambda: settle(config.out, {**common, **settings}))
-        objective = prepare(base, accelerator, listener)
+        objective = prepare(accelerator, listener)
         base.free_image_encoder()
         if shares_weights(accelerator):
             shard(base.denoiser, accelerator)

@@ -32,7 +32,7 @@ from persona.photos.cutouts import cut, pixels_of
 from persona.placing import Box
 from persona.pretrain.filters import APART, LONGEST, NOUNS, THINGS, Candidate, choose, on_white, overlap
 from persona.pretrain.records import Entity, Record, Records, marked, write
-from persona.pretrain.state import listing, outside, settle
+from persona.pretrain.state import compare, listing, outside, settle
 from persona.sheet import Row, sheet
 from persona.train.processes import agree
 
@@ -99,15 +99,16 @@ def gen_sdd(config: SddConfig, listener: Listener = silent) -> Made:
         settings = {name: getattr(config, name) for name in _FIXED} | {
             "pictures": listing(config.pictures, {one.path for one in sources})
         }
-        agree(accelerator, lambda: settle(config.out, settings))
+        agree(accelerator, lambda: compare(config.out, settings))
         missing = agree(
             accelerator, lambda: [part for part in range(len(parts)) if not _shard(config.out, part).exists()]
         )
         if missing:
             names = [getattr(config, name) for name in _NETWORKS]
             labels = _Labels(agree(accelerator, lambda: fetched(names, listener)), accelerator.device)
-            for part in missing[accelerator.process_index :: accelerator.num_processes]:
-                _make(part, parts[part], labels, config, _telling(listener, part * PART, len(sources)))
+        agree(accelerator, lambda: settle(config.out, settings))
+        for part in missing[accelerator.process_index :: accelerator.num_processes]:
+            _make(part, parts[part], labels, config, _telling(listener, part * PART, len(sources)))
         accelerator.wait_for_everyone()
         return agree(accelerator, lambda: _conclude(config.out, len(parts), len(sources)))
 

@@ -202,12 +202,11 @@ def cosine(highest: float, step: int, steps: int, *, warm_up: int, least: float)
     return highest * min(1.0, (step + 1) / warm_up) * fall
 
 
-def settle(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make sure that the folder of a run is for these settings, and clear away what a kill has left half written.
+def compare(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make sure that the folder of a run is for these settings, and leave it as it is.
 
     Raises:
         BadOption: it holds a run with others.
-        OSError: it cannot be written to.
     """
     path = folder / RECORD
     if path.exists():
@@ -216,7 +215,19 @@ def settle(folder: Path, settings: Mapping[str, Any]) -> None:
             if before.get(name) != json.loads(json.dumps(value)):
                 flag = "--" + name.replace("_", "-")
                 raise BadOption(f"{folder} holds a run with {flag} {before.get(name)}. Choose another --out.")
-    with beside(path) as part:
+
+
+def settle(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Let the folder of a run be for these settings, and clear away what a kill has left half written.
+
+    To be called once nothing can be refused any more: the folder is for no others then.
+
+    Raises:
+        BadOption: it holds a run with others.
+        OSError: it cannot be written to.
+    """
+    compare(folder, settings)
+    with beside(folder / RECORD) as part:
         part.write_text(json.dumps(settings) + "\n", encoding="utf-8")
     sweep(folder)
 

@@ -1,6 +1,6 @@
 """Subject-Diffusion's own pretraining: pictures of one or two subjects, each known by one reference."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,24 +61,30 @@ def pretrain_subject_diffusion(config: SubjectDiffusionConfig, listener: Listene
         raise BadOption(f"Say what {config.base} shall learn from: --data SHARDS, as persona gen-sdd makes them.")
     records = open_records(config.data) if config.data else None  # before anything is begun
     told = {"encoder": config.encoder, "attention_control": config.attention_control}
-    return pretrain(config, told, STORE.file, partial(_prepare, config, records), listener)
+    return pretrain(config, told, STORE.file, partial(_join, config, records), listener)
+
+
+def _join(
+    config: SubjectDiffusionConfig, records: Records | None, base: Family, listener: Listener
+) -> Callable[[Accelerator, Listener], Objective]:
+    seen_by = config.encoder or ("" if encoder.shipped(base.folder) else encoder.CLIP)
+    method = SubjectDiffusion(base, seen_by, config.targets, listener)
+    if config.start_from:
+        STORE.start(base, config.start_from, method)
+    return partial(_prepare, config, records, method)
 
 
 def _prepare(
     config: SubjectDiffusionConfig,
     records: Records | None,
-    base: Family,
+    method: SubjectDiffusion,
     accelerator: Accelerator,
     listener: Listener,
 ) -> Objective:
-    seen_by = config.encoder or ("" if encoder.shipped(base.folder) else encoder.CLIP)
-    method = SubjectDiffusion(base, seen_by, config.targets, listener)
-    if config.start_from:
-        STORE.start(base, config.start_from, method)
     known = _rendered(config, accelerator, listener) if records is None else records
     # Not in "latents": there may be some of an earlier version's, whose records had another order.
     latents = Latents(config.out / "encoded", len(known), lambda number: known.record(number).picture)
-    latents.encode(base, accelerator, listener)
+    latents.encode(method.base, accelerator, listener)
     return Depiction(method, known, latents, config.seed, config.attention_control)
 
 
