@@ -252,7 +252,7 @@ def test_a_resumed_run_takes_the_same_steps(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     net = nn.Linear(1, 1)
     run = Run(tmp_path, {"net": net}, torch.optim.AdamW(net.parameters()))
-    with pytest.raises(Diverged):
+    with pytest.raises(Diverged, match="--seed and --out"):
         run.advance(net(torch.tensor([float("nan")])).sum(), 1e-3, started=0.0)
 
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -144,7 +145,7 @@ def test_a_run_starts_from_weights_of_another_base(
         made = pretrain_jedi(replace(config, base=str(base_folder(base)), out=config.out / base))
         start, end = load_file(whole.weights), load_file(made.weights)
         assert all(torch.equal(end[name], value) for name, value in start.items())
-    with pytest.raises(BadOption, match="holds a run with --start-from"):
+    with pytest.raises(BadOption, match="holds a run of another --start-from"):
         pretrain_jedi(replace(config, out=config.out / "sd-v-zero", start_from=None))
     with pytest.raises(BadOption, match="to start from"):
         pretrain_jedi(replace(config, start_from=config.out))
@@ -336,9 +337,20 @@ def test_what_is_refused_leaves_nothing_behind(
         assert not config.out.exists()
 
 
-@pytest.mark.parametrize("how", [{"batch": 3}, {"seed": 1}, {"renoised": True}, {"learning_rate": 0.5}])
-def test_other_settings_need_another_folder(whole: Learnt, config: JediConfig, how: dict[str, Any]) -> None:
-    with pytest.raises(BadOption, match=f"holds a run with --{next(iter(how)).replace('_', '-')}"):
+@pytest.mark.parametrize(
+    ("how", "before"),
+    [
+        ({"batch": 3}, "with 2 examples a step (--batch times --accumulate times processes)."),
+        ({"seed": 1}, "with --seed 0."),
+        ({"renoised": True}, "without --renoised."),
+        ({"learning_rate": 0.5}, "with --learning-rate 0.001."),
+        ({"targets": ("attn2",)}, "with --target attn1."),
+    ],
+)
+def test_other_settings_need_another_folder(
+    whole: Learnt, config: JediConfig, how: dict[str, Any], before: str
+) -> None:
+    with pytest.raises(BadOption, match=re.escape(f"holds a run {before} Choose another --out.")):
         pretrain_jedi(replace(config, out=whole.weights.parent.parent, **how))
 
 
@@ -346,7 +358,7 @@ def test_other_data_need_another_folder(whole: Learnt, config: JediConfig, tmp_p
     assert config.data is not None
     grown = shutil.copytree(config.data, tmp_path / "grown")
     shutil.copyfile(min(grown.glob("*.tar")), grown / "99999.tar")
-    with pytest.raises(BadOption, match="holds a run with --data 2 files"):
+    with pytest.raises(BadOption, match="holds a run of another --data: 2 files"):
         pretrain_jedi(replace(config, data=grown, out=whole.weights.parent.parent))
 
 

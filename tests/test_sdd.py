@@ -220,7 +220,7 @@ def test_other_pictures_need_another_folder(knowing: None, config: SddConfig, tm
     others = shutil.copytree(config.pictures, tmp_path / "others")
     one = next(path for path in sorted(others.iterdir()) if path.is_file())
     one.rename(others / f"other{one.suffix}")
-    with pytest.raises(BadOption, match="holds a run with --pictures"):
+    with pytest.raises(BadOption, match="holds a run of another PICTURES: 10 files"):
         gen_sdd(replace(config, pictures=others))
 
 

@@ -157,9 +157,9 @@ def pretrain(
             "start_from": _start(config.start_from / name) if config.start_from else None,
             "seed": config.seed,
         }
-        agree(accelerator, lambda: compare(config.out, {**common, **settings}))
+        agree(accelerator, lambda: compare(config.out, config, {**common, **settings}))
         prepare = join(base, listener)
-        agree(accelerator, lambda: settle(config.out, {**common, **settings}))
+        agree(accelerator, lambda: settle(config.out, config, {**common, **settings}))
         objective = prepare(accelerator, listener)
         base.free_image_encoder()
         if shares_weights(accelerator):

@@ -99,14 +99,14 @@ def gen_sdd(config: SddConfig, listener: Listener = silent) -> Made:
         settings = {name: getattr(config, name) for name in _FIXED} | {
             "pictures": listing(config.pictures, {one.path for one in sources})
         }
-        agree(accelerator, lambda: compare(config.out, settings))
+        agree(accelerator, lambda: compare(config.out, config, settings))
         missing = agree(
             accelerator, lambda: [part for part in range(len(parts)) if not _shard(config.out, part).exists()]
         )
         if missing:
             names = [getattr(config, name) for name in _NETWORKS]
             labels = _Labels(agree(accelerator, lambda: fetched(names, listener)), accelerator.device)
-        agree(accelerator, lambda: settle(config.out, settings))
+        agree(accelerator, lambda: settle(config.out, config, settings))
         for part in missing[accelerator.process_index :: accelerator.num_processes]:
             _make(part, parts[part], labels, config, _telling(listener, part * PART, len(sources)))
         accelerator.wait_for_everyone()

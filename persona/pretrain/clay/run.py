@@ -104,7 +104,7 @@ class _Pretraining:
 
     def begin(self) -> None:
         """Make sure that the folder is for these settings, and clear away what a kill has left half written."""
-        settle(self.out, {name: value for name, value in self.config.record().items() if name in _FIXED})
+        settle(self.out, self.config, {name: value for name, value in self.config.record().items() if name in _FIXED})
 
     def render(self) -> None:
         """Render single scenes, sets of them, and textures."""
