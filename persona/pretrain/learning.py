@@ -147,7 +147,7 @@ def pretrain(
     base = families.load(config.base, dtype=drawing.number_format(config.precision, device), device=device)
     with ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(config.out)))
-        rate = config.learning_rate or base.recipe.pretraining_rate
+        rate = base.recipe.pretraining_rate if config.learning_rate is None else config.learning_rate
         common = {
             "base": f"{base.name} ({base.hash[:12]})",
             "data": listing(config.data, outside(config.out, config.data.rglob("*"))) if config.data else None,
