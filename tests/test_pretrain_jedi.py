@@ -19,6 +19,7 @@ import processes
 import pytest
 import torch
 from numpy.random import default_rng
+from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 from webdata import write_shard
@@ -119,6 +120,30 @@ def test_a_killed_run_ends_with_the_same_bytes(whole: Learnt, config: JediConfig
     assert len(losses(events)) == 2  # from the state of step 4
     assert again.weights.read_bytes() == whole.weights.read_bytes()
     assert not list(config.out.rglob(".*-*"))
+
+
+def test_a_run_that_is_stopped_while_it_draws_draws_the_same_anew(
+    whole: Learnt, config: JediConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def show(completion: Completion) -> Image.Image:
+        if len(losses(events)) == 4:  # a state is due too
+            raise KeyboardInterrupt
+        before = torch.get_rng_state()
+        sheet = draw(completion)
+        assert torch.equal(torch.get_rng_state(), before)
+        return sheet
+
+    draw, events = Completion.show, list[Event]()
+    with monkeypatch.context() as patch:
+        patch.setattr(Completion, "show", show)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain_jedi(config, events.append)
+    again = pretrain_jedi(config)
+    one, other = (made.weights.parent.parent / "samples" for made in (whole, again))
+    assert len(list(one.iterdir())) == 6
+    for sheet in one.iterdir():
+        assert (other / sheet.name).read_bytes() == sheet.read_bytes()
+    assert again.weights.read_bytes() == whole.weights.read_bytes()
 
 
 def test_a_finished_run_stays_as_it_is(config: JediConfig) -> None:

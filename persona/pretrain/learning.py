@@ -241,12 +241,12 @@ def _follow(
             run.curve.append((step.number, torch.stack(losses).mean().item()))
             losses.clear()
         listener(Progress("Learning", step.number, last, run.curve[-1][1] if run.curve else None))
-        if due:
-            agree(accelerator, partial(run.write, run.tensors()))
-        if step.number % every == 0:
+        if step.number % every == 0:  # before the state, from which a run that is killed here draws it anew
             with run.averaged():
                 sheet = objective.show()  # by all, for each may hold a part of the weights
             agree(accelerator, partial(_keep, sheet, config.out / "samples" / f"step-{step.number:06}.png"))
+        if due:
+            agree(accelerator, partial(run.write, run.tensors()))
         _set_rate(run.optimizer, rate * share(step.number, last))
         started = time.perf_counter()
 
