@@ -53,7 +53,6 @@ class Sets(ABC):
         self.sizes = [size for *_, size in self._places]
         if min(self.sizes, default=0) < 2:
             raise BadOption(f"{data} holds no sets of two pictures or more. Make some: persona gen-sets")
-        self._mapped: dict[str, NDArray[np.float16]] = {}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -107,9 +106,8 @@ class Sets(ABC):
     def latents(self, number: int) -> Tensor:
         """Return the latents of a set, (pictures, C, h, w), float32."""
         shard, first, size = self._places[number]
-        if shard not in self._mapped:
-            self._mapped[shard] = np.load(self._path(shard), mmap_mode="r")
-        return torch.from_numpy(self._mapped[shard][first : first + size].astype(np.float32))
+        coded = np.load(self._path(shard), mmap_mode="r")  # each time: to keep all shards open may not be allowed
+        return torch.from_numpy(coded[first : first + size].astype(np.float32))
 
     def _path(self, shard: str) -> Path:
         return self._folder / f"{shard}.npy"
