@@ -29,9 +29,17 @@ from persona.cli import app
 from persona.config import PretrainConfig
 from persona.errors import BadBase, BadOption, BadPhotos, Diverged
 from persona.events import Progress, silent
-from persona.pretrain.clay import evaluation
+from persona.pretrain.clay import encoding, evaluation
 from persona.pretrain.clay.alignment import Alignment, sight_shards
-from persona.pretrain.clay.data import pixels_of, render_shards, scenes_of, set_shards, shards_of, texture_shards
+from persona.pretrain.clay.data import (
+    mask_shards,
+    pixels_of,
+    render_shards,
+    scenes_of,
+    set_shards,
+    shards_of,
+    texture_shards,
+)
 from persona.pretrain.clay.denoiser import RECIPE
 from persona.pretrain.clay.run import Made, _Pretraining, pretrain_clay
 from persona.pretrain.state import Run, position_of
@@ -242,6 +250,16 @@ def test_sets_show_one_subject_in_different_places(tmp_path: Path) -> None:
     for one in (scenes[:4], scenes[4:]):
         assert len({scene.entities[0].subject for scene in one}) == 1
         assert len({scene.context for scene in one}) == 4
+
+
+def test_batches_of_the_encoder_hold_nobody_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "SUBJECTS", 32)
+    list(set_shards(tmp_path / "sets", range(1), seed=3, processes=1, size=24))
+    list(mask_shards(tmp_path / "sets", tmp_path / "masks", processes=1))
+    shown, people = encoding.Subjects(tmp_path / "sets", tmp_path / "masks", 0).batch(0)
+    assert len(shown) == len(people)
+    assert people[::2] == people[1::2]
+    assert 2 < len(set(people)) == len(people) / 2 <= 6
 
 
 def test_textures_fill_their_range(tmp_path: Path) -> None:
