@@ -206,6 +206,15 @@ def test_who_is_shown_of_clays_world_was_never_learnt(depiction: Depiction, tmp_
     )
 
 
+def test_a_single_record_is_shown_although_it_is_learnt(depiction: Depiction, tmp_path: Path) -> None:
+    write(tmp_path / "0.tar", [("0", record(0))])
+    alone = Depiction(depiction.method, Records(tmp_path), depiction.latents, 0, 0.01)
+    assert alone._draw(0).prompt in {"", *record(0).captions}
+    before = torch.get_rng_state()
+    assert alone.show().height > 32
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_references_vary_but_stay_cut_out() -> None:
     reference = Image.new("RGBA", (16, 24), (200, 0, 0, 255))
     seen = [_varied(reference, default_rng(number)) for number in range(8)]

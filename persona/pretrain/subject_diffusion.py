@@ -177,7 +177,7 @@ class Depiction:
     def show(self) -> Image.Image:
         """Draw some pictures again from their captions, references and boxes."""
         method, rows = self.method, []
-        for number in range(self._learning, len(self.records)):
+        for number in range(min(self._learning, len(self.records) - 1), len(self.records)):  # one at least
             record = self.records.record(number)
             prompt = next((caption for caption in record.captions if named(caption)), None)
             cutouts = [squared(reference, method.base.resolution) for reference in record.references]
