@@ -233,6 +233,14 @@ def test_folders_without_pictures_are_refused(config: SddConfig, tmp_path: Path)
         gen_sdd(replace(config, pictures=tmp_path / "bad"))
 
 
+@pytest.mark.parametrize("sharing", ["DEEPSPEED", "FSDP"])
+def test_weights_are_not_shared_out(config: SddConfig, monkeypatch: pytest.MonkeyPatch, sharing: str) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{sharing}", "true")
+    with pytest.raises(BadOption, match="would share out no weights here"):
+        gen_sdd(config)
+    assert not config.out.exists()
+
+
 def test_the_real_networks_work_together(config: SddConfig, tmp_path: Path) -> None:
     folder = tiny_networks.save(tmp_path / "networks", "blip2", "tagger", "detector", "sam")
     named = [f"--{kind}={folder / name}" for kind, name in (

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.random import default_rng
 from PIL import Image, ImageDraw, ImageOps
 
-from persona import checkpoints, drawing
+from persona import checkpoints
 from persona.atomic import beside
 from persona.config import SddConfig
 from persona.errors import BadPhotos
@@ -34,7 +33,7 @@ from persona.pretrain.filters import APART, LONGEST, NOUNS, THINGS, Candidate, c
 from persona.pretrain.records import Entity, Record, Records, marked, write
 from persona.pretrain.state import compare, listing, outside, settle
 from persona.sheet import Row, sheet
-from persona.train.processes import agree
+from persona.train.processes import agree, launched
 
 PART = 256
 """Pictures that a shard is made of: what a kill may cost."""
@@ -86,11 +85,12 @@ def gen_sdd(config: SddConfig, listener: Listener = silent) -> Made:
 
     Raises:
         BadPhotos: there are no pictures.
-        BadOption: a network cannot be had, or the folder holds a run with other settings.
+        BadOption: a network cannot be had, the folder holds a run with other settings, or the processes are to share
+            out weights.
         Busy: another run holds the folder.
         OSError: the disk is full.
     """
-    accelerator = Accelerator(cpu=drawing.processes().device.type == "cpu")
+    accelerator = launched()
     listener = listener if accelerator.is_main_process else silent
     sources = _sources(config)
     parts = [sources[first : first + PART] for first in range(0, len(sources), PART)]
