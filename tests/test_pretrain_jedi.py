@@ -22,7 +22,7 @@ from numpy.random import default_rng
 from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
-from webdata import write_shard
+from webdata import packed_anew, write_shard
 
 from persona import families
 from persona.clay.world import render
@@ -323,7 +323,17 @@ def test_latents_keep_no_files_open(data: Path, tmp_path: Path) -> None:
     assert not [file for file in opened if tmp_path.resolve() in file.parents]
 
 
-@pytest.mark.parametrize("spoil", ["empty", "nothing", "cut", "no captions", "no picture", "single pictures"])
+def test_pictures_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    whole = write_shard(tmp_path / "whole.tar", sets=2, pictures=12)
+    packed_anew(whole, tmp_path / "sorted.tar")  # 10 before 2
+    sets = WebSets(tmp_path, tmp_path / "latents")
+    one, other = ([picture.tobytes() for picture in sets._read(shard)] for shard in ("whole", "sorted"))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    "spoil", ["empty", "nothing", "cut", "no captions", "no picture", "no number", "single pictures"]
+)
 def test_data_that_cannot_be_learnt_from_are_refused(config: JediConfig, tmp_path: Path, spoil: str) -> None:
     folder = tmp_path / "data"
     match spoil:
@@ -335,13 +345,16 @@ def test_data_that_cannot_be_learnt_from_are_refused(config: JediConfig, tmp_pat
         case "no captions":
             path = write_shard(folder / "0.tar", sets=2, pictures=2)
             path.write_bytes(path.read_bytes().replace(b'"captions"', b'"passages"'))
-        case "no picture":
+        case "no picture" | "no number":
             path = write_shard(tmp_path / "whole.tar", sets=2, pictures=3)
             folder.mkdir()
             with tarfile.open(path) as whole, tarfile.open(folder / "0.tar", "w") as tar:
                 for member in whole:
+                    file = whole.extractfile(member)
+                    if member.name == "000000.2.png" and spoil == "no number":
+                        member.name = "000000.x.png"
                     if member.name != "000000.2.png":
-                        tar.addfile(member, whole.extractfile(member))
+                        tar.addfile(member, file)
         case "single pictures":
             write_shard(folder / "0.tar", sets=2, pictures=1)
     with pytest.raises(BadOption) as error:
