@@ -319,7 +319,7 @@ def test_other_prompts_need_another_folder(config: SetsConfig, tmp_path: Path) -
     gen_sets(replace(config, n=1))
     own = tmp_path / "own.jsonl"
     own.write_text(json.dumps(GOOD) + "\n")
-    with pytest.raises(BadOption, match="holds a run with --prompts"):
+    with pytest.raises(BadOption, match="holds a run without --prompts"):
         gen_sets(replace(config, n=1, prompts=own))
 
 

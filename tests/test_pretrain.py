@@ -3,11 +3,13 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +20,28 @@ from torch import nn
 from typer.testing import CliRunner
 
 from persona import clay, encoder, families
+from persona.clay import encoder as clay_encoder
+from persona.clay import segmenter
+from persona.clay.encoder import Encoder
 from persona.clay.judge import Judge
 from persona.clay.segmenter import Segmenter
 from persona.cli import app
 from persona.config import PretrainConfig
 from persona.errors import BadBase, BadOption, BadPhotos, Diverged
-from persona.events import Progress
-from persona.pretrain.clay import evaluation
+from persona.events import Progress, silent
+from persona.pretrain.clay import encoding, evaluation
 from persona.pretrain.clay.alignment import Alignment, sight_shards
-from persona.pretrain.clay.data import pixels_of, render_shards, scenes_of, set_shards, shards_of, texture_shards
+from persona.pretrain.clay.data import (
+    mask_shards,
+    pixels_of,
+    render_shards,
+    scenes_of,
+    set_shards,
+    shards_of,
+    texture_shards,
+)
 from persona.pretrain.clay.denoiser import RECIPE
-from persona.pretrain.clay.run import Made, pretrain_clay
+from persona.pretrain.clay.run import Made, _Pretraining, pretrain_clay
 from persona.pretrain.state import Run, position_of
 from persona.sample import tell_unknown
 
@@ -115,6 +128,28 @@ def test_a_killed_run_ends_with_the_same_bytes(whole: tuple[Made, float], tmp_pa
     again = tiny_clay.pretrain(out)
     assert contents(again.weights) == contents(made.weights), f"killed after {seconds} s"
     assert not list(out.rglob(".*"))
+
+
+def test_weights_of_fewer_steps_do_not_outlive_a_kill(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learn(name: str) -> dict[str, bytes]:
+        networks = {"segmenter": segmenter.WEIGHTS, "encoder": clay_encoder.WEIGHTS}
+        longer = tiny_clay.CONFIG | {"segmenter_steps": 8, "encoder_steps": 8}
+        _Pretraining(PretrainConfig(out=tmp_path / name, **longer), silent).learn_to_see()
+        return {network: (tmp_path / name / network / file).read_bytes() for network, file in networks.items()}
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name, folder in product(("whole", "killed"), ("data", "masks", "sets", "set-masks", "segmenter", "encoder")):
+        shutil.copytree(made.weights.parent / folder, tmp_path / name / folder)
+    for network in (Segmenter, Encoder):
+        with monkeypatch.context() as patch:
+            patch.setattr(network, "save", stop)
+            with pytest.raises(KeyboardInterrupt):
+                learn("killed")
+    assert learn("killed") == learn("whole")
 
 
 def test_a_finished_run_stays_as_it_is(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,6 +252,16 @@ def test_sets_show_one_subject_in_different_places(tmp_path: Path) -> None:
         assert len({scene.context for scene in one}) == 4
 
 
+def test_batches_of_the_encoder_hold_nobody_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "SUBJECTS", 32)
+    list(set_shards(tmp_path / "sets", range(1), seed=3, processes=1, size=24))
+    list(mask_shards(tmp_path / "sets", tmp_path / "masks", processes=1))
+    shown, people = encoding.Subjects(tmp_path / "sets", tmp_path / "masks", 0).batch(0)
+    assert len(shown) == len(people)
+    assert people[::2] == people[1::2]
+    assert 2 < len(set(people)) == len(people) / 2 <= 6
+
+
 def test_textures_fill_their_range(tmp_path: Path) -> None:
     list(texture_shards(tmp_path, range(1), processes=1, size=16))
     pixels = pixels_of(tmp_path, 0)
@@ -252,7 +297,7 @@ def test_a_resumed_run_takes_the_same_steps(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     net = nn.Linear(1, 1)
     run = Run(tmp_path, {"net": net}, torch.optim.AdamW(net.parameters()))
-    with pytest.raises(Diverged):
+    with pytest.raises(Diverged, match="--seed and --out"):
         run.advance(net(torch.tensor([float("nan")])).sum(), 1e-3, started=0.0)
 
 

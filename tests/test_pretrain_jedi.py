@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -18,9 +19,10 @@ import processes
 import pytest
 import torch
 from numpy.random import default_rng
+from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
-from webdata import write_shard
+from webdata import packed_anew, write_shard
 
 from persona import families
 from persona.clay.world import render
@@ -33,6 +35,7 @@ from persona.noise import Diffusion
 from persona.pretrain.clay.data import render_records
 from persona.pretrain.clay.sets import ClaySets
 from persona.pretrain.jedi import Completion, pretrain_jedi
+from persona.pretrain.latents import Latents
 from persona.pretrain.learning import Learnt, emphasis, share, times
 from persona.pretrain.sets import WebSets
 
@@ -120,6 +123,30 @@ def test_a_killed_run_ends_with_the_same_bytes(whole: Learnt, config: JediConfig
     assert not list(config.out.rglob(".*-*"))
 
 
+def test_a_run_that_is_stopped_while_it_draws_draws_the_same_anew(
+    whole: Learnt, config: JediConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def show(completion: Completion) -> Image.Image:
+        if len(losses(events)) == 4:  # a state is due too
+            raise KeyboardInterrupt
+        before = torch.get_rng_state()
+        sheet = draw(completion)
+        assert torch.equal(torch.get_rng_state(), before)
+        return sheet
+
+    draw, events = Completion.show, list[Event]()
+    with monkeypatch.context() as patch:
+        patch.setattr(Completion, "show", show)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain_jedi(config, events.append)
+    again = pretrain_jedi(config)
+    one, other = (made.weights.parent.parent / "samples" for made in (whole, again))
+    assert len(list(one.iterdir())) == 6
+    for sheet in one.iterdir():
+        assert (other / sheet.name).read_bytes() == sheet.read_bytes()
+    assert again.weights.read_bytes() == whole.weights.read_bytes()
+
+
 def test_a_finished_run_stays_as_it_is(config: JediConfig) -> None:
     config = replace(config, steps=2)
     before = pretrain_jedi(config).weights.read_bytes()
@@ -139,12 +166,12 @@ def test_a_run_may_lie_in_the_folder_of_its_data(config: JediConfig, tmp_path: P
 def test_a_run_starts_from_weights_of_another_base(
     whole: Learnt, config: JediConfig, base_folder: Callable[[str], Path]
 ) -> None:
-    config = replace(config, steps=1, learning_rate=1e-12, start_from=whole.weights.parent)
+    config = replace(config, steps=1, learning_rate=0.0, start_from=whole.weights.parent)
     for base in ("sd-v-zero", "sd-v"):
         made = pretrain_jedi(replace(config, base=str(base_folder(base)), out=config.out / base))
         start, end = load_file(whole.weights), load_file(made.weights)
         assert all(torch.equal(end[name], value) for name, value in start.items())
-    with pytest.raises(BadOption, match="holds a run with --start-from"):
+    with pytest.raises(BadOption, match="holds a run of another --start-from"):
         pretrain_jedi(replace(config, out=config.out / "sd-v-zero", start_from=None))
     with pytest.raises(BadOption, match="to start from"):
         pretrain_jedi(replace(config, start_from=config.out))
@@ -284,7 +311,29 @@ def test_sets_of_several_shards_keep_their_pictures(whole: Learnt, data: Path) -
     assert spread < across, "pictures of a set are alike"
 
 
-@pytest.mark.parametrize("spoil", ["empty", "nothing", "cut", "no captions", "no picture", "single pictures"])
+@pytest.mark.skipif(sys.platform != "linux", reason="counts open files by /proc")
+def test_latents_keep_no_files_open(data: Path, tmp_path: Path) -> None:
+    coded = np.arange(16 * 4 * 2 * 2, dtype=np.float16).reshape(16, 4, 2, 2)
+    for path in ("00000.npy", "00001.npy"):
+        np.save(tmp_path / path, coded)
+    sets, latents = WebSets(data, tmp_path), Latents(tmp_path, 1016, lambda _: Image.new("RGB", (1, 1)))
+    assert torch.equal(sets.latents(6), torch.from_numpy(coded[4:8]).float())
+    assert torch.equal(latents[1002], torch.from_numpy(coded[2]).float())
+    opened = [file.resolve() for file in Path("/proc/self/fd").iterdir()]
+    assert not [file for file in opened if tmp_path.resolve() in file.parents]
+
+
+def test_pictures_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    whole = write_shard(tmp_path / "whole.tar", sets=2, pictures=12)
+    packed_anew(whole, tmp_path / "sorted.tar")  # 10 before 2
+    sets = WebSets(tmp_path, tmp_path / "latents")
+    one, other = ([picture.tobytes() for picture in sets._read(shard)] for shard in ("whole", "sorted"))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    "spoil", ["empty", "nothing", "cut", "no captions", "no picture", "no number", "single pictures"]
+)
 def test_data_that_cannot_be_learnt_from_are_refused(config: JediConfig, tmp_path: Path, spoil: str) -> None:
     folder = tmp_path / "data"
     match spoil:
@@ -296,13 +345,16 @@ def test_data_that_cannot_be_learnt_from_are_refused(config: JediConfig, tmp_pat
         case "no captions":
             path = write_shard(folder / "0.tar", sets=2, pictures=2)
             path.write_bytes(path.read_bytes().replace(b'"captions"', b'"passages"'))
-        case "no picture":
+        case "no picture" | "no number":
             path = write_shard(tmp_path / "whole.tar", sets=2, pictures=3)
             folder.mkdir()
             with tarfile.open(path) as whole, tarfile.open(folder / "0.tar", "w") as tar:
                 for member in whole:
+                    file = whole.extractfile(member)
+                    if member.name == "000000.2.png" and spoil == "no number":
+                        member.name = "000000.x.png"
                     if member.name != "000000.2.png":
-                        tar.addfile(member, whole.extractfile(member))
+                        tar.addfile(member, file)
         case "single pictures":
             write_shard(folder / "0.tar", sets=2, pictures=1)
     with pytest.raises(BadOption) as error:
@@ -323,14 +375,33 @@ def test_other_bases_than_clay_need_data(config: JediConfig) -> None:
         pretrain_jedi(replace(config, data=None))
 
 
-def test_transformers_are_refused(config: JediConfig, base_folder: Callable[[str], Path]) -> None:
-    with pytest.raises(BadBase, match="no U-Net"):
-        pretrain_jedi(replace(config, base=str(base_folder("sd3"))))
+def test_what_is_refused_leaves_nothing_behind(
+    whole: Learnt, config: JediConfig, base_folder: Callable[[str], Path]
+) -> None:
+    for mistake, message in (
+        (replace(config, base=str(base_folder("sd3"))), "no U-Net"),
+        (replace(config, targets=("attn7",)), "attn7"),
+        (replace(config, targets=("attn2",), start_from=whole.weights.parent), "does not fit"),
+    ):
+        with pytest.raises((BadBase, BadOption), match=message):
+            pretrain_jedi(mistake)
+        assert not config.out.exists()
 
 
-@pytest.mark.parametrize("how", [{"batch": 3}, {"seed": 1}, {"renoised": True}, {"learning_rate": 0.5}])
-def test_other_settings_need_another_folder(whole: Learnt, config: JediConfig, how: dict[str, Any]) -> None:
-    with pytest.raises(BadOption, match=f"holds a run with --{next(iter(how)).replace('_', '-')}"):
+@pytest.mark.parametrize(
+    ("how", "before"),
+    [
+        ({"batch": 3}, "with 2 examples a step (--batch times --accumulate times processes)."),
+        ({"seed": 1}, "with --seed 0."),
+        ({"renoised": True}, "without --renoised."),
+        ({"learning_rate": 0.5}, "with --learning-rate 0.001."),
+        ({"targets": ("attn2",)}, "with --target attn1."),
+    ],
+)
+def test_other_settings_need_another_folder(
+    whole: Learnt, config: JediConfig, how: dict[str, Any], before: str
+) -> None:
+    with pytest.raises(BadOption, match=re.escape(f"holds a run {before} Choose another --out.")):
         pretrain_jedi(replace(config, out=whole.weights.parent.parent, **how))
 
 
@@ -338,7 +409,7 @@ def test_other_data_need_another_folder(whole: Learnt, config: JediConfig, tmp_p
     assert config.data is not None
     grown = shutil.copytree(config.data, tmp_path / "grown")
     shutil.copyfile(min(grown.glob("*.tar")), grown / "99999.tar")
-    with pytest.raises(BadOption, match="holds a run with --data 2 files"):
+    with pytest.raises(BadOption, match="holds a run of another --data: 2 files"):
         pretrain_jedi(replace(config, data=grown, out=whole.weights.parent.parent))
 
 

@@ -39,6 +39,7 @@ from persona.pretrain.subject_diffusion import Depiction, _varied, pretrain_subj
 
 forked = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
 
+LOAD = encoder.load
 LEFT, RIGHT = (0.0, 0.25, 0.5, 1.0), (0.5, 0.25, 1.0, 1.0)
 
 
@@ -205,6 +206,15 @@ def test_who_is_shown_of_clays_world_was_never_learnt(depiction: Depiction, tmp_
     )
 
 
+def test_a_single_record_is_shown_although_it_is_learnt(depiction: Depiction, tmp_path: Path) -> None:
+    write(tmp_path / "0.tar", [("0", record(0))])
+    alone = Depiction(depiction.method, Records(tmp_path), depiction.latents, 0, 0.01)
+    assert alone._draw(0).prompt in {"", *record(0).captions}
+    before = torch.get_rng_state()
+    assert alone.show().height > 32
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_references_vary_but_stay_cut_out() -> None:
     reference = Image.new("RGBA", (16, 24), (200, 0, 0, 255))
     seen = [_varied(reference, default_rng(number)) for number in range(8)]
@@ -232,15 +242,23 @@ def test_the_encoder_sees_each_subject_in_its_slot(depiction: Depiction, monkeyp
 # What is refused
 
 
-def test_bad_input_is_refused(config: SubjectDiffusionConfig, base_folder: Callable[[str], Path], data: Path) -> None:
-    with pytest.raises(BadOption, match="--data SHARDS"):
-        pretrain_subject_diffusion(replace(config, data=None))
-    with pytest.raises(BadBase, match="no U-Net"):
-        pretrain_subject_diffusion(replace(config, base=str(base_folder("sd3")), out=config.out / "sd3"))
-    (config.out / "nothing").mkdir(parents=True)
-    with pytest.raises(BadOption, match="holds no records"):
-        pretrain_subject_diffusion(replace(config, data=config.out / "nothing"))
-    assert not (config.out / "run.json").exists()
+def test_bad_input_is_refused_and_leaves_nothing_behind(
+    config: SubjectDiffusionConfig,
+    base_folder: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(encoder, "load", LOAD)
+    (tmp_path / "nothing").mkdir()
+    for mistake, message in (
+        (replace(config, data=None), "--data SHARDS"),
+        (replace(config, data=tmp_path / "nothing"), "holds no records"),
+        (replace(config, base=str(base_folder("sd3"))), "no U-Net"),
+        (replace(config, encoder=str(tmp_path / "nothing")), r"no model\.safetensors"),
+    ):
+        with pytest.raises((BadBase, BadOption), match=message):
+            pretrain_subject_diffusion(mistake)
+        assert not config.out.exists()
 
 
 @forked

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import default_rng
 from PIL import Image, ImageDraw
+from webdata import packed_anew
 
 from persona.clay import world
 from persona.errors import BadOption
@@ -59,6 +60,16 @@ def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
         assert read.picture.tobytes() == wanted.picture.tobytes()
         assert all(np.array_equal(a, b) for a, b in zip(read.masks, wanted.masks, strict=True))
         assert [one.tobytes() for one in read.references] == [one.tobytes() for one in wanted.references]
+
+
+def test_shards_may_be_made_by_tar(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "0.tar", [("000007", record(1)), ("000008", record(2))])
+    packed_anew(tmp_path / "0.tar", tmp_path / "data" / "1.tar")
+    records = Records(tmp_path / "data")
+    assert [records.record(number).picture.tobytes() for number in range(len(records))] == [
+        record(seed).picture.tobytes() for seed in (1, 2)
+    ]
 
 
 @pytest.mark.parametrize("spoil", ["empty", "cut", "box", "entities", "picture", "captions", "names", "second"])

@@ -199,10 +199,20 @@ def test_records_may_lie_among_their_pictures(
     assert gen_sdd(replace(inside, out=Path("records"))).pictures == once.pictures
 
 
-def test_other_settings_need_another_folder(knowing: None, config: SddConfig) -> None:
+def test_other_settings_need_another_folder_before_networks_are_fetched(
+    knowing: None, config: SddConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gen_sdd(config)
+    (config.out / "00000.tar").unlink()
+    monkeypatch.setattr(sdd, "fetched", lambda *_: pytest.fail("fetched"))
     with pytest.raises(BadOption, match="holds a run with --resolution 64"):
         gen_sdd(replace(config, resolution=32))
+
+
+def test_a_network_that_cannot_be_had_leaves_nothing_behind(config: SddConfig, tmp_path: Path) -> None:
+    with pytest.raises(BadOption, match=r"no model\.safetensors"):
+        gen_sdd(replace(config, captioner=str(tmp_path), tagger=str(tmp_path)))
+    assert not config.out.exists()
 
 
 def test_other_pictures_need_another_folder(knowing: None, config: SddConfig, tmp_path: Path) -> None:
@@ -210,7 +220,7 @@ def test_other_pictures_need_another_folder(knowing: None, config: SddConfig, tm
     others = shutil.copytree(config.pictures, tmp_path / "others")
     one = next(path for path in sorted(others.iterdir()) if path.is_file())
     one.rename(others / f"other{one.suffix}")
-    with pytest.raises(BadOption, match="holds a run with --pictures"):
+    with pytest.raises(BadOption, match="holds a run of another PICTURES: 10 files"):
         gen_sdd(replace(config, pictures=others))
 
 
@@ -221,6 +231,14 @@ def test_folders_without_pictures_are_refused(config: SddConfig, tmp_path: Path)
     (tmp_path / "bad" / "0.tar").write_bytes(b"no archive at all")
     with pytest.raises(BadPhotos, match="damaged"):
         gen_sdd(replace(config, pictures=tmp_path / "bad"))
+
+
+@pytest.mark.parametrize("sharing", ["DEEPSPEED", "FSDP"])
+def test_weights_are_not_shared_out(config: SddConfig, monkeypatch: pytest.MonkeyPatch, sharing: str) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{sharing}", "true")
+    with pytest.raises(BadOption, match="would share out no weights here"):
+        gen_sdd(config)
+    assert not config.out.exists()
 
 
 def test_the_real_networks_work_together(config: SddConfig, tmp_path: Path) -> None:

@@ -251,6 +251,13 @@ def test_held_out_compositions_never_come_up_in_training() -> None:
     assert not any(world.held_out(one) for number in range(40) for one in training_set(0, number))
 
 
+def test_a_cross_is_held_out_with_either_class() -> None:
+    for context in world.CONTEXTS:
+        alone = [world.held_out(Scene((Entity(subject(noun)),), context)) for noun in ("dog", "cat")]
+        crossed = [subject("dog", cross="cat"), subject("cat", cross="dog")]
+        assert [world.held_out(Scene((Entity(who),), context)) for who in crossed] == [any(alone)] * 2
+
+
 def test_one_composition_in_ten_is_held_out() -> None:
     kept = [
         world.held_out(Scene((Entity(subject(noun)),), context, style=style))

@@ -31,6 +31,16 @@ def write_shard(path: Path, *, sets: int, pictures: int, side: int = 40, first: 
     return path
 
 
+def packed_anew(path: Path, target: Path) -> Path:
+    """Pack a shard's files as ``tar -cf TARGET --sort=name .`` does."""
+    folder = target.with_suffix("")
+    with tarfile.open(path) as tar:
+        tar.extractall(folder, filter="data")
+    with tarfile.open(target, "w") as tar:
+        tar.add(folder, ".")
+    return target
+
+
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     entry = tarfile.TarInfo(name)
     entry.size = len(data)

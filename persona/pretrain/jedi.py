@@ -1,6 +1,6 @@
 """JeDi's own pretraining: sets of pictures of one subject, of which some are known and the others are to be drawn."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -59,19 +59,25 @@ def pretrain_jedi(config: JediConfig, listener: Listener = silent) -> Learnt:
     if config.data is None and config.base != "clay":
         raise BadOption(f"Say what {config.base} is to learn from: --data SHARDS, as persona gen-sets makes them.")
     sets = _open(config.data, config.out / "latents") if config.data else None  # before anything is begun
-    return pretrain(config, {"renoised": config.renoised}, STORE.file, partial(_prepare, config, sets), listener)
+    return pretrain(config, {"renoised": config.renoised}, STORE.file, partial(_join, config, sets), listener)
 
 
-def _prepare(
-    config: JediConfig, sets: Sets | None, base: Family, accelerator: Accelerator, listener: Listener
-) -> Objective:
+def _join(
+    config: JediConfig, sets: Sets | None, base: Family, _: Listener
+) -> Callable[[Accelerator, Listener], Objective]:
     jedi = JeDi(base, config.targets, renoised=config.renoised)
     if config.start_from:
         STORE.start(base, config.start_from, jedi)
+    return partial(_prepare, config, sets, jedi)
+
+
+def _prepare(
+    config: JediConfig, sets: Sets | None, jedi: JeDi, accelerator: Accelerator, listener: Listener
+) -> Objective:
     if sets is None:
         agree(accelerator, lambda: render_records(config.out / "data", CLAY_SETS, 0, config.seed, listener))
         sets = _open(config.out / "data", config.out / "latents")
-    sets.encode(base, accelerator, listener)
+    sets.encode(jedi.base, accelerator, listener)
     return Completion(jedi, sets, config.seed)
 
 

@@ -25,7 +25,6 @@ class Latents:
     def __init__(self, folder: Path, number: int, picture: Callable[[int], Image.Image]) -> None:
         """Name the folder for them, how many pictures there are, and what returns each: RGB, square."""
         self._folder, self._number, self._picture = folder, number, picture
-        self._mapped: dict[int, NDArray[np.float16]] = {}
 
     def encode(self, base: Family, accelerator: Accelerator, listener: Listener) -> None:
         """Write what is missing; the processes share the work.
@@ -55,9 +54,8 @@ class Latents:
     def __getitem__(self, number: int) -> Tensor:
         """Return those of a picture, (C, h, w), float32."""
         shard, place = divmod(number, SHARD)
-        if shard not in self._mapped:
-            self._mapped[shard] = np.load(self._path(shard), mmap_mode="r")
-        return torch.from_numpy(self._mapped[shard][place].astype(np.float32))
+        coded = np.load(self._path(shard), mmap_mode="r")  # each time: to keep all shards open may not be allowed
+        return torch.from_numpy(coded[place].astype(np.float32))
 
     def _path(self, shard: int) -> Path:
         return self._folder / f"{shard:05}.npy"

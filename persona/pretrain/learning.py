@@ -31,7 +31,7 @@ from persona.families import Family
 from persona.methods import Method
 from persona.methods.shards import shard
 from persona.noise import Process
-from persona.pretrain.state import Run, listing, outside, settle
+from persona.pretrain.state import Run, compare, listing, outside, settle
 from persona.train.loop import make_optimizer, steps
 from persona.train.processes import agree, launched, shares_weights
 
@@ -117,7 +117,7 @@ def pretrain(
     config: PretrainMethodConfig,
     settings: Mapping[str, Any],
     name: str,
-    prepare: Callable[[Family, Accelerator, Listener], Objective],
+    join: Callable[[Family, Listener], Callable[[Accelerator, Listener], Objective]],
     listener: Listener = silent,
 ) -> Learnt:
     """Teach a base a method, or go on where an earlier call was stopped.
@@ -128,7 +128,8 @@ def pretrain(
         config: what to learn from, and how long.
         settings: what else makes the weights what they are: JSON values by the options that they come from.
         name: of the file that the weights are kept in.
-        prepare: gives the objective, once the base is there and the folder is held; its latents are encoded then.
+        join: joins the method to the base, or refuses to, and returns what makes the objective; data are rendered and
+            encoded then, in a folder that is held.
         listener: told how far each stage is.
 
     Raises:
@@ -146,7 +147,7 @@ def pretrain(
     base = families.load(config.base, dtype=drawing.number_format(config.precision, device), device=device)
     with ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(config.out)))
-        rate = config.learning_rate or base.recipe.pretraining_rate
+        rate = base.recipe.pretraining_rate if config.learning_rate is None else config.learning_rate
         common = {
             "base": f"{base.name} ({base.hash[:12]})",
             "data": listing(config.data, outside(config.out, config.data.rglob("*"))) if config.data else None,
@@ -156,8 +157,10 @@ def pretrain(
             "start_from": _start(config.start_from / name) if config.start_from else None,
             "seed": config.seed,
         }
-        agree(accelerator, lambda: settle(config.out, {**common, **settings}))
-        objective = prepare(base, accelerator, listener)
+        agree(accelerator, lambda: compare(config.out, config, {**common, **settings}))
+        prepare = join(base, listener)
+        agree(accelerator, lambda: settle(config.out, config, {**common, **settings}))
+        objective = prepare(accelerator, listener)
         base.free_image_encoder()
         if shares_weights(accelerator):
             shard(base.denoiser, accelerator)
@@ -238,12 +241,12 @@ def _follow(
             run.curve.append((step.number, torch.stack(losses).mean().item()))
             losses.clear()
         listener(Progress("Learning", step.number, last, run.curve[-1][1] if run.curve else None))
-        if due:
-            agree(accelerator, partial(run.write, run.tensors()))
-        if step.number % every == 0:
+        if step.number % every == 0:  # before the state, from which a run that is killed here draws it anew
             with run.averaged():
                 sheet = objective.show()  # by all, for each may hold a part of the weights
             agree(accelerator, partial(_keep, sheet, config.out / "samples" / f"step-{step.number:06}.png"))
+        if due:
+            agree(accelerator, partial(run.write, run.tensors()))
         _set_rate(run.optimizer, rate * share(step.number, last))
         started = time.perf_counter()
 

@@ -125,7 +125,9 @@ def _listed(path: Path) -> Iterator[_Place]:
     parts: dict[str, dict[str, tuple[int, int]]] = {}
     with tarfile.open(path) as tar:
         for member in tar:
-            key, _, part = member.name.partition(".")
+            folder, slash, name = member.name.rpartition("/")  # it may be ./0001.json, as tar -cf SHARD . makes it
+            stem, _, part = name.partition(".")
+            key = folder + slash + stem
             if part == "json" and (file := tar.extractfile(member)):
                 told[key] = json.load(file)
             else:

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.random import default_rng
 from PIL import Image, ImageDraw, ImageOps
 
-from persona import checkpoints, drawing
+from persona import checkpoints
 from persona.atomic import beside
 from persona.config import SddConfig
 from persona.errors import BadPhotos
@@ -32,9 +31,9 @@ from persona.photos.cutouts import cut, pixels_of
 from persona.placing import Box
 from persona.pretrain.filters import APART, LONGEST, NOUNS, THINGS, Candidate, choose, on_white, overlap
 from persona.pretrain.records import Entity, Record, Records, marked, write
-from persona.pretrain.state import listing, outside, settle
+from persona.pretrain.state import compare, listing, outside, settle
 from persona.sheet import Row, sheet
-from persona.train.processes import agree
+from persona.train.processes import agree, launched
 
 PART = 256
 """Pictures that a shard is made of: what a kill may cost."""
@@ -86,11 +85,12 @@ def gen_sdd(config: SddConfig, listener: Listener = silent) -> Made:
 
     Raises:
         BadPhotos: there are no pictures.
-        BadOption: a network cannot be had, or the folder holds a run with other settings.
+        BadOption: a network cannot be had, the folder holds a run with other settings, or the processes are to share
+            out weights.
         Busy: another run holds the folder.
         OSError: the disk is full.
     """
-    accelerator = Accelerator(cpu=drawing.processes().device.type == "cpu")
+    accelerator = launched()
     listener = listener if accelerator.is_main_process else silent
     sources = _sources(config)
     parts = [sources[first : first + PART] for first in range(0, len(sources), PART)]
@@ -99,15 +99,16 @@ def gen_sdd(config: SddConfig, listener: Listener = silent) -> Made:
         settings = {name: getattr(config, name) for name in _FIXED} | {
             "pictures": listing(config.pictures, {one.path for one in sources})
         }
-        agree(accelerator, lambda: settle(config.out, settings))
+        agree(accelerator, lambda: compare(config.out, config, settings))
         missing = agree(
             accelerator, lambda: [part for part in range(len(parts)) if not _shard(config.out, part).exists()]
         )
         if missing:
             names = [getattr(config, name) for name in _NETWORKS]
             labels = _Labels(agree(accelerator, lambda: fetched(names, listener)), accelerator.device)
-            for part in missing[accelerator.process_index :: accelerator.num_processes]:
-                _make(part, parts[part], labels, config, _telling(listener, part * PART, len(sources)))
+        agree(accelerator, lambda: settle(config.out, config, settings))
+        for part in missing[accelerator.process_index :: accelerator.num_processes]:
+            _make(part, parts[part], labels, config, _telling(listener, part * PART, len(sources)))
         accelerator.wait_for_everyone()
         return agree(accelerator, lambda: _conclude(config.out, len(parts), len(sources)))
 

@@ -53,7 +53,6 @@ class Sets(ABC):
         self.sizes = [size for *_, size in self._places]
         if min(self.sizes, default=0) < 2:
             raise BadOption(f"{data} holds no sets of two images or more. Make some: persona gen-sets")
-        self._mapped: dict[str, NDArray[np.float16]] = {}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -107,9 +106,8 @@ class Sets(ABC):
     def latents(self, number: int) -> Tensor:
         """Return the latents of a set, (pictures, C, h, w), float32."""
         shard, first, size = self._places[number]
-        if shard not in self._mapped:
-            self._mapped[shard] = np.load(self._path(shard), mmap_mode="r")
-        return torch.from_numpy(self._mapped[shard][first : first + size].astype(np.float32))
+        coded = np.load(self._path(shard), mmap_mode="r")  # each time: to keep all shards open may not be allowed
+        return torch.from_numpy(coded[first : first + size].astype(np.float32))
 
     def _path(self, shard: str) -> Path:
         return self._folder / f"{shard}.npy"
@@ -137,7 +135,7 @@ class WebSets(Sets):
                         captions = list(map(str, record["captions"]))
                         told[member.name.removesuffix(".json")] = str(record["class"]), captions
                     elif member.isfile():
-                        pictures[member.name.rsplit(".", 2)[0]] += 1
+                        pictures[_place(member)[0]] += 1
         except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
             raise BadOption(f"{path} is no shard of sets, or is damaged: {error}. Make it again.") from error
         if pictures != Counter({key: len(captions) for key, (_, captions) in told.items()}):
@@ -148,8 +146,13 @@ class WebSets(Sets):
         path = self.data / f"{shard}.tar"
         try:
             with tarfile.open(path) as tar:
-                for member in tar:
-                    if not member.name.endswith(".json") and (file := tar.extractfile(member)):
+                members = [member for member in tar if member.isfile()]
+                keys = [one.name.removesuffix(".json") for one in members if one.name.endswith(".json")]
+                order = {key: number for number, key in enumerate(keys)}
+                pictures = [(_place(one), one) for one in members if not one.name.endswith(".json")]
+                # Sorted by name, 10 comes before 2.
+                for _, member in sorted(pictures, key=lambda one: (order[one[0][0]], one[0][1])):
+                    if file := tar.extractfile(member):
                         yield Image.open(file).convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:
             raise BadOption(f"{path} is damaged ({error}). Make it again.") from error
@@ -161,6 +164,18 @@ class WebSets(Sets):
     def captions(self, number: int, random: Random) -> list[str]:
         """See :class:`Sets`."""
         return self._told[number][1]
+
+
+def _place(member: tarfile.TarInfo) -> tuple[str, int]:
+    """Return the key of a picture's set, and its number there.
+
+    Raises:
+        ValueError: it has none.
+    """
+    key, _, number = member.name.rpartition(".")[0].rpartition(".")
+    if not number.isdecimal():
+        raise ValueError(f"{member.name} is no KEY.NUMBER.png")
+    return key, int(number)
 
 
 def write_set(tar: tarfile.TarFile, key: str, told: Mapping[str, Any], pictures: Sequence[Image.Image]) -> None:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from persona.atomic import beside, digest_of, sweep
+from persona.config.option import Config
+from persona.config.option import settings as declared
 from persona.errors import BadOption, Diverged
 from persona.methods.shards import gather_state, part, share_state, shared, whole
 
@@ -70,7 +72,7 @@ class Run:
         """
         if not loss.isfinite():
             raise Diverged(
-                f"Step {self.step} in {self.folder} has a loss that is no number. Start with another --seed."
+                f"Step {self.step} in {self.folder} has a loss that is no number. Start with another --seed and --out."
             )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -202,21 +204,50 @@ def cosine(highest: float, step: int, steps: int, *, warm_up: int, least: float)
     return highest * min(1.0, (step + 1) / warm_up) * fall
 
 
-def settle(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make sure that the folder of a run is for these settings, and clear away what a kill has left half written.
+def compare(folder: Path, config: Config, settings: Mapping[str, Any]) -> None:
+    """Make sure that the folder of a run is for these settings, and leave it as it is.
+
+    Args:
+        folder: of the run.
+        config: whose options the settings come from.
+        settings: JSON values by the names of these options.
 
     Raises:
         BadOption: it holds a run with others.
-        OSError: it cannot be written to.
     """
     path = folder / RECORD
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         for name, value in settings.items():
             if before.get(name) != json.loads(json.dumps(value)):
-                flag = "--" + name.replace("_", "-")
-                raise BadOption(f"{folder} holds a run with {flag} {before.get(name)}. Choose another --out.")
-    with beside(path) as part:
+                raise BadOption(f"{folder} holds a run {_told(config, name, before.get(name))}. Choose another --out.")
+
+
+def _told(config: Config, name: str, value: Any) -> str:
+    """Say what a run was begun with, by the option as it is typed."""
+    setting = next(one for one in declared(type(config)) if one.name == name)
+    if value is None or value is False or value in ("", []):
+        return f"without {setting.flag}"
+    if name == "batch":  # of all processes: what decides is how many examples a step takes
+        return f"with {value} examples a step (--batch times --accumulate times processes)"
+    if Path in setting.classes:  # the value says what was there
+        return f"of another {setting.flag}: {value}"
+    if isinstance(value, list):
+        return "with " + " ".join(f"{setting.flag} {one}" for one in value)
+    return f"with {setting.flag}" if value is True else f"with {setting.flag} {value}"
+
+
+def settle(folder: Path, config: Config, settings: Mapping[str, Any]) -> None:
+    """Let the folder of a run be for these settings, and clear away what a kill has left half written.
+
+    To be called once nothing can be refused any more: the folder is for no others then. See :func:`compare`.
+
+    Raises:
+        BadOption: it holds a run with others.
+        OSError: it cannot be written to.
+    """
+    compare(folder, config, settings)
+    with beside(folder / RECORD) as part:
         part.write_text(json.dumps(settings) + "\n", encoding="utf-8")
     sweep(folder)
 

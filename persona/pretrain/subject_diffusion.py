@@ -1,6 +1,6 @@
 """Subject-Diffusion's own pretraining: pictures of one or two subjects, each known by one reference."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,24 +61,30 @@ def pretrain_subject_diffusion(config: SubjectDiffusionConfig, listener: Listene
         raise BadOption(f"Say what {config.base} is to learn from: --data SHARDS, as persona gen-sdd makes them.")
     records = open_records(config.data) if config.data else None  # before anything is begun
     told = {"encoder": config.encoder, "attention_control": config.attention_control}
-    return pretrain(config, told, STORE.file, partial(_prepare, config, records), listener)
+    return pretrain(config, told, STORE.file, partial(_join, config, records), listener)
+
+
+def _join(
+    config: SubjectDiffusionConfig, records: Records | None, base: Family, listener: Listener
+) -> Callable[[Accelerator, Listener], Objective]:
+    seen_by = config.encoder or ("" if encoder.shipped(base.folder) else encoder.CLIP)
+    method = SubjectDiffusion(base, seen_by, config.targets, listener)
+    if config.start_from:
+        STORE.start(base, config.start_from, method)
+    return partial(_prepare, config, records, method)
 
 
 def _prepare(
     config: SubjectDiffusionConfig,
     records: Records | None,
-    base: Family,
+    method: SubjectDiffusion,
     accelerator: Accelerator,
     listener: Listener,
 ) -> Objective:
-    seen_by = config.encoder or ("" if encoder.shipped(base.folder) else encoder.CLIP)
-    method = SubjectDiffusion(base, seen_by, config.targets, listener)
-    if config.start_from:
-        STORE.start(base, config.start_from, method)
     known = _rendered(config, accelerator, listener) if records is None else records
     # Not in "latents": there may be some of an earlier version's, whose records had another order.
     latents = Latents(config.out / "encoded", len(known), lambda number: known.record(number).picture)
-    latents.encode(base, accelerator, listener)
+    latents.encode(method.base, accelerator, listener)
     return Depiction(method, known, latents, config.seed, config.attention_control)
 
 
@@ -171,7 +177,7 @@ class Depiction:
     def show(self) -> Image.Image:
         """Draw some pictures again from their captions, references and boxes."""
         method, rows = self.method, []
-        for number in range(self._learning, len(self.records)):
+        for number in range(min(self._learning, len(self.records) - 1), len(self.records)):  # one at least
             record = self.records.record(number)
             prompt = next((caption for caption in record.captions if named(caption)), None)
             cutouts = [squared(reference, method.base.resolution) for reference in record.references]

@@ -98,13 +98,17 @@ def encode_shards(data: Path, latents: Path, model: AutoencoderKL) -> Iterator[i
 
 
 class Examples:
-    """All latents and scenes in memory; draws batches, each from (seed, step) alone."""
+    """All latents and scenes in memory; draws batches, each from (seed, step) alone.
+
+    Attributes:
+        sights: where the sight of each picture is: its file, and its place there.
+    """
 
     def __init__(self, out: Path, tokenizer: CLIPTokenizer, seed: int) -> None:
         """Read what the earlier stages left in a run's folder."""
         shards = shards_of(out / "latents")
-        self.sights = [np.load(out / "sights" / f"{shard:05}.npy", mmap_mode="r") for shard in shards]
-        self.places = [(number, row) for number, seen in enumerate(self.sights) for row in range(len(seen))]
+        files = [out / "sights" / f"{shard:05}.npy" for shard in shards]
+        self.sights = [(file, row) for file in files for row in range(len(np.load(file, mmap_mode="r")))]
         self.latents = np.concatenate([np.load(out / "latents" / f"{shard:05}.npy") for shard in shards])
         self.weights = np.concatenate([_weights(masks_of(out / "masks", shard)) for shard in shards])
         self.scenes = [scene for shard in shards for scene in scenes_of(out / "data", shard)]
@@ -124,7 +128,7 @@ class Examples:
         tokens = self.tokenizer(
             prompts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         )
-        seen = np.stack([self.sights[number][row] for number, row in (self.places[i] for i in chosen)])
+        seen = np.stack([np.load(file, mmap_mode="r")[row] for file, row in (self.sights[i] for i in chosen)])
         latents, weights, sights = (
             torch.from_numpy(a.astype(np.float32)) for a in (self.latents[chosen], self.weights[chosen], seen)
         )
@@ -152,7 +156,7 @@ def train_denoiser(
     seed = examples.seed
     torch.manual_seed(seed)
     unet = new_unet().to(memory_format=torch.channels_last)
-    alignment = Alignment(unet, examples.sights[0].shape[1])
+    alignment = Alignment(unet, np.load(examples.sights[0][0], mmap_mode="r").shape[1])
     parameters = [*unet.parameters(), *alignment.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=1e-2, fused=True)
     run = Run(folder, {"unet": unet, "alignment": alignment}, optimizer, decay=0.9993)

@@ -5,7 +5,7 @@ and to tell its class, colours and pattern. Each patch learns to tell how the su
 """
 
 from collections.abc import Iterator
-from itertools import cycle, islice
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from persona.photos.cutouts import cut
 from persona.pretrain.clay.data import SET, mask_of, masks_of, pixels_of, scenes_of, shards_of
 from persona.pretrain.clay.looking import contrastive, roughened, train
 
-SUBJECTS = 32  # in a batch, each in two of its scenes
+SUBJECTS = 32  # in a batch at most, each in two of its scenes
 RIVALRIES = 6  # classes that they are of
 LEAST = 0.03  # share of a picture that a subject covers at least
 DETAIL = 2  # pixels of what is looked at, to a pixel that a patch has to tell
@@ -84,10 +84,11 @@ class Subjects:
         """Return what is looked at (B, 4, 128, 128), and whom it shows, each twice in a row."""
         rng = default_rng((self.seed, 11, step))
         nouns = rng.permutation([noun for noun, known in self.by_class.items() if known])[:RIVALRIES]
-        orders = {noun: cycle(rng.permutation(len(self.by_class[str(noun)]))) for noun in nouns}  # nobody twice
+        classes = [self.by_class[str(noun)] for noun in nouns]
+        orders = [[known[one] for one in rng.permutation(len(known))] for known in classes]
+        chosen = [one for rank in zip_longest(*orders) for one in rank if one][:SUBJECTS]  # or fewer, but nobody twice
         cutouts, people = [], []
-        for noun in islice(cycle(nouns), SUBJECTS):
-            who, shard, seen = self.by_class[str(noun)][next(orders[noun])]
+        for who, shard, seen in chosen:
             for picture in rng.choice(seen, 2, replace=False):
                 cutouts.append(self._cutout(shard, int(picture), rng))
                 people.append(who)

@@ -104,7 +104,7 @@ class _Pretraining:
 
     def begin(self) -> None:
         """Make sure that the folder is for these settings, and clear away what a kill has left half written."""
-        settle(self.out, {name: value for name, value in self.config.record().items() if name in _FIXED})
+        settle(self.out, self.config, {name: value for name, value in self.config.record().items() if name in _FIXED})
 
     def render(self) -> None:
         """Render single scenes, sets of them, and textures."""
@@ -151,7 +151,9 @@ class _Pretraining:
             ("Encoder", train_encoder, "sets", "set-masks", self.config.encoder_steps),
         ):
             folder = self.out / stage.lower()
-            if position_of(folder)["step"] < steps or not (folder / _LOOKING[stage.lower()]).exists():
+            weights = folder / _LOOKING[stage.lower()]
+            if position_of(folder)["step"] < steps or not weights.exists():
+                weights.unlink(missing_ok=True)  # of fewer steps: after a kill they would be taken for the new ones
                 for step, losses in learn(self.out / data, self.out / masks, folder, steps, self.config.seed):
                     self.listener(Progress(stage, step, steps, sum(losses.values())))
 

@@ -107,7 +107,7 @@ def gen_sets(config: SetsConfig, listener: Listener = silent) -> Collected:
     settings.pop("n")
     with ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(config.out)))
-        agree(accelerator, lambda: settle(config.out, settings))
+        agree(accelerator, lambda: settle(config.out, config, settings))
         work = _Work(config, base, sieve, told, listener)
         for block in range(accelerator.process_index, -(-config.n // BLOCK), accelerator.num_processes):
             work.do(block)
