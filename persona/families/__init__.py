@@ -11,7 +11,7 @@ from weakref import finalize
 import torch
 from torch import nn
 
-from persona.errors import BadBase
+from persona.errors import BadBase, out_of_memory
 from persona.events import Listener, silent
 from persona.families.conditioning import Conditioning
 from persona.families.family import Family
@@ -21,6 +21,7 @@ from persona.families.parts import CONFIGS, write
 from persona.families.place import (
     Place,
     card,
+    causes_of,
     configs,
     find,
     first_line,
@@ -63,6 +64,7 @@ def load(
     Raises:
         BadBase: it cannot be found or reached, is damaged, or is of a family that is not supported.
         BadOption: its layers cannot be packed on that device.
+        MemoryError: there is too little memory; on a device it is torch's own error.
     """
     _silence()
     where = torch.device(device or _best_device())
@@ -79,6 +81,8 @@ def load(
         if "appear to be missing" in str(error):
             hint = "Give a file that has them all, or the pipeline's folder."
             raise BadBase(f"{place.file} lacks parts of a {family.pipeline}. {hint}") from error
+        if short := next(filter(out_of_memory, causes_of(error)), None):  # diffusers hides what was wrong with a file
+            raise MemoryError(first_line(short)) from error
         raise BadBase(f"The base {base} is damaged: {first_line(error)} Fetch it again.") from error
     _correct(pipe, family, place)
     if bits:
