@@ -157,11 +157,12 @@ class Run:
         """Return a hash (hex) of all that the user has decided about what a step does."""
         settings = {name: value for name, value in asdict(self.asked_settings).items() if name not in _FREE}
         asked = self.asked
+        photos, given = ([(photo.sha256, photo.caption) for photo in some] for some in (self.photos, self.given))
         decided = {
             "base": [self.base.hash, str(self.base.dtype)],
-            "photos": [(photo.sha256, photo.caption) for photo in self.photos],
+            "photos": photos,
             "words": [self.token.text, asked.class_noun],
-            "prior": [asked.prior, asked.prior_weight],
+            "prior": [asked.prior.partition(":")[0], asked.prior_weight, *given],
             "settings": [settings, asked.adapter, asked.flip, asked.seed, self.accelerator.num_processes],
         }
         if asked.from_jedi:
