@@ -46,3 +46,10 @@ def test_class_pictures_are_known_by_what_they_show_not_by_how_their_folder_is_s
     (dogs / "0.txt").write_text("a dog on a sofa")
     with pytest.raises(BadOption, match="other photos or settings"):
         train(replace(config, prior="folder:dogs"))
+
+
+def test_a_persona_without_checkpoints_is_said_to_be_good_for_drawing(config: TrainConfig) -> None:
+    made = train(config)
+    shutil.rmtree(made.path / "checkpoints")
+    with pytest.raises(BadOption, match=r"without checkpoints.* drawn with.*--fresh"):
+        train(config)

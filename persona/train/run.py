@@ -112,6 +112,7 @@ class Run:
             self.listener(Note(f"Going on from step {start.step}."))
             self._follow(start.record["choice"])
         self.watch = self._anyhow(partial(self._within, DRAWING, self._watch))
+        self.watch.judged = agree(self.accelerator, lambda: self.watch.judged)  # or one would wait for a look of others
         if start:
             self.losses, self.watch.history = start.record["losses"], start.record["history"]
         self._anyhow(self._learn)
@@ -145,12 +146,14 @@ class Run:
 
     def _problem(self, start: Checkpoint | None) -> PersonaError | None:
         """Return why the run that the folder holds cannot be gone on with; ``None`` if it can, or there is none."""
-        held = "a finished persona" if (self.out / RECORD).exists() else "a run"
-        other = BadOption(f"{self.out} holds {held} of other photos or settings. {_ELSE}")
+        finished = (self.out / RECORD).exists()
         if start is None:
-            return other if (self.out / RECORD).exists() else None
+            told = f"{self.out} holds a persona without checkpoints to go on from; it can be drawn with all the same."
+            return BadOption(f"{told} {_ELSE}") if finished else None
         if start.damaged:
             return BadPersona(f"{start.path} is damaged, so the run cannot go on from there. {_ELSE}")
+        held = "a finished persona" if finished else "a run"
+        other = BadOption(f"{self.out} holds {held} of other photos or settings. {_ELSE}")
         return None if start.record["run"] == self._fingerprint() else other
 
     def _fingerprint(self) -> str:
