@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from persona import families
-from persona.errors import BadBase
+from persona.errors import BadBase, NoMemory
 from persona.events import Event, Note
 from persona.families import place
 from persona.families.place import INDEX, flaw, known, stored
@@ -366,5 +366,5 @@ def test_too_little_memory_is_not_taken_for_damage(base_folder: Folder, monkeypa
     monkeypatch.setattr(place, "safe_open", short)
     assert flaw(base_folder("sd-eps")) == ""
     monkeypatch.setattr("safetensors.torch.load_file", short)  # diffusers says no more than that it cannot load
-    with pytest.raises(MemoryError, match="os error 1455"):
+    with pytest.raises(NoMemory, match="os error 1455"):
         load(base_folder("sd-eps"))
