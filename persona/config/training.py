@@ -10,7 +10,7 @@ from persona.config.words import check_class, check_token
 from persona.errors import BadOption
 
 Adapter = Literal["lora", "dora", "rslora", "loha", "lokr", "oft"]
-Optimizer = Literal["auto", "adamw8bit", "paged-adamw8bit", "adamw"]
+Optimizer = Literal["auto", "adamw8bit", "adamw"]
 Quantize = Literal["auto", "none", "nf4", "int8"]
 
 TrainingSteps = Annotated[int | None, Option("Training steps.", min=1, max=1_000_000)]

@@ -253,9 +253,8 @@ class Run:
 
     def _lean(self, stage: str) -> None:
         release()
-        asked = replace(self.asked, optimizer=self.settings.optimizer)  # its state is there already
         least = self.asked_settings.resolution // 2
-        change = relieve(asked, self.settings, stage, self.accelerator, least, self.listener)
+        change = relieve(self.asked, self.settings, stage, self.accelerator, least, self.listener)
         choice = {**self.choice, **change}
         if change.keys() & LOADED:
             raise _Leaner(choice)
