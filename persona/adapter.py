@@ -78,7 +78,7 @@ def attach(base: Family, make: Make, *, seed: int = 0, name: str = NAME) -> dict
         BadOption: the denoiser has no module of those names, or one that cannot be adapted.
     """
     parts = {key: (module, _targets(base, make, key)) for key, module in _parts(base).items()}
-    found = {key: part for key, part in parts.items() if _has(*part)}
+    found = {key: part for key, part in parts.items() if has(*part)}
     if base.denoiser_name not in found:
         raise BadOption(f"{base.name} has no module named {', '.join(make.targets)}. Leave --target out.")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -104,7 +104,8 @@ def attach(base: Family, make: Make, *, seed: int = 0, name: str = NAME) -> dict
     return parameters
 
 
-def _has(module: nn.Module, targets: Iterable[str]) -> bool:
+def has(module: nn.Module, targets: Iterable[str]) -> bool:
+    """Tell whether there is a module in it that any of these names, as targets do, by the end of its own."""
     return any(f".{name}".endswith(f".{target}") for name, _ in module.named_modules() for target in targets)
 
 

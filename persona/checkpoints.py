@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,15 +171,11 @@ def held(run: Path) -> Iterator[None]:
             shutil.rmtree(left, ignore_errors=True)
         yield
     finally:
-        (run / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # Windows removes no file that is open; what stays there locks nobody out
+            (run / LOCK).unlink(missing_ok=True)
         lock.release()
         if not existed and not any(run.iterdir()):
             run.rmdir()
-
-
-def clear(run: Path) -> None:
-    """Remove all checkpoints of a run."""
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
 
 
 def _at(run: Path, step: int) -> Checkpoint:

@@ -76,11 +76,14 @@ def out_of_space(error: Exception) -> bool:
     return any(words in str(error) for words in told)
 
 
-def out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that the device, or the machine, has too little memory.
 
-    On a CPU and on Apple's GPUs torch raises a plain RuntimeError.
+    On a CPU and on Apple's GPUs torch raises a plain RuntimeError; files that are mapped into memory have errors of
+    their own.
     """
-    told = str(error)
+    told = str(error).lower()
     named = "OutOfMemory" in type(error).__name__  # torch's own, which would take seconds to import
-    return isinstance(error, MemoryError) or named or "can't allocate memory" in told or "out of memory" in told
+    # The last two are cuBLAS and cuDNN, and Windows in whatever language.
+    words = ("t allocate memory", "out of memory", "not enough memory", "_alloc_failed", "error 1455")
+    return isinstance(error, MemoryError) or named or any(one in told for one in words)

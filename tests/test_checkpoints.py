@@ -118,3 +118,18 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path) -> 
     (left / "adapter.safetensors").write_bytes(b"half")
     with checkpoints.held(tmp_path):
         assert not left.exists()
+
+
+def test_a_lock_that_cannot_be_removed_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, which removes no file that is open."""
+    real = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.name == checkpoints.LOCK:
+            raise PermissionError(errno.EACCES, "The process cannot access the file")
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    for _ in range(2):
+        with checkpoints.held(tmp_path / "run"):
+            pass

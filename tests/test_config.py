@@ -180,3 +180,9 @@ def test_the_record_is_json_and_tells_no_path() -> None:
     assert "someone" not in text
     assert json.loads(text)["targets"] == ["to_q", "to_v"]
     assert replace(config, seed=1).record()["seed"] == 1
+
+
+def test_an_alpha_that_scales_nothing_is_refused() -> None:
+    assert train(adapter="lora", alpha=8.0).alpha == 8
+    with pytest.raises(BadOption, match="--alpha scales no oft"):
+        train(adapter="oft", alpha=8.0)

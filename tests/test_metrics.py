@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -71,15 +71,37 @@ def test_diversity_is_the_mean_distance_to_the_others() -> None:
 def test_memorisation_is_the_correlation_with_the_nearest_photo() -> None:
     halves = np.zeros((64, 64, 3), np.uint8)
     halves[:, :32] = 200
-    one, mirrored = Image.fromarray(halves), Image.fromarray(halves[:, ::-1])
+    one, inverse = Image.fromarray(halves), Image.fromarray(200 - halves.transpose(1, 0, 2))
     darker = Image.fromarray(halves // 2)
-    assert metrics.memorisation([one], [mirrored]) == pytest.approx([-1])
-    assert metrics.memorisation([one, mirrored], [darker, noise(0)])[0] == pytest.approx(1)
+    assert metrics.memorisation([one], [inverse]) == pytest.approx([0], abs=1e-6)  # top and bottom, left and right
+    assert metrics.memorisation([one, inverse], [darker, noise(0)])[0] == pytest.approx(1)
     # Left half against left quarter: values 0 and 1, means 1/2 and 1/4, so cov 1/8 over sqrt(1/4 * 3/16).
     quarter = np.zeros((64, 64, 3), np.uint8)
     quarter[:, :16] = 255
     expected = (1 / 8) / math.sqrt(1 / 4 * 3 / 16)
     assert metrics.memorisation([one], [Image.fromarray(quarter)]) == pytest.approx([expected], abs=1e-6)
+
+
+def test_a_copy_is_known_mirrored_cut_to_another_shape_and_a_little_closer() -> None:
+    photo = noise(0, (96, 64)).resize((768, 512), Image.Resampling.BICUBIC)
+    mirrored = ImageOps.mirror(photo)
+    square = (128, 0, 640, 512)
+    for copy in (photo.resize((512, 512)), mirrored, photo.crop(square), mirrored.crop(square)):
+        assert metrics.memorisation([copy], [noise(1), photo])[0] > 0.99
+    closer = photo.crop((152, 24, 616, 488))  # a tenth; others of the same cells are nowhere near
+    assert metrics.memorisation([closer], [photo])[0] > metrics.COPY
+    assert metrics.memorisation([noise(seed) for seed in range(2, 20)], [photo]).max() < 0.3
+
+
+def test_masks_are_mirrored_and_cut_with_their_photo() -> None:
+    photo, mask = with_subject(background=0, subject=1)
+    mask[:, :32], wide = False, np.zeros((64, 96), bool)  # the right half of the subject alone
+    wide[:, 16:80] = mask
+    page = Image.new("RGB", (96, 64), "white")
+    page.paste(photo, (16, 0))
+    copy = np.where(mask[..., None], np.asarray(noise(2)), np.asarray(photo))
+    drawn = Image.fromarray(copy[:, ::-1])
+    assert metrics.background_memorisation([drawn], [page], [None], [wide])[0] == pytest.approx(1)
 
 
 def test_a_flat_picture_is_no_copy() -> None:

@@ -349,3 +349,16 @@ def test_crops_are_reproducible_and_stay_on_the_photo() -> None:
     assert torch.equal(first[3:], first[:3].flip(-1))
     whole = np.asarray(one.image.resize((96, 64), Image.Resampling.LANCZOS), np.float32)
     assert (first[0].permute(1, 2, 0).numpy() - whole / 127.5 + 1).max() < 0.1
+
+
+def test_what_is_cut_out_has_no_background_to_vary() -> None:
+    shown = []
+    for seed in range(3):
+        white, mask = Image.new("RGB", (96, 96), "white"), Image.new("L", (96, 96), 0)
+        white.paste(picture(seed, (48, 48)).point(lambda value: value // 3), (24, 24))
+        mask.paste(255, (24, 24, 72, 72))
+        shown.append(replace(photo(white, f"{seed}.png", f"{seed:064}"), mask=mask))
+    whole = texts(list(advise([replace(one, mask=None) for one in shown])))
+    assert "Nearly the same" in whole
+    assert "background is the same" in whole
+    assert list(advise(shown)) == []

@@ -14,10 +14,11 @@ import torch
 from diffusers.pipelines.pipeline_loading_utils import _get_ignore_patterns
 from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
 from PIL.Image import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from persona import families
-from persona.errors import BadBase
+from persona.errors import BadBase, NoMemory
 from persona.events import Event, Note
 from persona.families import place
 from persona.families.place import INDEX, flaw, known, stored
@@ -356,3 +357,14 @@ def test_the_pipeline_says_how_much_is_read(base_folder: Folder) -> None:
         name: families.outline(str(base_folder(name))).lengths[-1] for name in ("sd-eps", "sd3", "flux", "flux-schnell")
     }
     assert read == {"sd-eps": 16, "sd3": 256, "flux": 512, "flux-schnell": 256}
+
+
+def test_too_little_memory_is_not_taken_for_damage(base_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*_: Any, **__: Any) -> None:
+        raise SafetensorError("The paging file is too small for this operation to complete. (os error 1455)")
+
+    monkeypatch.setattr(place, "safe_open", short)
+    assert flaw(base_folder("sd-eps")) == ""
+    monkeypatch.setattr("safetensors.torch.load_file", short)  # diffusers says no more than that it cannot load
+    with pytest.raises(NoMemory, match="os error 1455"):
+        load(base_folder("sd-eps"))

@@ -204,3 +204,10 @@ def test_a_card_that_is_too_small_is_told(base_folder: Folder) -> None:
     assert not small.fits
     assert large.fits
     assert small.memory == large.memory > (small.room or 0)
+
+
+def test_a_plan_is_of_the_size_that_is_trained(base_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families.Family, "granularity", 64)  # as that of Stable Diffusion
+    for resolution, trained in ((32, 64), (100, 128)):
+        seen, wanted = (rehearsed(config(base_folder("sd-eps"), resolution=one)) for one in (resolution, trained))
+        assert seen == wanted

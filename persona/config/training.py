@@ -10,7 +10,7 @@ from persona.config.words import check_class, check_token
 from persona.errors import BadOption
 
 Adapter = Literal["lora", "dora", "rslora", "loha", "lokr", "oft"]
-Optimizer = Literal["auto", "adamw8bit", "paged-adamw8bit", "adamw"]
+Optimizer = Literal["auto", "adamw8bit", "adamw"]
 Quantize = Literal["auto", "none", "nf4", "int8"]
 
 TrainingSteps = Annotated[int | None, Option("Training steps.", min=1, max=1_000_000)]
@@ -77,7 +77,7 @@ class TrainConfig(Config):
         """Check what the bounds alone cannot say.
 
         Raises:
-            BadOption: a setting is out of bounds, or ``prior`` is unknown.
+            BadOption: a setting is out of bounds or without effect, or ``prior`` is unknown.
             BadToken: the token or the class noun cannot stand for the subject.
         """
         super().__post_init__()
@@ -87,6 +87,8 @@ class TrainConfig(Config):
         kind, _, folder = self.prior.partition(":")
         if kind not in ("generated", "self", "none", "folder") or (kind == "folder") != bool(folder):
             raise BadOption(f"--prior is generated, self, none or folder:DIR, not {self.prior!r}.")
+        if self.adapter == "oft" and self.alpha is not None:
+            raise BadOption("--alpha scales no oft adapter: it rotates. Leave it out.")
 
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON values, without paths."""

@@ -16,7 +16,7 @@ from persona.metrics import COPY, Mask
 from persona.report import Column
 
 COPIES = (
-    Column("memorisation", "Correlation of the layout with that of the nearest photo; 1 is a copy.", -1),
+    Column("memorisation", "Correlation of the layout with the nearest photo's, mirrored or cut; 1 is a copy.", -1),
     Column("background", "The same of what lies around the subject, where masks are known.", -1),
     Column("copies", f"Share of images whose background, or else whole layout, comes to {COPY} of that.", -1),
 )

@@ -11,7 +11,7 @@ from weakref import finalize
 import torch
 from torch import nn
 
-from persona.errors import BadBase
+from persona.errors import BadBase, NoMemory, PersonaError, out_of_memory
 from persona.events import Listener, silent
 from persona.families.conditioning import Conditioning
 from persona.families.family import Family
@@ -21,6 +21,7 @@ from persona.families.parts import CONFIGS, write
 from persona.families.place import (
     Place,
     card,
+    causes_of,
     configs,
     find,
     first_line,
@@ -63,6 +64,7 @@ def load(
     Raises:
         BadBase: it cannot be found or reached, is damaged, or is of a family that is not supported.
         BadOption: its layers cannot be packed on that device.
+        NoMemory: there is too little to read it; where a device has too little, it is torch's own error.
     """
     _silence()
     where = torch.device(device or _best_device())
@@ -76,10 +78,7 @@ def load(
     try:
         pipe = _from_file(place.file, place.folder, family, dtype) if place.file else _read(place.folder, family, dtype)
     except Exception as error:  # diffusers raises whatever its parts do; all of it means the same here
-        if "appear to be missing" in str(error):
-            hint = "Give a file that has them all, or the pipeline's folder."
-            raise BadBase(f"{place.file} lacks parts of a {family.pipeline}. {hint}") from error
-        raise BadBase(f"The base {base} is damaged: {first_line(error)} Fetch it again.") from error
+        raise _unread(base, place, family, error) from error
     _correct(pipe, family, place)
     if bits:
         for name, network in pipe.components.items():
@@ -92,6 +91,17 @@ def load(
     else:
         pipe.to(where)
     return family(pipe, name=base, folder=place.folder, file=place.file, device=where, bits=bits)
+
+
+def _unread(base: str, place: Place, family: type[Family], error: Exception) -> PersonaError:
+    """Return what to say where the weights of a base could not be read."""
+    if "appear to be missing" in str(error):
+        return BadBase(
+            f"{place.file} lacks parts of a {family.pipeline}. Give a file that has them all, or the pipeline's folder."
+        )
+    if short := next(filter(out_of_memory, causes_of(error)), None):  # diffusers hides what was wrong with a file
+        return NoMemory(f"Memory is too small to load {base}: {first_line(short)} Close what else runs here.")
+    return BadBase(f"The base {base} is damaged: {first_line(error)} Fetch it again.")
 
 
 def outline(base: str, listener: Listener = silent) -> Family:

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from persona.errors import BadBase
+from persona.errors import BadBase, out_of_memory
 from persona.events import Listener, Note, silent
 from persona.families.family import Family
 from persona.families.fingerprint import kept
@@ -134,8 +134,8 @@ def _readable(path: Path) -> bool:
     try:
         with safe_open(path, "pt"):
             return True
-    except (OSError, SafetensorError):
-        return False
+    except (OSError, SafetensorError) as error:
+        return out_of_memory(error)  # which says nothing against the file
 
 
 def format_of(file: Path) -> torch.dtype:
@@ -205,10 +205,7 @@ def _why(base: str, repo: str, error: BaseException) -> str:
     """Say why a base could not be fetched, and what to do about it."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    causes: list[BaseException] = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    one = known().get(base)
+    causes, one = causes_of(error), known().get(base)
     if any(isinstance(cause, GatedRepoError) for cause in causes):
         return f"The base {base} is gated: accept its licence on the page of {repo} and run `hf auth login` first."
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
@@ -216,6 +213,14 @@ def _why(base: str, repo: str, error: BaseException) -> str:
     gate = " This base is gated: accept its licence on its page and run `hf auth login` first."
     why = f"The base {base} cannot be fetched: {first_line(causes[-1])} Check your connection."
     return f"{why}{gate}" if one and one.gated else why
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """Return an error with what it was raised from or after, the first cause last."""
+    causes = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    return causes
 
 
 def first_line(error: BaseException) -> str:

@@ -28,7 +28,7 @@ class Settings:
     resolution: int
     crops: int
     snr_gamma: float
-    optimizer: Literal["adamw8bit", "paged-adamw8bit", "adamw"]
+    optimizer: Literal["adamw8bit", "adamw"]
     quantize: Literal["none", "nf4", "int8"]
     gradient_checkpointing: bool
     offload: bool

@@ -49,7 +49,8 @@ def advise(photos: Sequence[Photo]) -> Iterator[Note]:
     yield from _copies(photos)
     if blurred := [photo.name for photo in photos if blur(photo.image) > BLURRED]:
         yield Note(f"{some(blurred)}: blurred, so the subject is learned blurred. Sharp ones are better.", warning=True)
-    if len(photos) > 1 and _one_place([_small(photo.image) for photo in photos]):
+    whole = [_small(photo.image) for photo in photos if photo.mask is None]  # what is cut out has no background
+    if len(whole) > 1 and _one_place(whole):
         yield Note(
             "The background is the same everywhere and will be learned with the subject. "
             "Add photos taken elsewhere, or say in a caption file what is behind it.",
@@ -71,7 +72,7 @@ def _copies(photos: Sequence[Photo]) -> Iterator[Note]:
     for (first, a), (second, b) in combinations(zip(photos, small, strict=True), 2):
         if first.sha256 == second.sha256:
             same.append(f"{first.name} = {second.name}")
-        elif _correlation(a, b) > NEAR:
+        elif (first.mask is None or second.mask is None) and _correlation(a, b) > NEAR:  # cut out, both lie on white
             near.append(f"{first.name} ~ {second.name}")
     if same:
         yield Note(f"The same photo twice counts double: {some(same)}. Take one of them out.", warning=True)

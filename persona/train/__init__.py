@@ -1,31 +1,33 @@
 """Teach a base model one subject: photos in, a persona out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
 
-from persona import checkpoints, drawing, families, identity
+from persona import adapter, checkpoints, drawing, families, identity
 from persona.config import TrainConfig
 from persona.drawing import Size
-from persona.errors import NoSpace, out_of_memory, out_of_space
+from persona.errors import BadOption, NoSpace, out_of_memory, out_of_space
 from persona.events import Listener, Note, silent
 from persona.families import Bits, Family
 from persona.families.family import release
-from persona.folder import Persona, folder_for
+from persona.folder import HOME, Persona, folder_for
 from persona.identity import Token
 from persona.methods.jedi import JeDi
 from persona.methods.settings import Settings
-from persona.photos import read
+from persona.noise import Flow
+from persona.photos import Photo, read
 from persona.sample import tell_unknown
 from persona.score import strange
 from persona.train import speed
 from persona.train.material import given_pictures
 from persona.train.processes import agree, launched
 from persona.train.rehearsal import DRAWING
-from persona.train.run import Run
+from persona.train.run import Run, check_ours, fingerprint
 from persona.train.thrift import Choice, choose, relieve
 
 __all__ = ["train"]
@@ -48,6 +50,8 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     if not accelerator.is_main_process:
         listener = silent
     photos, given = read(config.photos, listener), given_pictures(config, listener)
+    agree(accelerator, partial(_check_folder, config))
+    _check_effects(config, listener)
     dtype = drawing.number_format(config.precision, accelerator.device)
     choice, seen = agree(
         accelerator,
@@ -78,7 +82,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     while True:
         size = drawing.size_of(base, replace(config, **choice).resolution)
         try:
-            token = _token(config, base, size, accelerator, listener)
+            token = _token(config, base, photos, given, size, accelerator, listener)
             break
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
@@ -100,6 +104,40 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
         return made
 
 
+def _check_folder(config: TrainConfig) -> None:
+    """Find out before a base is fetched and loaded whether a run may write to its folder, where that is known.
+
+    Raises:
+        BadOption: it cannot be written to, or holds other files.
+        Busy: another run holds it.
+    """
+    if config.out is None and config.token is None:
+        return
+    out = config.out or folder_for(config.class_noun, config.token or "")
+    drawing.check_output(out)
+    if out.exists():
+        with checkpoints.held(out):
+            check_ours(out)
+
+
+def _check_effects(config: TrainConfig, listener: Listener) -> None:
+    """Find out as early whether what is said can have an effect on the base.
+
+    Raises:
+        BadBase: it cannot be found or reached.
+        BadOption: something would have none.
+    """
+    if not config.snr_gamma and config.text_learning_rate is None and not config.targets:
+        return
+    base = families.blueprint(config.base, listener)
+    if config.snr_gamma and isinstance(base.noise, Flow):
+        raise BadOption(f"--snr-gamma weighs no times of {base.name}, which learns by flow matching. Leave it out.")
+    if config.text_learning_rate is not None and not Settings.of(config, base, 1).text_encoder:
+        raise BadOption("--text-learning-rate goes with --text-encoder. Give both, or leave it out.")
+    if unknown := [target for target in config.targets or () if not adapter.has(base.denoiser, [target])]:
+        raise BadOption(f"{base.name} has no module named {', '.join(unknown)}. Leave that --target out.")
+
+
 def _at_length(config: TrainConfig, base: Family, listener: Listener) -> TrainConfig:
     """Return settings for photos of what the base was never shown, which takes more of it and longer to learn."""
     steps = config.steps or base.recipe.strange_steps
@@ -108,18 +146,34 @@ def _at_length(config: TrainConfig, base: Family, listener: Listener) -> TrainCo
     return replace(config, steps=steps, targets=config.targets or base.recipe.strange_targets)
 
 
-def _token(config: TrainConfig, base: Family, size: Size, accelerator: Accelerator, listener: Listener) -> Token:
-    """Return the user's token, that of the run in the folder, or one that the first process chooses for all."""
+def _token(
+    config: TrainConfig,
+    base: Family,
+    photos: Sequence[Photo],
+    given: Sequence[Photo],
+    size: Size,
+    accelerator: Accelerator,
+    listener: Listener,
+) -> Token:
+    """Return the user's token, that of the run that goes on, or one that the first process chooses for all."""
     if config.token is not None:
         token, advice = identity.check(base, config.token, config.class_noun)
         for note in advice:
             listener(note)
         return token
-    unfinished = checkpoints.latest(config.out) if config.out else None
-    if unfinished and not unfinished.damaged and not config.fresh:
-        token, _ = identity.check(base, unfinished.record["token"], config.class_noun)
-        return replace(token, evidence=unfinished.record["evidence"])
-    return agree(accelerator, lambda: identity.choose(base, config.class_noun, listener, size))
+
+    def choose() -> Token:
+        # Chosen anew, at the size that memory allows today, it could be another, and begin another folder.
+        folders = [config.out] if config.out else sorted(HOME.glob("*"))
+        starts = [] if config.fresh else [start for folder in folders if (start := checkpoints.latest(folder))]
+        for record in (start.record for start in starts if not start.damaged):
+            same = partial(fingerprint, config, base, photos, given, record["token"], accelerator.num_processes)
+            if config.out or (record["evidence"] and record["run"] == same()):
+                token, _ = identity.check(base, record["token"], config.class_noun)
+                return replace(token, evidence=record["evidence"])
+        return identity.choose(base, config.class_noun, listener, size)
+
+    return agree(accelerator, choose)
 
 
 @contextmanager

@@ -73,18 +73,17 @@ def make_optimizer(kind: str, rates: Sequence[tuple[list[nn.Parameter], float]],
     """Return the optimizer, in 8 bits (Dettmers et al., 2110.02861) where that can be had.
 
     Args:
-        kind: ``adamw8bit``, ``paged-adamw8bit`` whose state makes room on a GPU when it is needed, or ``adamw``.
+        kind: ``adamw8bit`` or ``adamw``.
         rates: groups of parameters with their learning rates; each group is laid out flat, unless it is shared out.
         listener: told where 8 bits cannot be had.
     """
     groups = [group | {"lr": rate} for parameters, rate in rates for group in _groups(parameters)]
     if kind != "adamw":
         device = groups[0]["params"][0].device.type
-        paged = kind == "paged-adamw8bit" and device == "cuda"
         try:
             if device not in _EIGHT_BITS:
                 raise RuntimeError(f"bitsandbytes has none for {device}")  # it would say so at the first step
-            made: Optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit(groups, is_paged=paged)
+            made: Optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit(groups)
         except (ImportError, OSError, RuntimeError) as error:  # not installed, or without a library for this device
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             listener(Note(f"No 8-bit optimizer here ({reason}): training with plain AdamW, which needs more memory."))

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def given_pictures(config: TrainConfig, listener: Listener) -> list[Photo]:
     kind, _, name = config.prior.partition(":")
     if kind != "folder":
         return []
-    folder, of = Path(name), "class images"
+    # No shell expands it behind a colon; pathlib raises at users that there are not.
+    folder, of = Path(os.path.expanduser(name)), "class images"  # noqa: PTH111
     there = sum(path.suffix.lower() in SUFFIXES for path in files(folder, of))
     most = config.priors or blueprint(config.base, listener).recipe.priors
     found = pictures(folder, listener, of=of, most=most)

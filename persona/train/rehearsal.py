@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_map_only
 
 from persona import adapter
 from persona.config import TrainConfig
+from persona.drawing import size_of
 from persona.events import silent
 from persona.families import Conditioning, Family
 from persona.families.attention import choose_kernels
@@ -147,8 +148,8 @@ def perform(base: Family, config: TrainConfig, settings: Settings, photos: int, 
     """
     vae, encoders = base.pipe.vae, list(base.text_encoders.values())
     idle = settings.offload
-    side = settings.resolution // base.granularity * base.granularity
-    most, variants = base.batch_of((side, side)), settings.crops * (2 if config.flip else 1)
+    side, _ = size = size_of(base, settings.resolution)
+    most, variants = base.batch_of(size), settings.crops * (2 if config.flip else 1)
     drawn, previewed = (min(most, wanted) for wanted in (settings.priors, len(SEEDS)))
     latent = torch.zeros(1, vae.config.latent_channels, *[side // base.pipe.vae_scale_factor] * 2)
 
@@ -175,8 +176,7 @@ def perform(base: Family, config: TrainConfig, settings: Settings, photos: int, 
     with stage(TRAINING):
         halves = _halves(config, settings, [latent.repeat(variants, 1, 1, 1) for _ in range(photos)])
         method, optimizer = _Rehearsed(base, halves, gamma=settings.snr_gamma), _optimizer(base, settings)
-        if settings.optimizer != "paged-adamw8bit":  # whose state makes room
-            optimizer.step()  # the state is there from the second step on
+        optimizer.step()  # the state is there from the second step on
         how = {"first": 0, "last": 1, "batch": settings.batch, "accumulate": settings.accumulate}
         for _ in steps(method, optimizer, _ALONE, **how):
             pass
@@ -230,7 +230,7 @@ def _optimizer(base: Family, settings: Settings) -> Optimizer:
     parts = {base.denoiser_name: base.denoiser, **base.text_encoders}
     learning = {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
     rates = settings.rates(base, {name: part for name, part in learning.items() if part})
-    return make_optimizer(settings.optimizer.removeprefix("paged-"), rates, silent)
+    return make_optimizer(settings.optimizer, rates, silent)
 
 
 class _Rehearsed(DreamBooth):

@@ -56,6 +56,51 @@ class _Leaner(Exception):
         self.choice = choice
 
 
+def check_ours(out: Path) -> None:
+    """Make sure that the folder of a run holds nothing but what runs leave.
+
+    Raises:
+        BadOption: it does.
+    """
+    # What is hidden there file managers have put there, or a killed run has left.
+    seen = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    if strangers := sorted(seen - _OURS):
+        raise BadOption(f"{out} holds other files ({strangers[0]}). Choose another folder with --out.")
+
+
+def fingerprint(
+    asked: TrainConfig, base: Family, photos: Sequence[Photo], given: Sequence[Photo], token: str, processes: int
+) -> str:
+    """Return a hash (hex) of all that the user has decided about what a step of a run does.
+
+    Args:
+        asked: what the user said.
+        base: that is taught.
+        photos: of the subject.
+        given: the user's own pictures of the class.
+        token: stands for the subject.
+        processes: that share each step.
+    """
+    settings = asdict(Settings.of(asked, base, len(photos)))
+    decided = {
+        "base": [base.hash, str(base.dtype)],
+        "photos": [(photo.sha256, photo.caption) for photo in photos],
+        "words": [token, asked.class_noun],
+        "prior": [
+            asked.prior.partition(":")[0],
+            asked.prior_weight,
+            *((picture.sha256, picture.caption) for picture in given),
+        ],
+        "settings": [
+            {name: value for name, value in settings.items() if name not in _FREE},
+            *(asked.adapter, asked.flip, asked.seed, processes),
+        ],
+    }
+    if asked.from_jedi:
+        decided["views"] = ["jedi"]
+    return digest_of(decided)
+
+
 class Run:
     """Holds together what the stages of a run share.
 
@@ -112,6 +157,7 @@ class Run:
             self.listener(Note(f"Resuming from step {start.step}."))
             self._follow(start.record["choice"])
         self.watch = self._anyhow(partial(self._within, DRAWING, self._watch))
+        self.watch.judged = agree(self.accelerator, lambda: self.watch.judged)  # or one would wait for a look of others
         if start:
             self.losses, self.watch.history = start.record["losses"], start.record["history"]
         self._anyhow(self._learn)
@@ -128,10 +174,7 @@ class Run:
 
     def _start(self) -> Checkpoint | None:
         """Return the checkpoint to go on from, once it is known that the folder is ours to write to."""
-        # What is hidden there file managers have put there, or a killed run has left.
-        seen = {path.name for path in self.out.iterdir() if not path.name.startswith(".")}
-        if strangers := sorted(seen - _OURS):
-            raise BadOption(f"{self.out} holds other files ({strangers[0]}). Choose another folder with --out.")
+        check_ours(self.out)
         sweep(self.out)
         start = checkpoints.latest(self.out)
         problem = self._problem(start)
@@ -145,28 +188,19 @@ class Run:
 
     def _problem(self, start: Checkpoint | None) -> PersonaError | None:
         """Return why the run that the folder holds cannot be gone on with; ``None`` if it can, or there is none."""
-        held = "a finished persona" if (self.out / RECORD).exists() else "a run"
-        other = BadOption(f"{self.out} holds {held} of other photos or settings. {_ELSE}")
+        finished = (self.out / RECORD).exists()
         if start is None:
-            return other if (self.out / RECORD).exists() else None
+            told = f"{self.out} holds a persona without checkpoints to resume from; it can still be drawn with."
+            return BadOption(f"{told} {_ELSE}") if finished else None
         if start.damaged:
             return BadPersona(f"{start.path} is damaged, so the run cannot resume from there. {_ELSE}")
+        held = "a finished persona" if finished else "a run"
+        other = BadOption(f"{self.out} holds {held} of other photos or settings. {_ELSE}")
         return None if start.record["run"] == self._fingerprint() else other
 
     def _fingerprint(self) -> str:
-        """Return a hash (hex) of all that the user has decided about what a step does."""
-        settings = {name: value for name, value in asdict(self.asked_settings).items() if name not in _FREE}
-        asked = self.asked
-        decided = {
-            "base": [self.base.hash, str(self.base.dtype)],
-            "photos": [(photo.sha256, photo.caption) for photo in self.photos],
-            "words": [self.token.text, asked.class_noun],
-            "prior": [asked.prior, asked.prior_weight],
-            "settings": [settings, asked.adapter, asked.flip, asked.seed, self.accelerator.num_processes],
-        }
-        if asked.from_jedi:
-            decided["views"] = ["jedi"]
-        return digest_of(decided)
+        given, processes = self.given, self.accelerator.num_processes
+        return fingerprint(self.asked, self.base, self.photos, given, self.token.text, processes)
 
     def _is_done(self, start: Checkpoint) -> bool:
         return start.step >= self.settings.steps or bool(start.record["passed"])
@@ -219,9 +253,8 @@ class Run:
 
     def _lean(self, stage: str) -> None:
         release()
-        asked = replace(self.asked, optimizer=self.settings.optimizer)  # its state is there already
         least = self.asked_settings.resolution // 2
-        change = relieve(asked, self.settings, stage, self.accelerator, least, self.listener)
+        change = relieve(self.asked, self.settings, stage, self.accelerator, least, self.listener)
         choice = {**self.choice, **change}
         if change.keys() & LOADED:
             raise _Leaner(choice)

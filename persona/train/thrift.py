@@ -34,13 +34,12 @@ _HELP = {
     PICTURES: ("offload", "tiling", "resolution"),
     PROMPTS: ("offload", "quantize"),
     DRAWING: ("offload", "tiling", "quantize", "resolution"),
-    TRAINING: ("optimizer", "batch", "gradient_checkpointing", "quantize", "resolution"),
+    TRAINING: ("batch", "gradient_checkpointing", "quantize", "resolution"),
     PREVIEWS: ("tiling", "quantize", "resolution"),
 }
 """What helps at which stage, the cheapest first."""
 LOADED = {"quantize", "offload", "resolution"}
 """What is chosen by loading the base anew."""
-_GPU = {"offload", "optimizer"}  # on a CPU there is nowhere to put things aside
 
 
 def leaner(asked: TrainConfig, now: Settings, stage: str, device: str, least: int) -> Choice:
@@ -56,7 +55,8 @@ def leaner(asked: TrainConfig, now: Settings, stage: str, device: str, least: in
     for name in _HELP[stage]:
         # However a batch is divided, a step is the same.
         left_open = name == "batch" or getattr(asked, name) in (None, "auto")
-        if left_open and (device == "cuda" or name not in _GPU) and (change := _less(name, now, least)):
+        helps = device == "cuda" or name != "offload"  # on a CPU there is nowhere to put things aside
+        if left_open and helps and (change := _less(name, now, least)):
             return change
     return {}
 
@@ -67,8 +67,6 @@ def _less(name: str, now: Settings, least: int) -> Choice:
     if isinstance(value, bool):
         return {} if value else {name: True}
     match name:
-        case "optimizer":
-            return {name: "paged-adamw8bit"} if value == "adamw8bit" else {}
         case "quantize":
             return {name: "nf4"} if value == "none" else {}
         case "batch":
@@ -127,7 +125,6 @@ def words(before: Settings, after: Settings) -> str:
     said = {
         "offload": "idle networks in main memory",
         "tiling": "images in tiles",
-        "optimizer": "a paged optimizer",
         "batch": f"batches of {after.batch}, {after.accumulate} to a step",
         "gradient_checkpointing": "gradient checkpointing",
         "quantize": f"the base in {after.quantize}",

@@ -29,6 +29,7 @@ class Watch:
     """Draws a fixed set of pictures at intervals, scores them, and knows which weights are the best.
 
     Attributes:
+        judged: whether pictures are drawn at intervals, since the first process has what can judge them.
         history: scores of each time, with their ``step``; goes into the checkpoints.
     """
 
@@ -61,6 +62,7 @@ class Watch:
         if every:
             self.scorer = scorer_for(base, [photo.image for photo in photos], class_noun, size)
         templates = (*self.scorer.prompts, *self.scorer.bare) if self.scorer else UNSCORED
+        self.judged = self.scorer is not None
         self.prompts = {one: fill(of_class(one, class_noun), token, class_noun) for one in templates}
         self.history: list[dict[str, float]] = []
         if every and not self.scorer:
@@ -70,7 +72,7 @@ class Watch:
 
     def due(self, step: int, last: int) -> bool:
         """Tell whether to look at this step: at intervals and at the end; only at the end where nothing can judge."""
-        return bool(self.every) and (step == last or (self.scorer is not None and step % self.every == 0))
+        return bool(self.every) and (step == last or (self.judged and step % self.every == 0))
 
     def look(self, step: int, base: Family, size: Size) -> None:
         """Draw the pictures of this step, keep them in the folder, and score them.

@@ -1,0 +1,116 @@
+"""The same command typed again: what it goes on with, and what it is refused for before anything large is loaded."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from results import notes
+
+from persona import checkpoints, identity
+from persona.config import TrainConfig
+from persona.errors import BadOption, PersonaError
+from persona.events import Event
+from persona.train import train
+
+Folder = Callable[[str], Path]
+
+
+@pytest.fixture
+def config(base_folder: Folder, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
+    monkeypatch.chdir(tmp_path)
+    return TrainConfig(
+        photos=photo_folder,
+        class_noun="dog",
+        token="sks",
+        base=str(base_folder("sd-eps")),
+        out=tmp_path / "out",
+        steps=2,
+        prior="none",
+    )
+
+
+def test_class_pictures_are_known_by_what_they_show_not_by_how_their_folder_is_spelt(
+    config: TrainConfig, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dogs = shutil.copytree(photo_folder, tmp_path / "dogs")
+    train(replace(config, prior="folder:dogs"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # as Windows calls it
+    for number, spelt in enumerate(("./dogs", str(dogs), "~/dogs")):
+        events = list[Event]()
+        train(replace(config, prior=f"folder:{spelt}", steps=3 + number), events.append)
+        assert "Going on" in notes(events)
+    (dogs / "0.txt").write_text("a dog on a sofa")
+    with pytest.raises(BadOption, match="other photos or settings"):
+        train(replace(config, prior="folder:dogs"))
+
+
+def test_a_persona_without_checkpoints_is_said_to_be_good_for_drawing(config: TrainConfig) -> None:
+    made = train(config)
+    shutil.rmtree(made.path / "checkpoints")
+    with pytest.raises(BadOption, match=r"without checkpoints.* drawn with.*--fresh"):
+        train(config)
+
+
+def test_a_token_that_was_chosen_is_not_chosen_again(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory is another, so is the size of what it is chosen by, and another folder would be begun."""
+    config = replace(config, out=None, token=None)
+    made = train(config)
+
+    def choose(*_: object) -> None:
+        raise LookupError("chosen again")
+
+    monkeypatch.setattr(identity, "choose", choose)
+    events = list[Event]()
+    again = train(replace(config, steps=4), events.append)
+    assert (again.path, again.settings["evidence"]) == (made.path, made.settings["evidence"])
+    assert "Going on from step 2" in notes(events)
+    with pytest.raises(LookupError):
+        train(replace(config, seed=1))
+
+
+def test_a_token_that_was_given_is_not_taken_for_chosen(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(replace(config, out=None))
+    monkeypatch.delattr(identity, "choose")
+    with pytest.raises(AttributeError):
+        train(replace(config, out=None, token=None))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("file", "no folder that can be written to"), ("theirs", r"other files \(thesis"), ("held", "Another run")],
+)
+def test_a_folder_that_cannot_be_used_is_told_before_the_base_is_loaded(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/thesis.tex").touch()
+    monkeypatch.delattr("persona.families.load")
+    with checkpoints.held(tmp_path / "held"), pytest.raises(PersonaError, match=told):
+        train(replace(config, out=tmp_path / name))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("base", "given", "told"),
+    [
+        ("sd3", {"snr_gamma": 5.0}, "--snr-gamma weighs no times"),
+        ("sd-eps", {"text_learning_rate": 1e-5}, "goes with --text-encoder"),
+        ("sd-eps", {"targets": ("to_q", "to_w")}, r"no module named to_w\. Leave"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused_before_the_base_is_loaded(
+    config: TrainConfig,
+    base_folder: Folder,
+    monkeypatch: pytest.MonkeyPatch,
+    base: str,
+    given: dict[str, Any],
+    told: str,
+) -> None:
+    monkeypatch.delattr("persona.families.load")
+    with pytest.raises(BadOption, match=told):
+        train(replace(config, base=str(base_folder(base)), **given))
