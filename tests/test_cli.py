@@ -332,8 +332,7 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
     stand_in("sample", sample)
     priors = run("gen-priors", "--class", "toy car", "-n", "3", "--json")
     assert len(json.loads(priors.stdout)["pictures"]) == 3
-    assert "persona train PHOTOS --class 'toy car'" in priors.stderr
-    assert "--prior" not in priors.stderr
+    assert "persona train PHOTOS --class 'toy car' --priors 3\n" in priors.stderr
     drawn = run("sample", "a [V] dog", "a cat", "-n", "2", "--json")
     assert [(p["prompt"], p["seed"]) for p in json.loads(drawn.stdout)["pictures"]] == [
         ("a [V] dog", 0),
@@ -348,7 +347,14 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
 def test_class_pictures_that_a_training_would_not_find_are_named(stand_in: Callable[..., None], how: str) -> None:
     stand_in("gen_priors", lambda config, listener: [Path("my store/0.png"), Path("my store/1.png")])
     said = run("gen-priors", "--class", "car", how, COLUMNS="300").stderr
-    assert "persona train PHOTOS --class car --prior 'folder:my store'" in said
+    assert "persona train PHOTOS --class car --prior 'folder:my store' --priors 100\n" in said
+
+
+def test_class_pictures_of_several_prompts_are_in_folders_of_their_own(stand_in: Callable[..., None]) -> None:
+    stand_in("gen_priors", lambda config, listener: [Path("a/0.png"), Path("b/0.png")])
+    said = run("gen-priors", "--class", "car", "--prompt", "a red car", "--prompt", "a car", COLUMNS="300").stderr
+    assert "A training takes one folder: --prior folder:DIR" in said
+    assert "Next:" not in said
 
 
 @pytest.mark.parametrize(
