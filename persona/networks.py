@@ -5,7 +5,6 @@ the weights as safetensors, the main ones only as pickles. LPIPS comes through t
 """
 
 import os
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from persona.config.words import command_line
 from persona.errors import out_of_space
 from persona.families.fingerprint import fingerprint, kept
 from persona.metrics import Mask
@@ -199,7 +199,7 @@ class Networks:
 
             how = f"hf download {name} --revision {REVISIONS[name]}"
             return have(
-                load, what, how if where is None else f"{how} --local-dir {shlex.quote(str(folder_of(name, where)))}"
+                load, what, how if where is None else f"{how} --local-dir {command_line([str(folder_of(name, where))])}"
             )
 
         return cls(

@@ -412,6 +412,14 @@ def test_interpolate(stand_in: Callable[..., None], tmp_path: Path) -> None:
     assert f"Next: {again} --out {tmp_path} --linear\n" in result.stderr
 
 
+def test_commands_are_quoted_as_this_machine_reads_them(
+    training: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training()
+    monkeypatch.setattr("persona.config.words.os", SimpleNamespace(name="nt"))
+    assert 'Next: persona sample "a [V] dog on the beach"' in run(*TRAIN, COLUMNS="300").stderr
+
+
 def test_paths_and_commands_can_be_copied(training: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
     training()
     folder = Path("personas", "a dog " * 40)

@@ -1,8 +1,9 @@
 """What to type next: commands that name what was made, unless they find it by themselves."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from persona.config.words import command_line
 
 
 def typed(name: str, places: Sequence[object] = (), options: Mapping[str, object] | None = None) -> str:
@@ -17,7 +18,7 @@ def typed(name: str, places: Sequence[object] = (), options: Mapping[str, object
     for flag, given in (options or {}).items():
         values = given if isinstance(given, list | tuple) else [given]
         words += [word for value in values if value is not None for word in (flag, value)]
-    return shlex.join(["persona", *map(str, words)])
+    return command_line(["persona", *map(str, words)])
 
 
 def real(base: str | None) -> str | None:
