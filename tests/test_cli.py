@@ -408,8 +408,29 @@ def test_interpolate(stand_in: Callable[..., None], tmp_path: Path) -> None:
     made = json.loads(result.stdout)
     assert (made["between"], len(made["frames"]), made["distances"]) == ("the base to dog-sks", 2, [0.3])
     assert "2 frames, from the base to dog-sks." in result.stderr
-    again = "persona interpolate 'a [V] dog' --seed 3 --base 'my dogs' --frames 3 --negative blurry"
-    assert f"Next: {again} --out {tmp_path} --linear\n" in result.stderr
+    again = "persona interpolate 'a [V] dog' --base 'my dogs' --seed 3 --frames 3 --linear"
+    assert f"Next: {again} --out {tmp_path} --negative blurry\n" in result.stderr
+
+
+def test_what_to_type_next_draws_as_was_asked(stand_in: Callable[..., None]) -> None:
+    stand_in("sample", lambda config, listener: [SimpleNamespace(path=Path("0.png"), prompt="a [V] dog", seed=5)])
+    asked = ("--steps", "9", "--guidance", "3", "--negative", "blurry", "--resolution", "512", "--seed", "5")
+    said = run("sample", "a [V] dog", *asked, "--scale", "0.8", COLUMNS="300").stderr
+    how = "--steps 9 --guidance 3.0 --scale 0.8 --negative blurry --resolution 512"
+    assert f"Next: persona interpolate 'a [V] dog' --seed 5 --seed 6 {how}\n" in said
+    both = ("--subject", "V=dog.png", "--subject", "W=cat.png", "--image-guidance", "2", "--batch", "1")
+    said = run("sample", "a [V] dog", *asked, *both, COLUMNS="300").stderr
+    how = "--steps 9 --guidance 3.0 --negative blurry --resolution 512 --image-guidance 2.0"
+    assert f"Next: persona interpolate 'a [V] dog' --subject V=dog.png {how} --seed 5\n" in said
+
+
+def test_what_to_type_next_trains_as_was_planned(
+    stand_in: Callable[..., None], base_folder: Callable[[], Path]
+) -> None:
+    base = str(base_folder())
+    how = "--rank 8 --batch 2 --resolution 64 --no-text-encoder --precision fp32 --offload"
+    said = run("plan", "--base", base, "--photos", "3", *how.split(), COLUMNS="1000").stderr
+    assert f"Next: persona train PHOTOS --class CLASS --base {base} {how}\n" in said
 
 
 def test_commands_are_quoted_as_this_machine_reads_them(
