@@ -11,10 +11,11 @@ from persona.config import InterpolateConfig, SampleConfig
 from persona.drawing import open_base
 from persona.errors import BadOption
 from persona.events import Listener, silent
-from persona.families import Family
+from persona.families import Family, blueprint
 from persona.methods.casting import Portrait
 from persona.methods.guidance import IMAGE_GUIDANCE, IMAGE_GUIDANCE_OF_TWO
 from persona.methods.subject_diffusion import SubjectDiffusion
+from persona.methods.telling import STORE
 from persona.photos import Photo
 from persona.placing import Box, Subject, check, read_masks, read_subjects
 
@@ -124,7 +125,9 @@ def portray(config: SampleConfig | InterpolateConfig, prompts: Sequence[str], li
     subjects = read_subjects(config.subject)
     check(prompts, subjects)
     references = read(subjects, read_masks(config.mask, subjects))
-    base = open_base(config.base or "clay", listener=listener)
+    name = config.base or "clay"
+    STORE.check(blueprint(name, listener), config.subject_diffusion)
+    base = open_base(name, listener=listener)
     cutouts = cut_out(references, base, listener)
     method = SubjectDiffusion.load(base, config.subject_diffusion, listener)
     guidance = config.image_guidance

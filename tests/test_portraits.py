@@ -115,6 +115,10 @@ def test_what_cannot_be_cut_out_is_used_whole_and_told(here: Path) -> None:
         ({"mask": ("V=small.png",)}, BadOption, "small.png has 8x8 pixels, dog.png 40x30"),
         ({"mask": ("V=empty.png",)}, BadOption, "The mask empty.png is empty"),
         ({"subject": ("V=clear.png",)}, BadOption, "clear.png is transparent all over"),
+        ({"subject_diffusion": None}, BadBase, "sd-v-zero has no Subject-Diffusion weights"),
+        ({"subject_diffusion": None, "base": "sd15"}, BadBase, "sd15 has no Subject-Diffusion weights"),
+        ({"subject_diffusion": Path("nowhere")}, BadBase, "nowhere holds no Subject-Diffusion weights"),
+        ({"base": "flux-dev"}, BadBase, "flux-dev is no U-Net"),
     ],
 )
 def test_what_is_refused_before_the_base_is_loaded(
