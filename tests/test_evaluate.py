@@ -415,6 +415,18 @@ def test_the_protocol_teaches_and_draws_every_subject(
         next((data_set / "rex").glob("*.png")).with_suffix(".txt").write_text("a [V] dog at home")
 
 
+@pytest.mark.parametrize("method", ["jedi", "subject-diffusion"])
+def test_nothing_is_trained_beside_a_method_without_weights(
+    config: EvaluateConfig, data_set: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(families, "load", None)
+    names = ("dreambooth", method)
+    for changed in ({"class_noun": "dog"}, {"photos": (), "dreambench": str(data_set)}):
+        with pytest.raises(BadBase, match=f"has no .* weights.*persona sample --{method}.*persona pretrain {method}"):
+            evaluate(replace(config, names=names, **changed))
+    assert not list(config.out.rglob("personas"))
+
+
 def test_clays_edition_asks_for_what_a_judge_can_tell(tmp_path: Path) -> None:
     known = read_words(weights_folder())
     for noun in world.CLASSES:

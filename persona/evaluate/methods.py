@@ -20,8 +20,9 @@ from persona.evaluate.subjects import Prompt, Subject
 from persona.events import Note
 from persona.families import Family
 from persona.folder import RECORD, Persona, folder_of, slug
+from persona.methods import telling
 from persona.methods.guidance import IMAGE_GUIDANCE
-from persona.methods.jedi import JeDi
+from persona.methods.jedi import STORE, JeDi
 from persona.methods.subject_diffusion import SubjectDiffusion
 from persona.photos import Photo
 from persona.portraits import Reference
@@ -63,8 +64,8 @@ def learnt(subject: Subject, studio: Studio) -> tuple[Persona, float | None]:
     if subject.folder is None:
         raise BadOption("dreambooth learns from photos. Say where they are with --photos.")
     # Other photos or captions, another class, base or seed are another training.
-    what = [subject.class_noun, studio.methods_hash, studio.seed, [(one.sha256, one.caption) for one in subject.photos]]
-    key = digest_of(what)
+    photos = [(one.sha256, one.caption) for one in subject.photos]
+    key = digest_of([subject.class_noun, studio.methods_outline.hash, studio.seed, photos])
     folder = studio.out / "personas" / f"{slug(subject.name)}-{key[:12]}"
     clock = folder.with_suffix(".json")
     if (folder / RECORD).exists():
@@ -184,6 +185,9 @@ METHODS: dict[str, Callable[[Subject, Studio], list[Entrant]]] = {
     "base": bare,
 }
 """Ways to draw a subject, by the names that they are asked for."""
+
+STORES = {store.name: store for store in (STORE, telling.STORE)}
+"""Where those have their weights that a base must have learnt once."""
 
 
 def open_persona(name: str) -> Persona:
