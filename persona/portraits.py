@@ -132,8 +132,10 @@ def portray(config: SampleConfig | InterpolateConfig, prompts: Sequence[str], li
     method = SubjectDiffusion.load(base, config.subject_diffusion, listener)
     guidance = config.image_guidance
     followed = f"{IMAGE_GUIDANCE}, {IMAGE_GUIDANCE_OF_TWO} of two" if guidance is None else str(guidance)
-    facts = {"method": "subject-diffusion", "image guidance": followed}
+    told = []
     for name, one in references.items():
         where = f" at {','.join(f'{side:g}' for side in one.box)}" if one.box else ""
-        facts[f"subject {name}"] = one.photo.sha256[:12] + where
+        told.append(f"{name} {one.photo.sha256[:12]}{where}")
+    # The names may be in any letters, which a PNG's keywords may not.
+    facts = {"method": "subject-diffusion", "image guidance": followed, "subjects": "; ".join(told)}
     return Portrayed(method, paint(method, references, cutouts), guidance, facts)

@@ -83,9 +83,16 @@ def test_a_subject_is_drawn_where_it_is_wanted(here: Path) -> None:
     assert apart(picture.path, other.path) > 1
     told = facts(placed.path)
     assert (told["method"], told["prompt"]) == ("subject-diffusion", "a [V] dog in the snow")
-    assert told["subject V"].endswith(" at 0.1,0.3,0.6,0.9")
+    assert told["subjects"].startswith("V ")
+    assert told["subjects"].endswith(" at 0.1,0.3,0.6,0.9")
     assert str(here) not in str(told)
     assert not notes(events), "nothing is odd about a picture that is cut out"
+
+
+def test_subjects_have_names_of_any_letters(here: Path) -> None:
+    (picture,) = sample(config("a [犬] dog and a [Ж] cat", subject=("犬=dog.png", "ж=cat.png"), mask=("ж=mask.png",)))
+    first, second = facts(picture.path)["subjects"].split("; ")
+    assert (first[:2], second[:2]) == ("犬 ", "Ж ")
 
 
 @pytest.mark.usefixtures("exact")
