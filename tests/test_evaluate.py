@@ -13,6 +13,7 @@ import personas
 import pytest
 import tiny_networks
 import torch
+from accelerate import PartialState
 from bases import noise
 from hypothesis import given
 from hypothesis import strategies as st
@@ -229,6 +230,16 @@ def test_comparing_says_what_the_first_is_above_the_second(config: EvaluateConfi
     above = rows["rex minus base"]
     assert above["DINO"] == pytest.approx(rows["rex"]["DINO"] - rows["base"]["DINO"], abs=1e-6)
     assert "rex minus base" in found.report.read_text()
+
+
+def test_of_several_processes_one_says_what_a_comparison_lacks(
+    config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PartialState, "is_main_process", False)
+    shared: dict[str, Any] = {name: getattr(config, name) for name in ("names", "base", "networks", "steps", "out")}
+    events: list[Event] = []
+    compare(CompareConfig(**shared, prompts="1", n=1), events.append)
+    assert not events
 
 
 def test_own_prompts_with_markup_are_shown_and_not_run(config: EvaluateConfig, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class Evaluation:
     table: Path
 
 
-def evaluate(config: EvaluateConfig, listener: Listener = silent) -> Evaluation:
+def evaluate(config: EvaluateConfig, listener: Listener = silent, *, versus: bool = False) -> Evaluation:
     """Measure personas, checkpoints, strengths and methods on the same prompts and seeds.
 
     The same call goes on where an earlier one was stopped; under ``accelerate launch`` the processes share the work.
@@ -64,6 +64,7 @@ def evaluate(config: EvaluateConfig, listener: Listener = silent) -> Evaluation:
     Args:
         config: who, on what, and how.
         listener: told how far it is, and what cannot be measured here.
+        versus: whether to add a row for what the first is above the second.
 
     Raises:
         PersonaError: whatever the user can mend; what was drawn and measured before is kept.
@@ -72,7 +73,7 @@ def evaluate(config: EvaluateConfig, listener: Listener = silent) -> Evaluation:
     check_output(config.out)
     studio = Studio(config.out, config.base, config.seed, _heard(listener), config.checkpoints, config.scales)
     entrants = contest(config, studio)
-    return measure(config, entrants, listener)
+    return measure(config, entrants, listener, versus=versus)
 
 
 def measure(
@@ -84,7 +85,7 @@ def measure(
         config: on what, and how.
         entrants: who is measured.
         listener: see :func:`evaluate`.
-        versus: whether to add a row for what the first is above the second.
+        versus: see :func:`evaluate`.
     """
     listener = _heard(listener)
     evaluator = _evaluator(config, entrants, listener)
