@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import personas
 import pytest
 import tiny_networks
@@ -24,7 +25,7 @@ from torch.nn.functional import normalize
 from typer.testing import CliRunner
 
 import persona
-from persona import drawing, families
+from persona import drawing, families, segment
 from persona import evaluate as measuring
 from persona.clay import encoder, segmenter, weights_folder, world
 from persona.cli import app
@@ -354,7 +355,22 @@ def test_methods_that_look_at_photos_join_without_learning(
     assert next(row for row in found.rows if row.label == method).cells["learning, min"].mean == 0
     assert found.report.read_text().count("a dog, seed 0") == 1 * 2  # shown once: caption and text, nothing borrowed
     (about,) = config.out.glob(f"pictures/{method}-*/about.json")
-    assert json.loads(about.read_text())["references"] == [[photo.sha256, photo.caption] for photo in photos[:looks_at]]
+    told = json.loads(about.read_text())
+    assert told["references"] == [[photo.sha256, photo.caption] for photo in photos[:looks_at]]
+    assert (told.get("class") == "dog") == (method == "jedi")  # what photos without captions are called
+
+
+def test_what_is_cut_out_otherwise_is_drawn_anew(
+    config: EvaluateConfig, able: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(able / segmenter.FOLDER)
+    asked = replace(config, names=("subject-diffusion",), base=str(able), class_noun="dog", prompts="1", n=1)
+    events: list[Event] = []
+    evaluate(asked, events.append)
+    assert sum("Nothing is here that could cut it out" in note for note in listened(events)[0]) == 1
+    monkeypatch.setattr(segment, "_sought", lambda picture, *_: (np.eye(picture.height, picture.width) > 0, ""))
+    evaluate(asked)
+    assert len(list(config.out.glob("pictures/subject-diffusion-*"))) == 2
 
 
 # The protocol
