@@ -297,6 +297,12 @@ def test_a_base_with_a_judge_is_measured_by_it(
     assert {"identity", "prompt", "leak", "class kept", "drift"} <= set(values(found)["base"])
     assert "DINO" not in values(found)["base"]
     assert (found.fidelity, found.prompt) == ("identity", "prompt")
+    (tmp_path / "prompts.txt").write_text("a [V] dog on the moon\n")
+    events.clear()
+    found = evaluate(replace(config, base=str(folder), prompts=str(tmp_path / "prompts.txt"), n=1), events.append)
+    (told,) = (note for note in listened(events)[0] if "your own prompts" in note)
+    assert "prompt" not in values(found)["base"]
+    assert told in found.report.read_text()
 
 
 PROGRAM = """

@@ -29,6 +29,8 @@ from persona.sample import tell_unknown
 from persona.score import has_judge, load_judge, strange
 
 REPORT, RECORD, TABLE_FILE = "report.html", "evaluation.json", "table.md"
+OWN = "The judge cannot tell what your own prompts ask for: prompt is left out, and with it the plot and the best."
+"""Of prompts that do not come with what should be read in their pictures."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,10 @@ def _evaluator(config: EvaluateConfig, entrants: Sequence[Entrant], listener: Li
     if all(has_judge(base) for base in bases) and config.dreambench in (None, CLAY):
         if config.dreambench is None:
             _tell_strange(bases[0], _subjects(entrants), listener)
-        return JudgeEvaluator(load_judge(bases[0]))
+        evaluator = JudgeEvaluator(load_judge(bases[0]))
+        if not any(p.expected for subject in _subjects(entrants) for p in subject.prompts if p.kind == "subject"):
+            evaluator.notes = (OWN,)
+        return evaluator
     missing = absent(config.networks)
     if missing and config.networks is None:
         listener(Note(f"Fetching {', '.join(missing)}: at most 1.3 GB, once."))
