@@ -281,6 +281,8 @@ def test_photos_are_those_that_a_persona_learnt_from(
     picture.rotate(90).save(tmp_path / "more/noise.png")
     with pytest.raises(BadOption, match="learnt from none of the --photos"):
         evaluate(replace(both, photos=(strangers, tmp_path / "more")))
+    with pytest.raises(BadOption, match=r"another program made it. Give the --photos of its subject alone\."):
+        evaluate(replace(both, names=(str(dog),)))
 
 
 def test_a_base_with_a_judge_is_measured_by_it(
@@ -547,6 +549,8 @@ def test_what_cannot_be_is_refused_before_anything_is_drawn(
         ({"names": ("a",), "subjects": "2"}, "--dreambench"),
         ({"dreambench": "clay", "photos": (Path("x"),)}, "--photos"),
         ({"names": ("a",), "n": 0}, "-n must be"),
+        ({"names": ("jedi", "base"), "scales": True}, "--scales is about personas"),
+        ({"dreambench": "clay", "names": ("base",), "checkpoints": True}, "--checkpoints is about personas"),
     ],
     ids=str,
 )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from persona.config.fields import Batch, ExpertResolution, Guidance, Networks, OwnBase, Seed, Steps
+from persona.config.fields import Batch, ExpertResolution, Guidance, Networks, Seed, Steps
 from persona.config.option import Config, Option
 from persona.config.words import check_class
 from persona.errors import BadOption
@@ -22,7 +22,7 @@ class CompareConfig(Config):
         tuple[Path, ...], Option("Folder with photos of the subject; repeat it where personas have several.")
     ] = ()
     class_noun: Annotated[str | None, Option("What the photos show, if no persona says it.", flag=("--class",))] = None
-    base: OwnBase = None
+    base: Annotated[str | None, Option("Base that methods draw with; with personas, where theirs is.")] = None
     out: Annotated[Path, Option("Folder of pictures, scores and report; a stopped run goes on there.")] = Path(
         "comparison"
     )
@@ -80,5 +80,8 @@ class EvaluateConfig(CompareConfig):
         for flag, given in (("--photos", self.photos), ("--class", self.class_noun)):
             if given and self.dreambench is not None:
                 raise BadOption(f"{flag}: the photos and classes of --dreambench are its own. Leave one of them out.")
+        for flag, tried in (("--checkpoints", self.checkpoints), ("--scales", self.scales)):
+            if tried and self.names and {"jedi", "subject-diffusion", "base"}.issuperset(self.names):
+                raise BadOption(f"{flag} is about personas. Name one, or dreambooth, or leave it out.")
         if self.subjects is not None and self.dreambench is None:
             raise BadOption("--subjects chooses from a data set. Name one with --dreambench.")

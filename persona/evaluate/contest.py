@@ -128,6 +128,9 @@ def _home(persona: Persona, albums: Mapping[str, Sequence[Photo]], listener: Lis
     folder = max(shared, key=lambda folder: shared[folder])
     if not shared[folder]:
         if len(albums) > 1:
+            if not known:
+                hint = "Give the --photos of its subject alone."
+                raise BadOption(f"What {persona.path} learnt from nobody knows, as another program made it. {hint}")
             raise BadOption(f"{persona.path} learnt from none of the --photos. Name those that it learnt from.")
         if known:  # of what came from another program nobody knows
             hint = "They are compared all the same: make sure that they are of the same subject."
