@@ -2,7 +2,7 @@
 
 The file's keys are those that diffusers reads (``unet.<module>.lora_A.weight``); its metadata says how the adapter was
 made, so that loading needs nothing else. A base may carry several adapters under different names; what they add up to
-is the sum of their products ``B A``, each times its strength.
+is the sum of their products ``B A``, each times its strength. A dora multiplies as well, and adds up with no other.
 """
 
 import json
@@ -19,6 +19,7 @@ import torch
 from peft import LoHaConfig, LoKrConfig, LoraConfig, OFTConfig, PeftConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils.integrations import dequantize_module_weight
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
@@ -207,20 +208,37 @@ def scale(base: Family, strength: float | Mapping[str, float]) -> None:
         strength: of the one adapter, or of each by name; 0 takes an adapter out, so that the base alone is exact.
 
     Raises:
-        BadOption: an oft adapter is neither 0 nor 1: it rotates, and half a rotation is not defined.
+        BadOption: an oft adapter is neither 0 nor 1: it rotates, and half a rotation is not defined. Or a dora and
+            another one count at once.
     """
     strengths = strength if isinstance(strength, Mapping) else {NAME: strength}
-    for name, value in strengths.items():
-        if value not in (0, 1) and base.denoiser.peft_config[name].persona.kind == "oft":
-            raise BadOption("An oft adapter can only be on or off: give --scale 1 or 0.")
+    kinds = {name: base.denoiser.peft_config[name].persona.kind for name in strengths}
+    if any(kinds[name] == "oft" and value not in (0, 1) for name, value in strengths.items()):
+        raise BadOption("An oft adapter can only be on or off: give --scale 1 or 0.")
     active = [name for name, value in strengths.items() if value]
+    if len(active) > 1 and "dora" in map(kinds.get, active):
+        raise BadOption("A dora adapter does not add up with another: give --frames 2, or train both as lora.")
     for layer in _layers(base):
         layer.enable_adapters(enabled=bool(active))
         if active:
             layer.set_adapter(active)
         for name in active:
-            if base.denoiser.peft_config[name].persona.kind != "oft":
+            if kinds[name] != "oft":
                 layer.set_scale(name, strengths[name])
+            if kinds[name] == "dora" and name in getattr(layer, "lora_magnitude_vector", ()):
+                _stretch(layer, layer.lora_magnitude_vector[name], strengths[name])
+
+
+@torch.no_grad()
+def _stretch(layer: Any, magnitude: Any, strength: float) -> None:
+    """Let the lengths of a layer's weights go from its own, at 0, to those that a dora has learnt, at 1.
+
+    peft scales the product alone: the learnt lengths would count in full at any strength but 0.
+    """
+    if not hasattr(magnitude, "learnt"):
+        magnitude.register_buffer("learnt", magnitude.weight.clone(), persistent=False)
+    own = magnitude.get_weight_norm(dequantize_module_weight(layer.get_base_layer()).float(), 0, 0)
+    magnitude.weight.copy_(own.lerp(magnitude.learnt, strength))
 
 
 @contextmanager

@@ -120,6 +120,11 @@ def sweep(folder: Path) -> None:
             _remove(left)
 
 
+def cache() -> Path:
+    """Return the folder of what all runs of a user share."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "persona"
+
+
 def digest(path: Path) -> str:
     """Return the sha256 (hex) of a file, which tells whether it is still the one that was written."""
     with path.open("rb") as file:

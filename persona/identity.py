@@ -185,19 +185,26 @@ def fill(prompt: str, token: str, class_noun: str, listener: Listener = silent) 
             from 0.744 to 0.303 in the paper's own ablation.
     """
     filled = _SLOT.sub(lambda _: token, prompt)
-    if mentions(filled, token) and not mentions(filled, class_noun):
+    if _alone(rf"(?<!\w){re.escape(token)}(?!\w)", class_noun).search(filled):
         hint = f"Write [V] {class_noun}: without its class noun the subject is hardly recognized."
-        listener(Note(f"{prompt[:60]!r} does not say {class_noun}. {hint}", warning=True))
+        listener(Note(f"{prompt[:60]!r} does not say {class_noun} after [V]. {hint}", warning=True))
     return filled
 
 
 def bare(prompt: str, class_noun: str) -> str:
     """Return a prompt for whom pictures tell which subject is meant: ``[V]`` is no more than its class noun.
 
-    Where the prompt says the noun beside it, nothing takes the place of ``[V]``.
+    Where the prompt says the noun behind it, nothing takes the place of ``[V]``.
     """
-    said = prompt if mentions(prompt, class_noun) else _SLOT.sub(lambda slot: f"{slot[0]} {class_noun}", prompt)
-    return plain(said)
+    return plain(_alone(_SLOT.pattern, class_noun).sub(lambda slot: f"{slot[0]} {class_noun}", prompt))
+
+
+def _alone(name: str, class_noun: str) -> re.Pattern[str]:
+    """Return what finds a name, a pattern, without its class noun behind it; elsewhere that may be another's.
+
+    One word may stand between them: "a [V] black dog", but not "a [V] chasing another dog".
+    """
+    return re.compile(rf"{name}(?!((\s+[^\s,;.]+)?\s+|-?){re.escape(class_noun)}(s|es)?(?!\w))", re.IGNORECASE)
 
 
 def caption(given: str | None, token: str, class_noun: str, listener: Listener = silent) -> str:

@@ -7,7 +7,7 @@ the sum of their products ``B A``: a mean of the factors would multiply the one'
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -173,7 +173,7 @@ def interpolate(config: InterpolateConfig, listener: Listener = silent) -> Frame
         folder=folder,
         paths=tuple(folder / _name(number) for number in range(len(drawn))),
         places=tuple(place for place, _ in drawn),
-        distances=tuple(_distances([folder / _name(number) for number in range(len(drawn))])),
+        distances=tuple(_distances(frames)),
         strip=folder / "strip.png",
         animations=tuple(folder / animation.name for animation in animations),
     )
@@ -278,10 +278,10 @@ def _drawn(line: _Series, config: InterpolateConfig, folder: Path, listener: Lis
     chosen = [one / (number - 1) for one in range(number)]
     draw(chosen, "Drawing the series")
     for _ in range(0 if config.linear else ROUNDS):
-        if _is_even(_distances([known[place] for place in chosen])):
+        if _is_even(_distances(_open(known[place]) for place in chosen)):
             break
         path = sorted(known)
-        chosen = even(_distances([known[place] for place in path]), path, number)
+        chosen = even(_distances(_open(known[place]) for place in path), path, number)
         draw(chosen, "Spacing the frames")
     return [(place, known[place]) for place in chosen]
 
@@ -290,8 +290,8 @@ def _is_even(distances: Sequence[float]) -> bool:
     return max(distances) <= EVEN * math.fsum(distances) / len(distances)
 
 
-def _distances(paths: Sequence[Path]) -> list[float]:
-    return [distance(_open(a), _open(b)) for a, b in pairwise(paths)]
+def _distances(frames: Iterable[Image.Image]) -> list[float]:
+    return [distance(a, b) for a, b in pairwise(frames)]
 
 
 def _open(path: Path) -> Image.Image:

@@ -5,7 +5,6 @@ the weights as safetensors, the main ones only as pickles. LPIPS comes through t
 """
 
 import os
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from persona.config.words import command_line
 from persona.errors import out_of_space
 from persona.families.fingerprint import fingerprint, kept
 from persona.metrics import Mask
@@ -42,7 +42,7 @@ N = TypeVar("N")
 def how_to_fetch(name: str, where: Path | None = None) -> str:
     """Return what to type to have a network of the hub in its cache, or in a folder; see :meth:`Networks.find`."""
     parts = " ".join(f'--include "{part}"' for part in _PARTS)
-    there = "" if where is None else f" --local-dir {shlex.quote(str(folder_of(name, where)))}"
+    there = "" if where is None else f" --local-dir {command_line([str(folder_of(name, where))])}"
     return f"hf download {name} --revision {REVISIONS[name]} {parts}{there}"
 
 

@@ -11,10 +11,11 @@ from persona.config import InterpolateConfig, SampleConfig
 from persona.drawing import open_base
 from persona.errors import BadOption
 from persona.events import Listener, silent
-from persona.families import Family
+from persona.families import Family, blueprint
 from persona.methods.casting import Portrait
 from persona.methods.guidance import IMAGE_GUIDANCE, IMAGE_GUIDANCE_OF_TWO
 from persona.methods.subject_diffusion import SubjectDiffusion
+from persona.methods.telling import STORE
 from persona.photos import Photo
 from persona.placing import Box, Subject, check, read_masks, read_subjects
 
@@ -124,13 +125,17 @@ def portray(config: SampleConfig | InterpolateConfig, prompts: Sequence[str], li
     subjects = read_subjects(config.subject)
     check(prompts, subjects)
     references = read(subjects, read_masks(config.mask, subjects))
-    base = open_base(config.base or "clay", listener=listener)
+    name = config.base or "clay"
+    STORE.check(blueprint(name, listener), config.subject_diffusion)
+    base = open_base(name, listener=listener)
     cutouts = cut_out(references, base, listener)
     method = SubjectDiffusion.load(base, config.subject_diffusion, listener)
     guidance = config.image_guidance
     followed = f"{IMAGE_GUIDANCE}, {IMAGE_GUIDANCE_OF_TWO} of two" if guidance is None else str(guidance)
-    facts = {"method": "subject-diffusion", "image guidance": followed}
+    told = []
     for name, one in references.items():
         where = f" at {','.join(f'{side:g}' for side in one.box)}" if one.box else ""
-        facts[f"subject {name}"] = one.photo.sha256[:12] + where
+        told.append(f"{name} {one.photo.sha256[:12]}{where}")
+    # The names may be in any letters, which a PNG's keywords may not.
+    facts = {"method": "subject-diffusion", "image guidance": followed, "subjects": "; ".join(told)}
     return Portrayed(method, paint(method, references, cutouts), guidance, facts)

@@ -6,12 +6,11 @@ that decides what its pictures look like, so that none is ever taken for another
 """
 
 import json
-import os
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from persona.atomic import beside, digest_of
+from persona.atomic import beside, cache, digest_of
 from persona.config import PriorsConfig
 from persona.drawing import Job, draw, open_base, processes, size_of, whole
 from persona.events import Listener, Note, silent
@@ -58,8 +57,7 @@ def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> l
 
 def store(config: PriorsConfig) -> Path:
     """Return where the pictures are kept: in the user's cache, unless the config names another folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return config.store or cache / "persona" / "priors"
+    return config.store or cache() / "priors"
 
 
 def _folder(config: PriorsConfig, base: Family, prompt: str, how: dict[str, Any]) -> Path:

@@ -111,7 +111,7 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 
 def tell_cut(base: Family, prompts: Sequence[str], listener: Listener) -> None:
     """Warn of prompts that are longer than any of the base's text encoders reads."""
-    for prompt in prompts:
+    for prompt in dict.fromkeys(prompts):
         lengths = [(len(one.encode(prompt)), most) for one, most in zip(base.tokenizers, base.lengths, strict=True)]
         if lengths and all(length > most for length, most in lengths):
             most = max(most for _, most in lengths)

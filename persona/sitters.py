@@ -9,11 +9,11 @@ from persona.config import SampleConfig
 from persona.drawing import Artist, open_base, size_of
 from persona.errors import BadBase, BadPersona, BadPrompt
 from persona.events import Listener, Note, silent
-from persona.families import Family
+from persona.families import Family, blueprint
 from persona.folder import Persona
 from persona.identity import bare, fill, mentions
 from persona.methods.guidance import IMAGE_GUIDANCE
-from persona.methods.jedi import JeDi
+from persona.methods.jedi import STORE, JeDi
 from persona.placing import check_single
 
 
@@ -111,6 +111,7 @@ def _shown(config: SampleConfig, listener: Listener) -> Sitter:
     noun, facts, how = config.class_noun, {"method": "jedi"}, dict[str, Any]()
     prompts = [_bare(prompt, noun, listener) for prompt in config.prompts]
     found = photos.pictures(config.reference, listener) if config.reference else []
+    STORE.check(blueprint(config.base or "clay", listener), config.jedi)
     base = base_of(None, config.base, listener)
     jedi = JeDi.load(base, config.jedi)
     number = len(prompts) * config.n if config.together else 1

@@ -103,6 +103,38 @@ def test_scale_goes_from_the_base_to_the_subject(base_folder: Folder, kind: str)
     assert torch.equal(said(base), changed)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_dora_grows_out_of_the_base_without_a_leap(base_folder: Folder, dtype: torch.dtype) -> None:
+    """Its learnt lengths of weights are as strong as its product."""
+    base = load(base_folder, dtype=dtype)
+    before = said(base)
+    disturb(adapter.attach(base, make(base, "dora")))
+    changed, saved = said(base), from_bytes(adapter.save(base))
+    apart = []
+    for strength in (0.01, 0.5, 0.99, 1.5):
+        adapter.scale(base, strength)
+        apart.append((said(base) - before).norm() / (changed - before).norm())
+    small = 0.03 if dtype == torch.float32 else 0.2
+    assert apart[0] < small
+    assert 0.3 < apart[1] < 0.7
+    assert apart[2] == pytest.approx(1, abs=small)
+    assert apart[3] > 1.2
+    adapter.scale(base, 1)
+    assert torch.equal(said(base), changed)
+    assert all(torch.equal(saved[key], value) for key, value in from_bytes(adapter.save(base)).items())
+
+
+@pytest.mark.parametrize("other", ["dora", "lora"])
+def test_a_dora_does_not_add_up_with_another(base_folder: Folder, other: str) -> None:
+    base = load(base_folder)
+    for name, kind in (("one", "dora"), ("two", other)):
+        adapter.attach(base, make(base, kind), name=name)
+    adapter.scale(base, {"one": 1, "two": 0})
+    adapter.scale(base, {"one": 0, "two": 1})
+    with pytest.raises(BadOption, match="does not add up with another"):
+        adapter.scale(base, {"one": 0.5, "two": 0.5})
+
+
 def test_several_adapters_add_up_as_products(base_folder: Folder, tmp_path: Path) -> None:
     base = load(base_folder)
     weights = []

@@ -337,8 +337,7 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
     stand_in("sample", sample)
     priors = run("gen-priors", "--class", "toy car", "-n", "3", "--json")
     assert len(json.loads(priors.stdout)["pictures"]) == 3
-    assert "persona train PHOTOS --class 'toy car'" in priors.stderr
-    assert "--prior" not in priors.stderr
+    assert "persona train PHOTOS --class 'toy car' --priors 3\n" in priors.stderr
     drawn = run("sample", "a [V] dog", "a cat", "-n", "2", "--json")
     assert [(p["prompt"], p["seed"]) for p in json.loads(drawn.stdout)["pictures"]] == [
         ("a [V] dog", 0),
@@ -353,7 +352,14 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
 def test_class_pictures_that_a_training_would_not_find_are_named(stand_in: Callable[..., None], how: str) -> None:
     stand_in("gen_priors", lambda config, listener: [Path("my store/0.png"), Path("my store/1.png")])
     said = run("gen-priors", "--class", "car", how, COLUMNS="300").stderr
-    assert "persona train PHOTOS --class car --prior 'folder:my store'" in said
+    assert "persona train PHOTOS --class car --prior 'folder:my store' --priors 100\n" in said
+
+
+def test_class_pictures_of_several_prompts_are_in_folders_of_their_own(stand_in: Callable[..., None]) -> None:
+    stand_in("gen_priors", lambda config, listener: [Path("a/0.png"), Path("b/0.png")])
+    said = run("gen-priors", "--class", "car", "--prompt", "a red car", "--prompt", "a car", COLUMNS="300").stderr
+    assert "A training takes one folder: --prior folder:DIR" in said
+    assert "Next:" not in said
 
 
 @pytest.mark.parametrize(
@@ -407,8 +413,37 @@ def test_interpolate(stand_in: Callable[..., None], tmp_path: Path) -> None:
     made = json.loads(result.stdout)
     assert (made["between"], len(made["frames"]), made["distances"]) == ("the base to dog-sks", 2, [0.3])
     assert "2 frames, from the base to dog-sks." in result.stderr
-    again = "persona interpolate 'a [V] dog' --seed 3 --base 'my dogs' --frames 3 --negative blurry"
-    assert f"Next: {again} --out {tmp_path} --linear\n" in result.stderr
+    again = "persona interpolate 'a [V] dog' --base 'my dogs' --seed 3 --frames 3 --linear"
+    assert f"Next: {again} --out {tmp_path} --negative blurry\n" in result.stderr
+
+
+def test_what_to_type_next_draws_as_was_asked(stand_in: Callable[..., None]) -> None:
+    stand_in("sample", lambda config, listener: [SimpleNamespace(path=Path("0.png"), prompt="a [V] dog", seed=5)])
+    asked = ("--steps", "9", "--guidance", "3", "--negative", "blurry", "--resolution", "512", "--seed", "5")
+    said = run("sample", "a [V] dog", *asked, "--scale", "0.8", COLUMNS="300").stderr
+    how = "--steps 9 --guidance 3.0 --scale 0.8 --negative blurry --resolution 512"
+    assert f"Next: persona interpolate 'a [V] dog' --seed 5 --seed 6 {how}\n" in said
+    both = ("--subject", "V=dog.png", "--subject", "W=cat.png", "--image-guidance", "2", "--batch", "1")
+    said = run("sample", "a [V] dog", *asked, *both, COLUMNS="300").stderr
+    how = "--steps 9 --guidance 3.0 --negative blurry --resolution 512 --image-guidance 2.0"
+    assert f"Next: persona interpolate 'a [V] dog' --subject V=dog.png {how} --seed 5\n" in said
+
+
+def test_what_to_type_next_trains_as_was_planned(
+    stand_in: Callable[..., None], base_folder: Callable[[], Path]
+) -> None:
+    base = str(base_folder())
+    how = "--rank 8 --batch 2 --resolution 64 --no-text-encoder --precision fp32 --offload"
+    said = run("plan", "--base", base, "--photos", "3", *how.split(), COLUMNS="1000").stderr
+    assert f"Next: persona train PHOTOS --class CLASS --base {base} {how}\n" in said
+
+
+def test_commands_are_quoted_as_this_machine_reads_them(
+    training: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training()
+    monkeypatch.setattr("persona.config.words.os", SimpleNamespace(name="nt"))
+    assert 'Next: persona sample "a [V] dog on the beach"' in run(*TRAIN, COLUMNS="300").stderr
 
 
 def test_paths_and_commands_can_be_copied(training: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,12 @@ def test_a_bare_base_has_no_strength_and_no_checkpoint(flag: str) -> None:
         InterpolateConfig(**how, persona=(persona,))
 
 
+def test_all_are_no_single_base() -> None:
+    with pytest.raises(BadOption, match="Leave --base out, or --all"):
+        PlanConfig(base="sd15", every=True)
+    assert PlanConfig(every=True).base == "clay"
+
+
 @pytest.mark.parametrize(
     "given_",
     [{"prompts": ("a", "b", "c")}, {"prompts": ()}, {"seeds": (1, 2, 3)}, {"persona": (PHOTOS, PHOTOS, PHOTOS)}],

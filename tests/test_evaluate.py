@@ -9,10 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import personas
 import pytest
 import tiny_networks
 import torch
+from accelerate import PartialState
 from bases import noise
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ from torch.nn.functional import normalize
 from typer.testing import CliRunner
 
 import persona
-from persona import drawing, families
+from persona import drawing, families, segment
 from persona import evaluate as measuring
 from persona.clay import encoder, segmenter, weights_folder, world
 from persona.cli import app
@@ -231,6 +233,16 @@ def test_comparing_says_what_the_first_is_above_the_second(config: EvaluateConfi
     assert "rex minus base" in found.report.read_text()
 
 
+def test_of_several_processes_one_says_what_a_comparison_lacks(
+    config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PartialState, "is_main_process", False)
+    shared: dict[str, Any] = {name: getattr(config, name) for name in ("names", "base", "networks", "steps", "out")}
+    events: list[Event] = []
+    compare(CompareConfig(**shared, prompts="1", n=1), events.append)
+    assert not events
+
+
 def test_own_prompts_with_markup_are_shown_and_not_run(config: EvaluateConfig, tmp_path: Path) -> None:
     evil = 'a [V] {class} <script>alert(1)</script>"|'
     (tmp_path / "prompts.txt").write_text(f"{evil}\na [V] dog on the beach\n")
@@ -269,6 +281,8 @@ def test_photos_are_those_that_a_persona_learnt_from(
     picture.rotate(90).save(tmp_path / "more/noise.png")
     with pytest.raises(BadOption, match="learned from none of the --photos"):
         evaluate(replace(both, photos=(strangers, tmp_path / "more")))
+    with pytest.raises(BadOption, match=r"another program made it. Give the --photos of its subject alone\."):
+        evaluate(replace(both, names=(str(dog),)))
 
 
 def test_a_base_with_a_judge_is_measured_by_it(
@@ -285,6 +299,12 @@ def test_a_base_with_a_judge_is_measured_by_it(
     assert {"identity", "prompt", "leak", "class kept", "drift"} <= set(values(found)["base"])
     assert "DINO" not in values(found)["base"]
     assert (found.fidelity, found.prompt) == ("identity", "prompt")
+    (tmp_path / "prompts.txt").write_text("a [V] dog on the moon\n")
+    events.clear()
+    found = evaluate(replace(config, base=str(folder), prompts=str(tmp_path / "prompts.txt"), n=1), events.append)
+    (told,) = (note for note in listened(events)[0] if "your own prompts" in note)
+    assert "prompt" not in values(found)["base"]
+    assert told in found.report.read_text()
 
 
 PROGRAM = """
@@ -343,7 +363,22 @@ def test_methods_that_look_at_photos_join_without_learning(
     assert next(row for row in found.rows if row.label == method).cells["learning, min"].mean == 0
     assert found.report.read_text().count("a dog, seed 0") == 1 * 2  # shown once: caption and text, nothing borrowed
     (about,) = config.out.glob(f"pictures/{method}-*/about.json")
-    assert json.loads(about.read_text())["references"] == [[photo.sha256, photo.caption] for photo in photos[:looks_at]]
+    told = json.loads(about.read_text())
+    assert told["references"] == [[photo.sha256, photo.caption] for photo in photos[:looks_at]]
+    assert (told.get("class") == "dog") == (method == "jedi")  # what photos without captions are called
+
+
+def test_what_is_cut_out_otherwise_is_drawn_anew(
+    config: EvaluateConfig, able: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(able / segmenter.FOLDER)
+    asked = replace(config, names=("subject-diffusion",), base=str(able), class_noun="dog", prompts="1", n=1)
+    events: list[Event] = []
+    evaluate(asked, events.append)
+    assert sum("Nothing is here that could cut it out" in note for note in listened(events)[0]) == 1
+    monkeypatch.setattr(segment, "_sought", lambda picture, *_: (np.eye(picture.height, picture.width) > 0, ""))
+    evaluate(asked)
+    assert len(list(config.out.glob("pictures/subject-diffusion-*"))) == 2
 
 
 # The protocol
@@ -413,6 +448,18 @@ def test_the_protocol_teaches_and_draws_every_subject(
         evaluate(anew, events.append)
         assert "Learning rex." in listened(events)[0]  # another seed, or a caption more, is another training
         next((data_set / "rex").glob("*.png")).with_suffix(".txt").write_text("a [V] dog at home")
+
+
+@pytest.mark.parametrize("method", ["jedi", "subject-diffusion"])
+def test_nothing_is_trained_beside_a_method_without_weights(
+    config: EvaluateConfig, data_set: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(families, "load", None)
+    names = ("dreambooth", method)
+    for changed in ({"class_noun": "dog"}, {"photos": (), "dreambench": str(data_set)}):
+        with pytest.raises(BadBase, match=f"has no .* weights.*persona sample --{method}.*persona pretrain {method}"):
+            evaluate(replace(config, names=names, **changed))
+    assert not list(config.out.rglob("personas"))
 
 
 def test_clays_edition_asks_for_what_a_judge_can_tell(tmp_path: Path) -> None:
@@ -502,6 +549,8 @@ def test_what_cannot_be_is_refused_before_anything_is_drawn(
         ({"names": ("a",), "subjects": "2"}, "--dreambench"),
         ({"dreambench": "clay", "photos": (Path("x"),)}, "--photos"),
         ({"names": ("a",), "n": 0}, "-n must be"),
+        ({"names": ("jedi", "base"), "scales": True}, "--scales is about personas"),
+        ({"dreambench": "clay", "names": ("base",), "checkpoints": True}, "--checkpoints is about personas"),
     ],
     ids=str,
 )

@@ -224,6 +224,14 @@ def test_the_difference_is_taken_prompt_by_prompt() -> None:
     assert not difference(ones, "a", "b", JudgeEvaluator.columns).cells
 
 
+def test_the_difference_is_of_the_same_prompts_where_each_has_others() -> None:
+    ones = [shot("a", "1", value, seed=seed) for seed, value in enumerate((0.5, 0.7))]
+    assert not difference([*ones, shot("b", "2", 0.1)], "a", "b", JudgeEvaluator.columns).cells
+    others = [shot("b", "1", 0.1, seed=1), shot("b", "2", 0.9)]
+    row = difference([*ones, *others], "a", "b", JudgeEvaluator.columns)
+    assert row.cells["identity"].mean == pytest.approx(0.6)
+
+
 def test_the_best_is_the_best_trade_off(judge: JudgeEvaluator) -> None:
     def row(label: str, identity: float, prompt: float, leak: float = 0.0, copies: float = 0.0) -> Row:
         values = {"identity": identity, "prompt": prompt, "leak": leak, "copies": copies}

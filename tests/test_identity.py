@@ -172,6 +172,9 @@ def test_prompts_without_a_slot_stay_as_they_are(prompt: str, token: str, noun: 
         ("a photo of [V]", True),
         ("a [V] hotdog", True),
         ("a sks on the beach", True),
+        ("a [V] chasing another dog", True),
+        ("a [V] dog and a [V]", True),
+        ("a [V] black dog and a [V]-dog", False),
         ("a dog", False),
         ("a red car", False),
     ],
@@ -189,10 +192,19 @@ def test_a_prompt_that_leaves_out_the_class_noun_gets_a_warning(prompt: str, war
         ("a [v], asleep", "a dog, asleep"),
         ("a [V] on grass", "a dog on grass"),
         ("a red car", "a red car"),
+        ("a [V] chasing another dog", "a dog chasing another dog"),
+        ("a [V], a dog", "a dog, a dog"),
+        ("a [V] black dog and a [V]", "a black dog and a dog"),
     ],
 )
 def test_where_pictures_tell_the_subject_its_class_noun_is_enough(before: str, after: str) -> None:
     assert bare(before, "dog") == after
+
+
+@given(st.lists(st.sampled_from(["dog", "dogs", "Dog", "black", "and", "a", "the", "cat,", "[V]"]), max_size=6))
+def test_the_class_noun_stands_where_the_subject_does(words: list[str]) -> None:
+    said = bare(" ".join(["[V]", *words]), "dog").lower().split()
+    assert any(word.startswith("dog") for word in said[:2])
 
 
 def test_captions_always_name_the_subject() -> None:

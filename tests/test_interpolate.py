@@ -75,6 +75,12 @@ def test_two_seeds_move_the_noise(here: Path) -> None:
     assert same(end, drawn("a dog", base="sd-v-zero", seed=8))
 
 
+def test_what_is_cut_of_a_prompt_is_told_once(here: Path) -> None:
+    events: list[Event] = []
+    interpolate(config("a dog" + " in the snow" * 20, base="sd-v-zero", seeds=(3, 8), frames=2), events.append)
+    assert sum("is cut" in event.text for event in events if isinstance(event, Note)) == 1
+
+
 def test_one_persona_grows_out_of_the_base(here: Path) -> None:
     made = interpolate(config("a [V] dog", persona=(Path("personas/dog-zwx"),), scale=0.8))
     start, end = ends(made)

@@ -85,6 +85,11 @@ def test_evaluate_shows_a_table_and_says_it_to_machines(calls: list[Any], tmp_pa
     assert str(tmp_path / "report.html") in result.stderr.replace("\n", "")
 
 
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_help_speaks_of_its_own_options(command: str) -> None:
+    assert "--persona" not in run(command, "--help").stdout
+
+
 def test_compare_takes_two(calls: list[Any]) -> None:
     assert run("compare", "rex", "base").exit_code == 0
     assert calls == [CompareConfig(names=("rex", "base"))]

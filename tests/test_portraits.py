@@ -83,9 +83,16 @@ def test_a_subject_is_drawn_where_it_is_wanted(here: Path) -> None:
     assert apart(picture.path, other.path) > 1
     told = facts(placed.path)
     assert (told["method"], told["prompt"]) == ("subject-diffusion", "a [V] dog in the snow")
-    assert told["subject V"].endswith(" at 0.1,0.3,0.6,0.9")
+    assert told["subjects"].startswith("V ")
+    assert told["subjects"].endswith(" at 0.1,0.3,0.6,0.9")
     assert str(here) not in str(told)
     assert not notes(events), "nothing is odd about a picture that is cut out"
+
+
+def test_subjects_have_names_of_any_letters(here: Path) -> None:
+    (picture,) = sample(config("a [犬] dog and a [Ж] cat", subject=("犬=dog.png", "ж=cat.png"), mask=("ж=mask.png",)))
+    first, second = facts(picture.path)["subjects"].split("; ")
+    assert (first[:2], second[:2]) == ("犬 ", "Ж ")
 
 
 @pytest.mark.usefixtures("exact")
@@ -115,6 +122,10 @@ def test_what_cannot_be_cut_out_is_used_whole_and_told(here: Path) -> None:
         ({"mask": ("V=small.png",)}, BadOption, "small.png has 8x8 pixels, dog.png 40x30"),
         ({"mask": ("V=empty.png",)}, BadOption, "The mask empty.png is empty"),
         ({"subject": ("V=clear.png",)}, BadOption, "clear.png is transparent all over"),
+        ({"subject_diffusion": None}, BadBase, "sd-v-zero has no Subject-Diffusion weights"),
+        ({"subject_diffusion": None, "base": "sd15"}, BadBase, "sd15 has no Subject-Diffusion weights"),
+        ({"subject_diffusion": Path("nowhere")}, BadBase, "nowhere holds no Subject-Diffusion weights"),
+        ({"base": "flux-dev"}, BadBase, "flux-dev is no U-Net"),
     ],
 )
 def test_what_is_refused_before_the_base_is_loaded(

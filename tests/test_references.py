@@ -256,6 +256,14 @@ def test_settings_that_contradict_each_other(given: dict[str, Any], error: type[
 
 def test_what_is_refused_before_the_base_is_loaded(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(families, "load", None)
+    for how in ({"together": True}, {"reference": Path("refs"), "class_noun": "dog"}):
+        for base in ("sd-v-zero", "sd15"):
+            with pytest.raises(BadBase, match=f"{base} has no JeDi weights"):
+                sample(config("a dog", jedi=None, base=base, **how))
+        with pytest.raises(BadBase, match="nowhere holds no JeDi weights"):
+            sample(config("a dog", jedi=Path("nowhere"), base="sd15", **how))
+        with pytest.raises(BadBase, match="flux-dev is no U-Net"):
+            sample(config("a dog", base="flux-dev", **how))
     with pytest.raises(BadPrompt, match="Name it with --class"):
         sample(config("a [V] dog", together=True))
     with pytest.raises(BadPhotos, match="no folder nowhere"):
@@ -277,7 +285,7 @@ def test_a_base_without_weights_says_how_to_get_some(here: Path) -> None:
     )
     assert result.exit_code == 2
     assert "Unlike the built-in clay, sd-v-zero has no JeDi weights" in result.stderr
-    assert "persona pretrain jedi" in result.stderr
+    assert "with persona sample --jedi, or train some: persona pretrain jedi" in result.stderr
     with pytest.raises(BadBase, match="refs holds no JeDi weights"):
         sample(shown(jedi=Path("refs")))
     assert not Path("pictures").exists()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from persona.cli.following import typed
+from persona.cli.following import given, typed
 from persona.cli.options import command
 from persona.config import InterpolateConfig, SampleConfig
 from persona.config.drawing import MOST_FRAMES
@@ -97,41 +97,18 @@ def _after(config: SampleConfig, prompt: str) -> str:
         return typed("train", [config.reference], {"--class": config.class_noun, "--base": config.base})
     if config.together:
         return ""
-    named: dict[str, object] = {"--seed": [config.seed, config.seed + 1], "--persona": config.persona}
-    if config.subject:
-        told = {"--subject": config.subject, "--mask": config.mask}
-        named = {
-            flag: [one for one in given if f"[{one.partition('=')[0]}]".lower() in prompt.lower()]
-            for flag, given in told.items()
-        }
-    also = {"--subject-diffusion": config.subject_diffusion, "--base": config.base}
-    return typed("interpolate", [prompt], named | also)
+    told = given(config, InterpolateConfig, but=("out", "batch") if config.subject else ("out",))
+    if not config.subject:
+        return typed("interpolate", [prompt], {"--seed": [config.seed, config.seed + 1], **told})
+    about = {
+        flag: [one for one in some if f"[{one.partition('=')[0]}]".lower() in prompt.lower()]
+        for flag, some in {"--subject": config.subject, "--mask": config.mask}.items()
+    }
+    return typed("interpolate", [prompt], {**told, **about, "--seed": config.seed or None})
 
 
 def _finer(config: InterpolateConfig) -> str:
     """Say what to type after a series: the same one with twice as many steps, where that is not too many."""
     if config.frames > MOST_FRAMES // 2:
         return ""
-    plain = InterpolateConfig(prompts=config.prompts)
-    again = typed(
-        "interpolate",
-        config.prompts,
-        {
-            "--persona": config.persona,
-            "--subject": config.subject,
-            "--mask": config.mask,
-            "--subject-diffusion": config.subject_diffusion,
-            "--seed": config.seeds if config.seeds != (0,) else (),
-            "--base": config.base,
-            "--frames": 2 * config.frames - 1,
-            "--steps": config.steps,
-            "--guidance": config.guidance,
-            "--image-guidance": config.image_guidance,
-            "--scale": config.scale,
-            "--negative": config.negative or None,
-            "--resolution": config.resolution,
-            "--fps": config.fps if config.fps != plain.fps else None,
-            "--out": config.out if config.out != plain.out else None,
-        },
-    )
-    return f"{again} --linear" if config.linear else again
+    return typed("interpolate", config.prompts, {**given(config, InterpolateConfig), "--frames": 2 * config.frames - 1})

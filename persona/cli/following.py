@@ -1,8 +1,10 @@
 """What to type next: commands that name what was made, unless they find it by themselves."""
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+
+from persona.config.option import Config, settings
+from persona.config.words import command_line
 
 
 def typed(name: str, places: Sequence[object] = (), options: Mapping[str, object] | None = None) -> str:
@@ -14,10 +16,26 @@ def typed(name: str, places: Sequence[object] = (), options: Mapping[str, object
         options: what it is given by name; a sequence once for each of its values, and ``None`` not at all.
     """
     words = [*name.split(), *places]
-    for flag, given in (options or {}).items():
-        values = given if isinstance(given, list | tuple) else [given]
-        words += [word for value in values if value is not None for word in (flag, value)]
-    return shlex.join(["persona", *map(str, words)])
+    for flag, value in (options or {}).items():
+        values = value if isinstance(value, list | tuple) else [value]
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        else:
+            words += [word for one in values if one is not None for word in (flag, one)]
+    return command_line(["persona", *map(str, words)])
+
+
+def given(config: Config, to: type[Config], but: Collection[str] = ()) -> dict[str, object]:
+    """Return what a command was given by name, as :func:`typed` takes it; defaults need not be typed.
+
+    Args:
+        config: of the command.
+        to: settings of the command to type next, which understands its own alone.
+        but: settings that are left out.
+    """
+    known = {setting.name for setting in settings(to)}.difference(but)
+    named = [one for one in settings(type(config)) if one.name in known and not one.option.positional]
+    return {one.flag: value for one in named if (value := getattr(config, one.name)) != one.default}
 
 
 def real(base: str | None) -> str | None:

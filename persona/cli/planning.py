@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from persona.cli.following import real, typed
+from persona.cli.following import given, real, typed
 from persona.cli.options import command
-from persona.config import PlanConfig
+from persona.config import PlanConfig, TrainConfig
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,7 +31,8 @@ def plan(config: PlanConfig, json: bool) -> None:
         outcome = Outcome(f"{len(plans)} bases", [_machine(plans[0])], "", {"plans": records})
     else:
         (one,) = plans
-        then = typed("train", ["PHOTOS"], {"--class": "CLASS", "--base": real(one.base)}) if one.fits else ""
+        told = {"--class": "CLASS", "--base": real(one.base), **given(config, TrainConfig, but=("base", "photos"))}
+        then = typed("train", ["PHOTOS"], told) if one.fits else ""
         outcome = Outcome(one.base, [_machine(one), *_lines(one)], then, records[0])
     display.close("plan", outcome, as_json=json)
 

@@ -23,12 +23,13 @@ def gen_priors(config: PriorsConfig, json: bool) -> None:
     # A training finds the plain ones by itself, and takes others from one folder.
     plain = PriorsConfig(class_noun=config.class_noun, base=config.base, n=config.n, batch=config.batch)
     prior = None if config == plain else f"folder:{folders[0]}"
-    told = {"--class": config.class_noun, "--base": real(config.base), "--prior": prior}
+    told = {"--class": config.class_noun, "--base": real(config.base), "--prior": prior, "--priors": config.n}
+    several = ["A training takes one folder: --prior folder:DIR, with one of these or with copies of all in it."]
     display.close(
         "gen-priors",
         Outcome(
             f"{len(pictures)} images of {any_of(config.class_noun)}",
-            folders,
+            folders if len(folders) == 1 else [*folders, *several],
             typed("train", ["PHOTOS"], told) if len(folders) == 1 else "",
             {"class": config.class_noun, "base": config.base, "folders": folders, "pictures": list(map(str, pictures))},
         ),

@@ -80,5 +80,8 @@ class EvaluateConfig(CompareConfig):
         for flag, given in (("--photos", self.photos), ("--class", self.class_noun)):
             if given and self.dreambench is not None:
                 raise BadOption(f"{flag}: the photos and classes of --dreambench are its own. Leave one of them out.")
+        for flag, tried in (("--checkpoints", self.checkpoints), ("--scales", self.scales)):
+            if tried and self.names and {"jedi", "subject-diffusion", "base"}.issuperset(self.names):
+                raise BadOption(f"{flag} is about personas. Name one, or dreambooth, or leave it out.")
         if self.subjects is not None and self.dreambench is None:
             raise BadOption("--subjects chooses from a data set. Name one with --dreambench.")

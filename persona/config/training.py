@@ -118,3 +118,13 @@ class PlanConfig(Config):
     offload: Offload = None
     tiling: Tiling = None
     accumulate: Accumulate = 1
+
+    def __post_init__(self) -> None:
+        """Check that none is named where all are planned for.
+
+        Raises:
+            BadOption: a setting is out of bounds, or ``base`` contradicts ``every``.
+        """
+        super().__post_init__()
+        if self.every and self.base != "clay":
+            raise BadOption("--all plans for each base that has a short name. Leave --base out, or --all.")

@@ -1,4 +1,9 @@
-"""What may be typed as the class noun, as the token and as a prompt."""
+"""What may be typed as the class noun, as the token and as a prompt; and how a command is typed."""
+
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
 
 from persona.errors import BadPrompt, BadToken
 
@@ -63,3 +68,8 @@ def _check_text(name: str, prompt: str) -> None:
         raise BadPrompt(f"{name} {prompt[:60]!a} is no text that can be written down. Type it again.")
     if len(prompt) > MAX_PROMPT:
         raise BadPrompt(f"{name} has {len(prompt)} characters; at most {MAX_PROMPT} are read. Shorten it.")
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Return a command, or a part of one, as it is typed on this machine."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

@@ -8,7 +8,7 @@ from persona import families
 from persona.config import EvaluateConfig, check_prompts
 from persona.errors import BadOption, BadPrompt
 from persona.evaluate.entrants import Entrant, Studio, of_persona
-from persona.evaluate.methods import METHODS, learnt, open_persona
+from persona.evaluate.methods import METHODS, STORES, learnt, open_persona
 from persona.evaluate.subjects import BARE, OTHERS, Prompt, Subject, chosen, masks_of, papers_prompts, read_dreambench
 from persona.events import Listener, Note
 from persona.families import Family
@@ -53,8 +53,14 @@ def contest(config: EvaluateConfig, studio: Studio) -> list[Entrant]:
 
 
 def _learn(names: Collection[str], subjects: Iterable[Subject], studio: Studio) -> None:
-    """Train what has to be trained before any base is loaded, whose memory a training would miss."""
+    """Train what has to be trained before any base is loaded, whose memory a training would miss.
+
+    Raises:
+        BadBase: the base has no weights of a method that shall draw beside it.
+    """
     if "dreambooth" in names:
+        for store in (STORES[name] for name in names if name in STORES):
+            store.check(studio.methods_outline)
         for subject in subjects:
             learnt(subject, studio)
 
@@ -104,7 +110,7 @@ def _of_photos(
         without = "Without --photos nothing can say how well the subject is met: only what was asked for is measured."
         studio.listener(Note(without, warning=True))
     first = next(iter(personas.values()), None)
-    base = base_of(first, config.base if first else studio.methods_base, studio.listener, families.outline)
+    base = base_of(first, config.base, studio.listener, families.outline) if first else studio.methods_outline
     names = dict(zip(albums, _told_apart([Path(folder) for folder in albums]), strict=True))
     subjects = {
         home: _subject(config, home, names.get(home, noun), noun, albums.get(home, []), base)
@@ -122,6 +128,9 @@ def _home(persona: Persona, albums: Mapping[str, Sequence[Photo]], listener: Lis
     folder = max(shared, key=lambda folder: shared[folder])
     if not shared[folder]:
         if len(albums) > 1:
+            if not known:
+                hint = "Give the --photos of its subject alone."
+                raise BadOption(f"What {persona.path} learned from nobody knows, as another program made it. {hint}")
             raise BadOption(f"{persona.path} learned from none of the --photos. Name those that it learned from.")
         if known:  # of what came from another program nobody knows
             hint = "They are compared all the same: make sure that they are of the same subject."

@@ -81,9 +81,9 @@ class Studio:
         return self.base or self.fallback
 
     @cached_property
-    def methods_hash(self) -> str:
-        """Hash of that base, which is not loaded for it."""
-        return families.outline(self.methods_base, self.listener).hash
+    def methods_outline(self) -> Family:
+        """That base without its weights, which are not loaded for it."""
+        return families.outline(self.methods_base, self.listener)
 
     def base_of(self, persona: Persona | None) -> Family:
         """Load the base of a persona, or for ``None`` that of the methods; each is loaded once.

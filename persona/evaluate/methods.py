@@ -20,8 +20,9 @@ from persona.evaluate.subjects import Prompt, Subject
 from persona.events import Note
 from persona.families import Family
 from persona.folder import RECORD, Persona, folder_of, slug
+from persona.methods import telling
 from persona.methods.guidance import IMAGE_GUIDANCE
-from persona.methods.jedi import JeDi
+from persona.methods.jedi import STORE, JeDi
 from persona.methods.subject_diffusion import SubjectDiffusion
 from persona.photos import Photo
 from persona.portraits import Reference
@@ -63,8 +64,7 @@ def learnt(subject: Subject, studio: Studio) -> tuple[Persona, float | None]:
     if subject.folder is None:
         raise BadOption("dreambooth learns from photos. Say where they are with --photos.")
     # Other photos or captions, another class, base or seed are another training.
-    what = [subject.class_noun, studio.methods_hash, studio.seed, [(one.sha256, one.caption) for one in subject.photos]]
-    key = digest_of(what)
+    key = digest_of([subject.class_noun, studio.methods_outline.hash, studio.seed, _known(subject.photos)])
     folder = studio.out / "personas" / f"{slug(subject.name)}-{key[:12]}"
     clock = folder.with_suffix(".json")
     if (folder / RECORD).exists():
@@ -99,24 +99,32 @@ def jedi(subject: Subject, studio: Studio) -> list[Entrant]:
     def text(prompt: Prompt) -> str:
         return prompt.bare(subject.class_noun)
 
-    return [_looking("jedi", JeDi.load, subject, studio, photos=subject.photos, look=look, text=text)]
+    also = {"references": _known(subject.photos), "class": subject.class_noun}
+    return [_looking("jedi", JeDi.load, subject, studio, also=also, look=look, text=text)]
 
 
 def subject_diffusion(subject: Subject, studio: Studio) -> list[Entrant]:
     """Draw from the first photo alone, cut out, without training on it (2307.11410)."""
     if not subject.photos:
         raise BadOption("subject-diffusion draws from a photo. Say where it is with --photos.")
-    photos = subject.photos[:1]
+    base, shown = studio.base_of(None), {"V": Reference(subject.photos[0])}
+    telling.STORE.check(base)
+    cutouts = portraits.cut_out(shown, base, studio.listener)
 
     def look(model: SubjectDiffusion, size: Size) -> dict[str, Any]:
-        shown = {"V": Reference(photos[0])}
-        cutouts = portraits.cut_out(shown, model.base, studio.listener)
         return {"portraits": portraits.paint(model, shown, cutouts)}
 
     def text(prompt: Prompt) -> str:
         return prompt.text(subject.class_noun)
 
-    return [_looking("subject-diffusion", SubjectDiffusion.load, subject, studio, photos=photos, look=look, text=text)]
+    # Two runs may cut it out otherwise: what does so may have been installed between them.
+    seen = hashlib.sha256(cutouts["V"].tobytes()).hexdigest()
+    also = {"references": _known(subject.photos[:1]), "cut out": seen}
+    return [_looking("subject-diffusion", SubjectDiffusion.load, subject, studio, also=also, look=look, text=text)]
+
+
+def _known(photos: Sequence[Photo]) -> list[tuple[str, str | None]]:
+    return [(photo.sha256, photo.caption) for photo in photos]
 
 
 Model = TypeVar("Model", JeDi, SubjectDiffusion)
@@ -128,11 +136,14 @@ def _looking(
     subject: Subject,
     studio: Studio,
     *,
-    photos: Sequence[Photo],
+    also: Mapping[str, Any],
     look: Callable[[Model, Size], Mapping[str, Any]],
     text: Callable[[Prompt], str],
 ) -> Entrant:
-    """Return a method that looks at photos instead of learning from them; what it sees is for its drawing."""
+    """Return a method that looks at photos instead of learning from them; what it sees is for its drawing.
+
+    What else decides what its pictures are is said with it.
+    """
     base = studio.base_of(None)
     model = load(base)  # are there weights for this base at all
     weights = hashlib.sha256(model.save()).hexdigest()
@@ -151,11 +162,7 @@ def _looking(
         line=name,
         subject=subject,
         base=base,
-        decides={
-            name: weights,
-            "references": [(photo.sha256, photo.caption) for photo in photos],
-            "image guidance": IMAGE_GUIDANCE,
-        },
+        decides={name: weights, "image guidance": IMAGE_GUIDANCE, **also},
         open=seeing,
         text=text,
         learning=0.0,
@@ -184,6 +191,9 @@ METHODS: dict[str, Callable[[Subject, Studio], list[Entrant]]] = {
     "base": bare,
 }
 """Ways to draw a subject, by the names that they are asked for."""
+
+STORES = {store.name: store for store in (STORE, telling.STORE)}
+"""Where those have their weights that a base must have learnt once."""
 
 
 def open_persona(name: str) -> Persona:

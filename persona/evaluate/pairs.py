@@ -3,10 +3,7 @@
 from dataclasses import fields
 
 from persona.config import CompareConfig, EvaluateConfig
-from persona.drawing import check_output
-from persona.evaluate.contest import contest
-from persona.evaluate.entrants import Studio
-from persona.evaluate.run import Evaluation, measure
+from persona.evaluate.run import Evaluation, evaluate
 from persona.events import Listener, silent
 
 
@@ -25,7 +22,5 @@ def compare(config: CompareConfig, listener: Listener = silent) -> Evaluation:
         PersonaError: whatever the user can mend; what was drawn and measured before is kept.
         OSError: the disk is full; likewise.
     """
-    check_output(config.out)
     settings = EvaluateConfig(**{field.name: getattr(config, field.name) for field in fields(config)})
-    entrants = contest(settings, Studio(config.out, config.base, config.seed, listener))
-    return measure(settings, entrants, listener, versus=True)
+    return evaluate(settings, listener, versus=True)

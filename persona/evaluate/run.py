@@ -29,6 +29,8 @@ from persona.sample import tell_unknown
 from persona.score import has_judge, load_judge, strange
 
 REPORT, RECORD, TABLE_FILE = "report.html", "evaluation.json", "table.md"
+OWN = "The judge cannot tell what your own prompts ask for: prompt is left out, and with it the plot and the best."
+"""Of prompts that do not come with what should be read in their pictures."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Evaluation:
     table: Path
 
 
-def evaluate(config: EvaluateConfig, listener: Listener = silent) -> Evaluation:
+def evaluate(config: EvaluateConfig, listener: Listener = silent, *, versus: bool = False) -> Evaluation:
     """Measure personas, checkpoints, strengths and methods on the same prompts and seeds.
 
     The same call goes on where an earlier one was stopped; under ``accelerate launch`` the processes share the work.
@@ -64,6 +66,7 @@ def evaluate(config: EvaluateConfig, listener: Listener = silent) -> Evaluation:
     Args:
         config: who, on what, and how.
         listener: told how far it is, and what cannot be measured here.
+        versus: whether to add a row for what the first is above the second.
 
     Raises:
         PersonaError: whatever the user can mend; what was drawn and measured before is kept.
@@ -72,7 +75,7 @@ def evaluate(config: EvaluateConfig, listener: Listener = silent) -> Evaluation:
     check_output(config.out)
     studio = Studio(config.out, config.base, config.seed, _heard(listener), config.checkpoints, config.scales)
     entrants = contest(config, studio)
-    return measure(config, entrants, listener)
+    return measure(config, entrants, listener, versus=versus)
 
 
 def measure(
@@ -84,7 +87,7 @@ def measure(
         config: on what, and how.
         entrants: who is measured.
         listener: see :func:`evaluate`.
-        versus: whether to add a row for what the first is above the second.
+        versus: see :func:`evaluate`.
     """
     listener = _heard(listener)
     evaluator = _evaluator(config, entrants, listener)
@@ -128,7 +131,10 @@ def _evaluator(config: EvaluateConfig, entrants: Sequence[Entrant], listener: Li
     if all(has_judge(base) for base in bases) and config.dreambench in (None, CLAY):
         if config.dreambench is None:
             _tell_strange(bases[0], _subjects(entrants), listener)
-        return JudgeEvaluator(load_judge(bases[0]))
+        evaluator = JudgeEvaluator(load_judge(bases[0]))
+        if not any(p.expected for subject in _subjects(entrants) for p in subject.prompts if p.kind == "subject"):
+            evaluator.notes = (OWN,)
+        return evaluator
     missing = absent(config.networks)
     if missing and config.networks is None:
         listener(Note(f"Fetching {', '.join(missing)}: at most 1.3 GB, once."))

@@ -52,20 +52,14 @@ def with_best(rows: Sequence[Row], evaluator: Evaluator, apart: Collection[str] 
 
 
 def difference(shots: Sequence[Shot], one: str, other: str, columns: Sequence[Column]) -> Row:
-    """Return by how much one label is above another, prompt by prompt: what both find hard does not count."""
-    cells = {}
-    for column in columns:
-        mine, yours = (
-            _by_prompt([shot for shot in shots if shot.label == label], column.name) for label in (one, other)
-        )
-        groups = {
-            subject: [value - yours[subject][prompt] for prompt, value in prompts.items() if prompt in yours[subject]]
-            for subject, prompts in mine.items()
-            if subject in yours
-        }
-        if cell := _cell([group for group in groups.values() if group]):
-            cells[column.name] = cell
-    return Row(f"{one} minus {other}", cells)
+    """Return by how much one label is above another, picture by picture: what both find hard does not count."""
+    yours = {(shot.subject, shot.prompt, shot.seed): shot.scores for shot in shots if shot.label == other}
+    apart = []
+    for shot in (shot for shot in shots if shot.label == one):
+        base = yours.get((shot.subject, shot.prompt, shot.seed), {})
+        above = {name: value - base[name] for name, value in shot.scores.items() if name in base}
+        apart.append(replace(shot, scores=above))
+    return Row(f"{one} minus {other}", _cells(apart, columns))
 
 
 def bounds(subjects: Sequence[Subject], evaluator: Evaluator) -> list[Row]:

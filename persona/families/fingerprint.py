@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from persona.atomic import digest
+from persona.atomic import cache, digest
 
 KEPT = (".json", ".safetensors", ".txt", ".model")
 """What makes a pipeline draw as it does: configs, weights, vocabularies."""
@@ -46,7 +46,7 @@ def fingerprint(files: Mapping[str, Path]) -> str:
 
 
 def _memory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "persona" / "hashes.json"
+    return cache() / "hashes.json"
 
 
 def _remembered() -> dict[str, str]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from persona.errors import BadBase
 from persona.families import Family
+from persona.methods.channels import first_convolution
 from persona.methods.shards import whole
 
 
@@ -54,6 +55,19 @@ class Store:
         halves = {name: whole(tensor.detach()).half().cpu().contiguous() for name, tensor in parameters.items()}
         return to_bytes(halves, {self.name: json.dumps({"base_hash": base.hash, **made})})
 
+    def check(self, base: Family, folder: Path | None = None) -> None:
+        """Make sure that there are weights, before their base is fetched or loaded.
+
+        Args:
+            base: its blueprint does.
+            folder: where they are; beside the base's own when left out.
+
+        Raises:
+            BadBase: there are none, or the base is no U-Net.
+        """
+        first_convolution(base, self.title)
+        self._path(base, folder)
+
     def load(self, base: Family, folder: Path | None, join: Callable[[dict[str, Any]], M]) -> M:
         """Return a method with its weights.
 
@@ -88,9 +102,6 @@ class Store:
     def _read(self, base: Family, folder: Path | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return how weights were made, and the tensors, float32."""
         path = self._path(base, folder)
-        if not path.is_file():
-            where = f"{folder} holds no" if folder else f"Unlike the built-in clay, {base.name} has no"
-            raise BadBase(f"{where} {self.title} weights. {self._other(base)}")
         try:
             with safe_open(path, "pt") as file:
                 made: dict[str, Any] = json.loads((file.metadata() or {})[self.name])
@@ -103,11 +114,16 @@ class Store:
         return made, tensors
 
     def _path(self, base: Family, folder: Path | None) -> Path:
-        return (folder or base.folder / self.name) / self.file
+        """Return the file that is there."""
+        path = (folder or base.folder / self.name) / self.file
+        if not path.is_file():
+            where = f"{folder} holds no" if folder else f"Unlike the built-in clay, {base.name} has no"
+            raise BadBase(f"{where} {self.title} weights. {self._other(base)}")
+        return path
 
     def _other(self, base: Family) -> str:
         train = f"persona pretrain {self.name} --base {base.name} --data SHARDS"
-        return f"Name a folder that has some with --{self.name}, or train some: {train}"
+        return f"Name a folder that has some with persona sample --{self.name}, or train some: {train}"
 
 
 @torch.no_grad()

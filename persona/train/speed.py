@@ -1,12 +1,11 @@
 """How fast this machine trains: noted by its runs, read by plans."""
 
 import json
-import os
 from pathlib import Path
 
 import torch
 
-from persona.atomic import beside
+from persona.atomic import beside, cache
 
 
 def note(device: torch.device, how: str, operations: int, seconds: float) -> None:
@@ -39,7 +38,7 @@ def _name(device: torch.device, how: str) -> str:
 
 
 def _file() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "persona" / "speed.json"
+    return cache() / "speed.json"
 
 
 def _known() -> dict[str, float]:
