@@ -130,7 +130,7 @@ def _home(persona: Persona, albums: Mapping[str, Sequence[Photo]], listener: Lis
         if len(albums) > 1:
             if not known:
                 hint = "Give the --photos of its subject alone."
-                raise BadOption(f"What {persona.path} learned from nobody knows, as another program made it. {hint}")
+                raise BadOption(f"Another program made {persona.path}: what it learned from is not known. {hint}")
             raise BadOption(f"{persona.path} learned from none of the --photos. Name those that it learned from.")
         if known:  # of what came from another program nobody knows
             hint = "They are compared all the same: make sure that they are of the same subject."
