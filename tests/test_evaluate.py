@@ -281,7 +281,7 @@ def test_photos_are_those_that_a_persona_learnt_from(
     picture.rotate(90).save(tmp_path / "more/noise.png")
     with pytest.raises(BadOption, match="learned from none of the --photos"):
         evaluate(replace(both, photos=(strangers, tmp_path / "more")))
-    with pytest.raises(BadOption, match=r"another program made it. Give the --photos of its subject alone\."):
+    with pytest.raises(BadOption, match=r"is not known. Give the --photos of its subject alone\."):
         evaluate(replace(both, names=(str(dog),)))
 
 
