@@ -4,6 +4,7 @@ It is rehearsed with networks of their real sizes, on tensors without data (:mod
 """
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from persona.config import PlanConfig, TrainConfig
 from persona.drawing import free, number_format, processes
 from persona.events import Listener, Progress, silent
 from persona.families import blueprint, here, known
+from persona.families.fingerprint import PLAIN
 from persona.methods.settings import Settings
 from persona.train import speed
 from persona.train.rehearsal import Rehearsal, rehearse
@@ -93,7 +95,8 @@ def _plan(base: str, config: PlanConfig, listener: Listener) -> Plan:
     given = {name: getattr(config, name) for name in shared} | {"base": base, "photos": Path("photos")}
     asked = TrainConfig(class_noun="dog", **given)
     machine = _machine(config)
-    wanted = Settings.of(asked, blueprint(base, listener), config.photos)
+    outlined = blueprint(base, listener)
+    wanted = Settings.of(asked, outlined, config.photos)
 
     def act(settings: Settings) -> Rehearsal:
         return rehearse(
@@ -117,7 +120,7 @@ def _plan(base: str, config: PlanConfig, listener: Listener) -> Plan:
         stage=seen.worst,
         room=machine.room,
         ram=psutil.Process().memory_info().rss + (seen.most if on_cpu else seen.loaded),
-        download=_download(base),
+        download=_download(base, [name for name, part in outlined.pipe.components.items() if part is not None]),
         disk=_disk(asked, settings, seen),
         parameters=seen.parameters,
         adapter=seen.adapter,
@@ -153,8 +156,8 @@ def _machine(config: PlanConfig) -> _Machine:
     return _Machine(device, here, dtype, int(SHARE * config.vram * 2**30) - CONTEXT if config.vram else None)
 
 
-def _download(base: str) -> int | None:
-    """Return how many bytes are fetched."""
+def _download(base: str, parts: Collection[str]) -> int | None:
+    """Return how many bytes are fetched: the weights of these parts, each in one variant."""
     if here(base):
         return 0
     one = next((one for short, one in known().items() if base in (short, one.repo)), None)
@@ -166,7 +169,16 @@ def _download(base: str) -> int | None:
         Exception
     ):  # the network and the hub each raise their own; the configs are here, so this is all that is unknown
         return None
-    return sum(file.size or 0 for file in files if "/" in file.rfilename and file.rfilename.endswith(".safetensors"))
+    sizes: dict[str, dict[str, int]] = {}
+    for file in files:
+        part, _, name = file.rfilename.partition("/")
+        if part in parts and name.endswith(".safetensors"):
+            sizes.setdefault(part, {})[name] = file.size or 0
+    # As diffusers fetches them: where one part has fp16 alone, fp16 of all that have it.
+    whole = {part: [name for name in of if PLAIN.fullmatch(name)] for part, of in sizes.items()}
+    halves = {part: [name for name in of if ".fp16" in name] for part, of in sizes.items()}
+    fetched = whole if all(whole.values()) else {part: halves[part] or whole[part] for part in sizes}
+    return sum(sizes[part][name] for part, names in fetched.items() for name in names)
 
 
 def _disk(asked: TrainConfig, settings: Settings, seen: Rehearsal) -> int:

@@ -1,9 +1,11 @@
 """A rehearsal without data against the same with data; the parts of well-known bases; plans."""
 
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matrix
@@ -185,6 +187,35 @@ def test_a_plan_says_what_a_training_takes(
     assert made.disk > made.adapter
     assert made.step_seconds is None
     assert told
+
+
+REPOSITORY = """
+50 unet/diffusion_pytorch_model-00001-of-00002.safetensors
+50 unet/diffusion_pytorch_model-00002-of-00002.safetensors
+30 unet/diffusion_pytorch_model.fp16.safetensors
+99 unet/diffusion_pytorch_model.non_ema.safetensors
+10 text_encoder/model.safetensors
+2 text_encoder/model.fp16.safetensors
+10 text_encoder/pytorch_model.bin
+1 vae/diffusion_pytorch_model.safetensors
+12 safety_checker/model.safetensors
+111 all-in-one.safetensors
+"""
+
+
+@pytest.mark.parametrize(("gone", "fetched"), [("of-00002", 33), ("nothing", 111)])
+def test_no_more_is_told_than_is_fetched(
+    base_folder: Folder, monkeypatch: pytest.MonkeyPatch, gone: str, fetched: int
+) -> None:
+    """The parts that are loaded, in one variant; fp16, where one part has no other."""
+    listed = [line.split() for line in REPOSITORY.strip().splitlines() if gone not in line]
+    told = SimpleNamespace(siblings=[SimpleNamespace(rfilename=name, size=int(size)) for size, name in listed])
+    module = sys.modules["persona.plan"]
+    monkeypatch.setattr(module, "model_info", lambda *_, **how: told)
+    monkeypatch.setattr(module, "here", lambda base: None)
+    monkeypatch.setattr(module, "blueprint", lambda *_: families.outline(str(base_folder("sd-eps"))))
+    (made,) = plan(PlanConfig(base="somebody/base", precision="fp32"))
+    assert made.download == fetched
 
 
 def test_time_is_told_where_the_machine_is_known(base_folder: Folder) -> None:

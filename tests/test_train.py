@@ -266,7 +266,28 @@ def test_a_finished_run_is_only_opened(config: TrainConfig) -> None:
     again = train(config, events.append)
     assert again == made
     assert "trained already" in notes(events)
+    assert "--fresh" in notes(events)
     assert (made.path / "persona.json").stat().st_mtime_ns == stamp
+
+
+def test_fresh_begins_anew_and_then_goes_on_like_any_other(config: TrainConfig) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.stage == "Training" and event.done == 3:
+            raise KeyboardInterrupt
+
+    events: list[Event] = []
+    fresh = replace(config, fresh=True)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, stop)
+    for before in ("a run that was stopped", "a finished persona"):
+        events.clear()
+        made = train(fresh, events.append)
+        assert len(losses(events)) == 6, before
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh, stop)
+    events.clear()
+    assert same(weights(train(fresh, events.append)), weights(made))
+    assert "Going on from step 2" in notes(events)
 
 
 @pytest.mark.parametrize("change", [{"rank": 2}, {"seed": 1}, {"prior": "self"}, {"class_noun": "cat"}])

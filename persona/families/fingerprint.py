@@ -11,7 +11,7 @@ from persona.atomic import cache, digest
 
 KEPT = (".json", ".safetensors", ".txt", ".model")
 """What makes a pipeline draw as it does: configs, weights, vocabularies."""
-_PLAIN = re.compile(r"[^.]+\.safetensors(\.index\.json)?")
+PLAIN = re.compile(r"[^.]+\.safetensors(\.index\.json)?")
 """Names of weights that are no variant, and of the index of those that are in several files."""
 
 
@@ -23,7 +23,7 @@ def kept(folder: Path) -> list[Path]:
     """
     paths = [path for path in folder.glob("*") if path.suffix in KEPT]
     weights = {path for path in paths if ".safetensors" in path.name}
-    plain = {path for path in weights if _PLAIN.fullmatch(path.name)}
+    plain = {path for path in weights if PLAIN.fullmatch(path.name)}
     return [path for path in paths if not plain or path in plain or path not in weights]
 
 

@@ -151,7 +151,7 @@ class Run:
         if start and self._is_done(start) and (made := self._made()):
             passed = bool(start.record["passed"])
             more = "Its best has passed: more would not help" if passed else "Give more --steps to train on"
-            self.listener(Note(f"{self.out} is trained already. {more}. To start over, give another --out."))
+            self.listener(Note(f"{self.out} is trained already. {more}. To start over, give --fresh or another --out."))
             return made
         if start:
             self.listener(Note(f"Resuming from step {start.step}."))
@@ -178,10 +178,13 @@ class Run:
         sweep(self.out)
         start = checkpoints.latest(self.out)
         problem = self._problem(start)
-        if problem is None:
-            return start
         if not self.asked.fresh:
-            raise problem
+            if problem:
+                raise problem
+            return start
+        # A run that was begun anew and stopped goes on, as any does when the same command is typed again.
+        if start and not problem and start.record.get("fresh") and not (self.out / RECORD).exists():
+            return start
         for path in (self.out / name for name in _OURS - {checkpoints.LOCK}):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return None
@@ -371,6 +374,7 @@ class Run:
             optimizer=optimizer,
             record={
                 "run": self._fingerprint(),
+                "fresh": self.asked.fresh,
                 "choice": self.choice,
                 "token": self.token.text,
                 "evidence": dict(self.token.evidence),
