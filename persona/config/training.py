@@ -45,7 +45,7 @@ class TrainConfig(Config):
     resolution: TrainingResolution = None
     text_encoder: TextEncoder = None
     seed: Seed = 0
-    fresh: Annotated[bool, Option("Discard a run of other photos or settings, even a finished persona.")] = False
+    fresh: Annotated[bool, Option("Start over: discard what the folder holds, even a finished persona.")] = False
 
     prior_weight: Annotated[float, Option("How much the class images count.", min=0, max=100, expert=True)] = 1.0
     learning_rate: Annotated[float | None, Option("Learning rate.", min=0, max=10, expert=True)] = None
