@@ -33,6 +33,8 @@ COMMON = 0.4
 
 _SHORT = 3  # letters; the paper takes no longer ones, which are likelier to be words
 _SKS_IN_CLIP = 48136  # CLIP's id of "sks": bases with its tokenizer have read about the rifle of that name
+_OTHERS = "a|an|the|this|that|another|other|one|two|my|your|his|her|its|our|their|and|or|with|of|in|on|at|by|near|to"
+"""Words that a noun behind them does not share with what stands before them."""
 _SLOT = re.compile(r"\[v\]", re.IGNORECASE)
 
 
@@ -202,9 +204,10 @@ def bare(prompt: str, class_noun: str) -> str:
 def _alone(name: str, class_noun: str) -> re.Pattern[str]:
     """Return what finds a name, a pattern, without its class noun behind it; elsewhere that may be another's.
 
-    One word may stand between them: "a [V] black dog", but not "a [V] chasing another dog".
+    Words that describe it may stand between them: "a [V] little black dog", but not "a [V] chasing another dog".
     """
-    return re.compile(rf"{name}(?!((\s+[^\s,;.]+)?\s+|-?){re.escape(class_noun)}(s|es)?(?!\w))", re.IGNORECASE)
+    describing = rf"\s+((?!({_OTHERS})\s)[^\s,;.]+\s+){{0,3}}"
+    return re.compile(rf"{name}(?!({describing}|-?){re.escape(class_noun)}(s|es)?(?!\w))", re.IGNORECASE)
 
 
 def caption(given: str | None, token: str, class_noun: str, listener: Listener = silent) -> str:
