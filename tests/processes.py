@@ -5,7 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from multiprocessing.connection import wait
 from pathlib import Path
 
 FSDP = {
@@ -33,7 +35,11 @@ def printed(program: str, *arguments: str, folder: Path | None = None) -> list[s
         )
         for rank in ("0", "1")
     ]
-    return [run.communicate(timeout=600)[0] for run in runs]
+    try:
+        return [run.communicate(timeout=600)[0] for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
 
 
 def forked(task: Callable[[], object], **environment: str) -> None:
@@ -44,11 +50,20 @@ def forked(task: Callable[[], object], **environment: str) -> None:
     context = multiprocessing.get_context("fork")
     ranks = [{"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
     children = [context.Process(target=_join, args=(task, group | environment | rank)) for rank in ranks]
+    end = time.monotonic() + 600
     for child in children:
         child.start()
-    for child in children:
-        child.join(600)
-    assert [child.exitcode for child in children] == [0, 0]
+    try:
+        # One that has failed leaves the other waiting for it.
+        while (left := [child for child in children if child.is_alive()]) and not any(one.exitcode for one in children):
+            if not wait([child.sentinel for child in left], end - time.monotonic()):
+                break
+        codes = [child.exitcode for child in children]
+    finally:
+        for child in children:
+            child.kill()
+            child.join()
+    assert codes == [0, 0]
 
 
 def _join(task: Callable[[], object], environment: dict[str, str]) -> None:

@@ -16,9 +16,11 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+import typer
+from commands import run
+from pictures import grain
 from PIL import Image
 from safetensors import SafetensorError
-from typer.testing import CliRunner, Result
 
 from persona import __version__
 from persona.cli import app
@@ -100,12 +102,6 @@ MADE = SimpleNamespace(
 )
 
 
-def run(*arguments: str, **environment: str) -> Result:
-    return CliRunner().invoke(
-        app, list(arguments), prog_name="persona", terminal_width=60, env={"COLUMNS": "60", **environment}
-    )
-
-
 def process(program: str, **environment: str) -> str:
     """Run a program of its own, and return what it wrote to stdout."""
     environment = {**os.environ, **environment}
@@ -154,6 +150,9 @@ def training(stand_in: Callable[..., None]) -> Callable[..., list[TrainConfig]]:
 
 
 def test_options_are_frozen() -> None:
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    methods = {f"pretrain {name}" for name in known["pretrain"].commands}
+    assert set(OPTIONS) == known.keys() - {"pretrain"} | methods
     for name, (first, experts) in OPTIONS.items():
         panels: dict[str, list[str]] = {}
         for line in run(*name.split(), "--help").stdout.splitlines():
@@ -611,7 +610,7 @@ def test_from_photos_to_pictures(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for number in range(3):
-        Image.effect_noise((48, 40), 60 + 40 * number).convert("RGB").save(tmp_path / f"photos/{number}.png")
+        grain((48, 40), 60 + 40 * number).save(tmp_path / f"photos/{number}.png")
     base = ["--base", str(base_folder())]
 
     def made(*arguments: str) -> dict[str, Any]:

@@ -10,17 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persona.config import InterpolateConfig, PlanConfig, PretrainConfig, PriorsConfig, SampleConfig, TrainConfig
+from persona import config as declared
+from persona.config import InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
 from persona.config.option import Config, settings
 from persona.errors import BadOption, BadPrompt, BadToken, PersonaError
 
 CONFIGS: list[type[Config]] = [
-    TrainConfig,
-    PlanConfig,
-    PriorsConfig,
-    SampleConfig,
-    InterpolateConfig,
-    PretrainConfig,
+    kind for kind in map(vars(declared).get, declared.__all__) if isinstance(kind, type) and issubclass(kind, Config)
 ]
 PHOTOS = Path("photos")
 
@@ -46,8 +42,17 @@ def test_flags_are_used_once(config: type[Config]) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
 def test_defaults_are_within_their_own_bounds(config: type[Config]) -> None:
-    needed: dict[str, Any] = {"photos": PHOTOS, "class_noun": "dog", "prompts": ("a [V] dog",)}
-    config(**{s.name: needed[s.name] for s in settings(config) if s.name in needed and s.default in (MISSING, ())})
+    needed: dict[str, Any] = {
+        "photos": PHOTOS, "class_noun": "dog", "prompts": ("a [V] dog",), "persona": Path("rex"), "base": "sdxl",
+        "file": Path("rex.safetensors"), "names": ("rex", "base"), "pictures": PHOTOS,
+    }  # fmt: skip
+    config(
+        **{
+            s.name: needed[s.name]
+            for s in settings(config)
+            if s.default is MISSING or (s.name in ("prompts", "names") and s.default == ())
+        }
+    )
 
 
 def test_configs_do_not_change() -> None:

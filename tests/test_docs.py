@@ -7,14 +7,22 @@ import runpy
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import typer
 
 import persona
+from persona.clay import weights_folder
 from persona.cli import app
+from persona.config import TrainConfig
 from persona.families import known
+from persona.families.flux import Flux
+from persona.families.recipe import RECIPE, Recipe
+from persona.families.sd import StableDiffusion
+from persona.families.sd3 import StableDiffusion3
+from persona.families.sdxl import StableDiffusionXL
 
 ROOT = Path(__file__).parent.parent
 PAGES = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
@@ -37,8 +45,12 @@ def commands(name: str) -> list[str]:
     return sorted({line for line in stripped if line.startswith("persona ")})
 
 
+class _Understood(Exception):
+    """A command or an example has taken its arguments."""
+
+
 @pytest.mark.parametrize("line", [line for name in DOCUMENTS for line in commands(name)])
-def test_commands_parse(line: str) -> None:
+def test_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, *arguments = shlex.split(line.removesuffix(" ..."))[1:]
     group = typer.main.get_command(app)
     known = group.commands  # type: ignore[attr-defined]
@@ -47,14 +59,21 @@ def test_commands_parse(line: str) -> None:
         name, *arguments = arguments
     if name.startswith("-") or name == "COMMAND" or "--help" in arguments:
         assert name in {*known, "COMMAND", "--help"}
-    elif arguments or name == "info":
+    elif name == "info":
         known[name].make_context(name, arguments)
+    elif arguments:
+
+        def understood() -> None:
+            raise _Understood  # the config is there, and is all right
+
+        monkeypatch.setattr("persona.cli.display.Display", understood)
+        context = known[name].make_context(name, arguments)
+        if name == "sample":  # what it draws may go without saying
+            context.params["prompts"] = context.params["prompts"] or ["a [V] dog"]
+        with context, pytest.raises(_Understood):
+            known[name].invoke(context)
     else:  # the name alone, in a sentence
         assert name in known
-
-
-class _Understood(Exception):
-    """An example has taken its arguments."""
 
 
 EXAMPLES = sorted({line for name in DOCUMENTS for line in code(name) if re.match(r"python examples/", line)})
@@ -97,6 +116,29 @@ def test_the_bases_with_short_names_are_listed() -> None:
 def test_every_command_is_shown() -> None:
     shown = {line.split()[1] for line in commands("README.md")}
     assert set(typer.main.get_command(app).commands) <= shown  # type: ignore[attr-defined]
+
+
+def test_the_table_of_defaults_is_so() -> None:
+    rows = dict(re.findall(r"^\| `--([\w-]+)` \| (.*?) \| [^|]+ \|$", README, re.MULTILINE))
+    settings = {name: text.split(" | ") for name, text in rows.items()}
+    clay = Recipe().adjusted(weights_folder() / RECIPE)
+    for family in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux):
+        for place, recipe in enumerate((family.recommended, clay)):
+            told = {name: texts[place] for name, texts in settings.items()}
+            steps = (recipe.steps_per_photo, recipe.least_steps, recipe.most_steps)
+            assert told["steps"] == "{} a photo, {} to {}".format(*steps)
+            assert told["text-encoder"] == ("on" if recipe.text_encoder else "off")
+            for name in ("rank", "learning-rate", "text-learning-rate", "batch", "priors", "snr-gamma",
+                         "checkpoint-every", "score-every"):  # fmt: skip
+                assert float(re.split("[ ,]", told[name])[0]) == getattr(recipe, name.replace("-", "_")), name
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    for texts in zip(*settings.values(), strict=True):
+        told = dict(zip(settings, texts, strict=True))
+        assert told["prior"] == f"`{defaults['prior']}`"
+        assert told["flip"] == ("on" if defaults["flip"] else "off")
+        assert [int(told[name]) for name in ("accumulate", "prior-weight")] == [
+            defaults["accumulate"], defaults["prior_weight"]
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -18,6 +18,7 @@ from accelerate import PartialState
 from bases import noise
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import DREAMBENCH, grain
 from PIL import Image
 from processes import printed
 from test_judge import small
@@ -28,10 +29,11 @@ import persona
 from persona import drawing, families, segment
 from persona import evaluate as measuring
 from persona.clay import encoder, segmenter, weights_folder, world
+from persona.clay.judge import Judge
 from persona.cli import app
 from persona.config import CompareConfig, EvaluateConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, PersonaError
-from persona.evaluate import Evaluation, clay, compare, evaluate, pictures
+from persona.evaluate import Evaluation, clay, compare, evaluate, methods, pictures
 from persona.evaluate.subjects import INDEX, chosen, papers_prompts, read_dreambench
 from persona.events import Event, Note, Progress
 from persona.families.vocabulary import read_words, unknown
@@ -43,7 +45,6 @@ from persona.photos import Photo
 from persona.photos import pictures as read_photos
 from persona.pretrain.clay.judging import HEADS
 
-DREAMBENCH = Path(__file__).parent.parent.parent / "shared/dreambench"
 LIST = """Classes
 
 subject_name,class
@@ -264,7 +265,7 @@ def test_photos_are_those_that_a_persona_learnt_from(
 ) -> None:
     (tmp_path / "others").mkdir()
     shutil.copy(next(photo_folder.iterdir()), tmp_path / "others")
-    picture = Image.effect_noise((40, 40), 60).convert("RGB")
+    picture = grain((40, 40), 60)
     picture.save(tmp_path / "others/noise.png")
     learnt = shutil.copytree(dog, tmp_path / "bob")
     photos = tuple(photo.sha256 for photo in read_photos(photo_folder))
@@ -285,15 +286,19 @@ def test_photos_are_those_that_a_persona_learnt_from(
         evaluate(replace(both, names=(str(dog),)))
 
 
-def test_a_base_with_a_judge_is_measured_by_it(
-    config: EvaluateConfig, base_folder: Callable[..., Path], tmp_path: Path
-) -> None:
+@pytest.fixture
+def judged(base_folder: Callable[..., Path], tmp_path: Path) -> Path:
+    """Return a tiny base that ships with a judge."""
     folder = shutil.copytree(base_folder(), tmp_path / "judged")
     judge = small()
     judge.others = {"dog": normalize(torch.randn(4, 128), dim=1)}
     judge.save(folder / "judge")
+    return folder
+
+
+def test_a_base_with_a_judge_is_measured_by_it(config: EvaluateConfig, judged: Path) -> None:
     events: list[Event] = []
-    found = evaluate(replace(config, base=str(folder), prompts="3", n=1), events.append)
+    found = evaluate(replace(config, base=str(judged), prompts="3", n=1), events.append)
     (told,) = (note for note in listened(events)[0] if "never shown" in note)
     assert "what it says of their images is a guess" in told
     assert {"identity", "prompt", "leak", "class kept", "drift"} <= set(values(found)["base"])
@@ -305,6 +310,35 @@ def test_a_base_with_a_judge_is_measured_by_it(
     (told,) = (note for note in listened(events)[0] if "your own prompts" in note)
     assert "prompt" not in values(found)["base"]
     assert told in found.report.read_text()
+
+
+def test_another_judge_measures_again_what_is_there(config: EvaluateConfig, judged: Path) -> None:
+    config = replace(config, names=("base",), class_noun="dog", base=str(judged), prompts="1", n=1)
+    before = values(evaluate(config))["base"]
+    judge = Judge.load(judged / "judge")
+    judge.ceiling = 0.5
+    judge.others = {"dog": normalize(torch.randn(4, 128) + 1, dim=1)}
+    judge.save(judged / "judge")
+    events: list[Event] = []
+    after = values(evaluate(config, events.append))["base"]
+    assert {stage.split()[0] for stage in listened(events)[1]} == {"Measuring"}  # nothing is drawn again
+    assert after["identity"] != before["identity"]
+    assert after["prompt"] == before["prompt"]
+
+
+def test_clays_edition_is_one_command(judged: Path, tmp_path: Path) -> None:
+    how = ["--subjects", "dog,car", "--prompts", "2", "-n", "1", "--steps", "1", "--out", str(tmp_path / "out")]
+    told = CliRunner().invoke(app, ["evaluate", "base", "--dreambench", "clay", "--base", str(judged), *how, "--json"])
+    assert told.exit_code == 0, told.output
+    assert "never shown" not in told.stderr  # they are renders
+    page = Path(json.loads(told.stdout)["report"]).read_text()
+    assert "2 subjects of clay" in page
+    record = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert record["settings"]["dreambench"] == "clay"
+    labels = [row["label"] for row in record["rows"]]
+    assert labels == ["photos of the same subject", "photos of another subject", "base"]
+    assert {"identity", "prompt", "class kept"} <= record["rows"][-1]["scores"].keys()
+    assert len(list((tmp_path / "out").rglob("4.png"))) == 2  # five photos of each
 
 
 PROGRAM = """
@@ -418,8 +452,16 @@ def test_the_public_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(subject.photos) >= 4
 
 
+class _Enough(Exception):
+    """A training would begin here."""
+
+
+def enough(*_: object) -> None:
+    raise _Enough
+
+
 def test_the_protocol_teaches_and_draws_every_subject(
-    data_set: Path, base_folder: Callable[..., Path], networks: Path, tmp_path: Path
+    data_set: Path, base_folder: Callable[..., Path], networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = EvaluateConfig(
         names=("dreambooth", "base"), dreambench=str(data_set), base=str(base_folder()), networks=networks,
@@ -443,9 +485,11 @@ def test_the_protocol_teaches_and_draws_every_subject(
     shutil.rmtree(config.out / "pictures")
     again = evaluate(replace(config, subjects="rex"))
     assert next(row for row in again.rows if row.label == "dreambooth").cells["learning, min"].mean > 0
+    monkeypatch.setattr(methods, "train", enough)
     for anew in (replace(config, subjects="rex", seed=1), replace(config, subjects="rex")):
         events.clear()
-        evaluate(anew, events.append)
+        with pytest.raises(_Enough):
+            evaluate(anew, events.append)
         assert "Learning rex." in listened(events)[0]  # another seed, or a caption more, is another training
         next((data_set / "rex").glob("*.png")).with_suffix(".txt").write_text("a [V] dog at home")
 

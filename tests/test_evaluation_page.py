@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser, browser
+from pages import EVIL, Page
 from PIL import Image
-from test_report import EVIL, Page
 
 from persona.report import Cell, Column, Plot, Row, Shot, write_evaluation
 

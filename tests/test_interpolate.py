@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,16 @@ def test_what_is_cut_of_a_prompt_is_told_once(here: Path) -> None:
     events: list[Event] = []
     interpolate(config("a dog" + " in the snow" * 20, base="sd-v-zero", seeds=(3, 8), frames=2), events.append)
     assert sum("is cut" in event.text for event in events if isinstance(event, Note)) == 1
+
+
+def test_guidance_and_what_shall_not_be_shown_reach_the_base(here: Path) -> None:
+    how: dict[str, Any] = {"base": "sd-v-zero", "guidance": 3.0, "negative": "a red dog in the snow"}
+    start, end = ends(interpolate(config("a cat", seeds=(3, 8), frames=2, **how)))
+    assert same(start, drawn("a cat", seed=3, **how))
+    assert same(end, drawn("a cat", seed=8, **how))
+    for left_out in ("guidance", "negative"):
+        rest = {name: value for name, value in how.items() if name != left_out}
+        assert not same(start, drawn("a cat", seed=3, **rest)), left_out
 
 
 def test_one_persona_grows_out_of_the_base(here: Path) -> None:
@@ -208,6 +219,13 @@ def test_a_series_that_another_run_draws_meanwhile_stays(here: Path, monkeypatch
 def test_what_is_refused(here: Path, settings: InterpolateConfig, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         interpolate(settings)
+    assert not Path("series").exists()
+
+
+def test_several_processes_are_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["persona.interpolate"], "processes", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(BadOption, match="without accelerate launch"):
+        interpolate(config("a dog", "a cat", base="sd-v-zero"))
     assert not Path("series").exists()
 
 

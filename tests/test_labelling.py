@@ -13,6 +13,7 @@ import tiny_networks
 import torch
 from numpy.random import default_rng
 from PIL import Image
+from transformers import GroundingDinoForObjectDetection
 
 from persona import encoder, hub, labelling
 from persona.errors import BadOption
@@ -57,25 +58,39 @@ def test_things_are_found_with_their_boxes(networks: Path, monkeypatch: pytest.M
     detector = Detector(networks / "detector")
     monkeypatch.setattr(labelling, "BOX_THRESHOLD", 0.0)
     monkeypatch.setattr(labelling, "TEXT_THRESHOLD", 0.0)
-    found = detector.find(pictures(1)[0], ["dog", "cat"])
-    assert found
+    (picture,) = pictures(1)
+    found = detector.find(picture, ["dog", "cat"])
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
-    for one in found:
-        left, top, right, bottom = one.box
-        assert 0 <= left < right <= 1
-        assert 0 <= top < bottom <= 1
+    net = GroundingDinoForObjectDetection.from_pretrained(networks / "detector")
+    with torch.no_grad():
+        said = net(**detector._processor(images=picture, text="dog. cat.", return_tensors="pt")).pred_boxes[0]
+    assert len(found) == len(said) > 0
+    boxes = [(x - wide / 2, y - high / 2, x + wide / 2, y + high / 2) for x, y, wide, high in said.tolist()]
+    for one, box in zip(sorted(one.box for one in found), sorted(boxes), strict=True):
+        assert one == pytest.approx(np.clip(box, 0, 1), abs=1e-4)
 
 
 def test_boxes_and_the_middle_have_masks(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sam, (picture,) = Sam(networks / "sam"), pictures(1)
-    masks = sam.masks(picture, [(0.1, 0.1, 0.5, 0.9), (0.4, 0.2, 0.9, 0.8)])
+    asked: list[dict[str, Any]] = []
+    seen = sam._seen
+
+    def noted(*given: Any, **prompts: Any) -> torch.Tensor:
+        asked.append(prompts)
+        return seen(*given, **prompts)
+
+    monkeypatch.setattr(sam, "_seen", noted)
+    masks = sam.masks(picture, [(0.125, 0.25, 0.5, 0.75), (0.5, 0.25, 1, 0.5)])
     assert [(mask.shape, mask.dtype.kind) for mask in masks] == [((48, 64), "b")] * 2
+    assert asked.pop()["input_boxes"] == [[[8, 12, 32, 36], [32, 12, 64, 24]]]  # left, top, right, bottom in pixels
     answers = np.zeros((1, 3, 48, 64), bool)
-    answers[0, 0, :10, :10] = answers[0, 1, 18:30, 26:38] = answers[0, 2, 24, 32] = True
-    monkeypatch.setattr(sam, "_seen", lambda *_, **__: torch.from_numpy(answers))
+    # The first would be in the middle of a picture as high as this is wide; the last is, but next to nothing.
+    answers[0, 0, 26:38, 18:30] = answers[0, 1, 18:30, 29:41] = answers[0, 2, 24, 32] = True
+    seen = lambda *_, **__: torch.from_numpy(answers)  # noqa: E731
     subject = sam.subject(picture)
     assert subject is not None
-    assert np.array_equal(subject, answers[0, 1])  # the last is in the middle, but next to nothing
+    assert np.array_equal(subject, answers[0, 1])
+    assert asked.pop()["input_points"] == [[[[32, 24]]]]
 
 
 @pytest.mark.parametrize("kind", [Captioner, Tagger, Detector, Sam])

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from commands import run
 from PIL import Image
-from test_cli import run
 
 from persona.config import CompareConfig, EvaluateConfig
 from persona.report import Cell, Column, Row, Shot

@@ -8,7 +8,7 @@ import pytest
 import tiny_networks
 import torch
 from PIL import Image
-from transformers import CLIPModel, ViTModel
+from transformers import AutoTokenizer, CLIPModel, CLIPSegForImageSegmentation, ViTModel
 
 from persona import score
 from persona.families import Family
@@ -80,6 +80,19 @@ def test_masks_have_the_sizes_of_their_pictures(networks: Networks) -> None:
     masks = networks.segmenter.masks(pictures(), "dog")
     assert [mask.shape for mask in masks] == [size[::-1] for size in SIZES]
     assert all(mask.dtype == bool for mask in masks)
+
+
+def test_masks_are_where_clipseg_says_yes(networks: Networks, folder: Path) -> None:
+    assert networks.segmenter
+    picture = pictures()[0].resize((352, 352))  # as large as its answer
+    (mask,) = networks.segmenter.masks([picture], "dog")
+    net = CLIPSegForImageSegmentation.from_pretrained(folder / "clipseg-rd64-refined")
+    tokens = AutoTokenizer.from_pretrained(folder / "clipseg-rd64-refined")(["dog"], return_tensors="pt")
+    pixels = (np.asarray(picture, np.float32) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    with torch.no_grad():
+        said = net(**tokens, pixel_values=torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None]).logits
+    assert (mask == (said.view(352, 352).numpy() > 0)).mean() > 0.99
+    assert 0.1 < mask.mean() < 0.9
 
 
 def test_what_cannot_be_had_is_said_with_how_to_have_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from persona.errors import BadBase, BadOption
 from persona.events import Event, Progress
 from persona.methods.jedi import JeDi
 from persona.noise import Diffusion
+from persona.pretrain import learning
 from persona.pretrain.clay.data import render_records
 from persona.pretrain.clay.sets import ClaySets
 from persona.pretrain.jedi import Completion, pretrain_jedi
@@ -40,6 +41,14 @@ from persona.pretrain.learning import Learnt, emphasis, share, times
 from persona.pretrain.sets import WebSets
 
 forked = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_sheets() -> Iterator[None]:
+    """Let runs draw no more sheets of samples than one on the way and one in the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning, "SHEETS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,16 @@ from persona.pretrain.subject_diffusion import Depiction, _varied, pretrain_subj
 forked = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
 
 LOAD = encoder.load
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_sheets() -> Iterator[None]:
+    """Let runs draw no more sheets of samples than one on the way and one in the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning, "SHEETS", 2)
+        yield
+
+
 LEFT, RIGHT = (0.0, 0.25, 0.5, 1.0), (0.5, 0.25, 1.0, 1.0)
 
 

@@ -1,6 +1,7 @@
 """Drawing from references, and one new subject together: tiny bases with JeDi weights that have moved somewhere."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from pictures import grain
 from PIL import Image
-from processes import printed
+from processes import forked
 from results import apart, facts, notes
 from typer.testing import CliRunner
 
@@ -104,7 +106,7 @@ def test_references_are_told_by_their_captions_and_masked_by_their_alpha(
     base_folder: Callable[[str], Path],
 ) -> None:
     base = families.load(str(base_folder("sd-v-zero")), device="cpu")
-    image, alpha = Image.effect_noise((48, 32), 80).convert("RGB"), Image.new("L", (48, 32))
+    image, alpha = grain((48, 32), 80), Image.new("L", (48, 32))
     alpha.paste(255, (0, 0, 24, 32))
     whole, cut = Photo("a", image, "a [V] dog, asleep", "a"), Photo("b", image, None, "b", alpha)
     known = prepare(base, [whole, cut], "dog", (32, 32))
@@ -118,7 +120,7 @@ def test_references_are_told_by_their_captions_and_masked_by_their_alpha(
 
 
 def test_what_is_masked_is_not_seen(here: Path) -> None:
-    cut = Image.effect_noise((40, 40), 90).convert("RGB")
+    cut = grain((40, 40), 90)
     cut.paste("white", (20, 0, 40, 40))  # what is transparent is white too, so only the mask can make a difference
     for path in Path("refs").iterdir():
         path.unlink()
@@ -147,14 +149,12 @@ def test_pictures_that_are_drawn_together_see_each_other(here: Path) -> None:
     assert apart(known[0].path, both[0].path) > 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
 def test_together_is_not_split_among_processes(here: Path) -> None:
-    program = (
-        "from pathlib import Path; from persona.config import SampleConfig; from persona.sample import sample\n"
-        "config = SampleConfig(prompts=('a dog',), n=3, steps=2, out=Path('shared'), together=True, base='sd-v-zero',"
-        " jedi=Path('weights'))\n"
-        "print(len(sample(config)))"
-    )
-    assert [text.split() for text in printed(program)] == [["3"], ["3"]]
+    def share() -> None:
+        assert len(sample(config("a dog", n=3, together=True, out=Path("shared")))) == 3
+
+    forked(share)
     alone = sorted(picture.path for picture in sample(config("a dog", n=3, together=True)))
     assert max(map(apart, sorted(Path("shared").glob("a-*.png")), alone)) <= 1
 

@@ -3,46 +3,14 @@
 import itertools
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from pages import EVIL, Page
+from pictures import grain
 from PIL import Image
 
 from persona import report
-
-EVIL = '"><script>alert(1)</script>&'
-
-
-class Page(HTMLParser):
-    """Collects the elements of a page, and refuses one that is not balanced."""
-
-    VOID = frozenset({"meta", "img", "br", "link", "input"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(text)
-        assert not self.open, f"not closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> Image.Image:
@@ -123,7 +91,7 @@ def test_pictures_of_any_mode(tmp_path: Path, mode: str) -> None:
 
 
 def test_large_photos_are_made_small(tmp_path: Path) -> None:
-    noise = Image.effect_noise((3000, 2000), 80)
+    noise = grain((3000, 2000), 80)
     assert len(written(tmp_path / "report.html", photos=[("x", noise)])) < 400_000
 
 

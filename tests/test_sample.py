@@ -1,15 +1,19 @@
+import os
 import shutil
+import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import personas
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from processes import printed
-from results import apart, facts, notes
+from processes import forked
+from results import apart, facts, notes, pixels
 
 from persona import families
 from persona.config import SampleConfig
@@ -64,6 +68,19 @@ def test_pictures_carry_what_draws_them_again(here: Path) -> None:
     assert facts["base"] == "sd-v-zero"
     assert len(facts["base hash"]) == 64
     assert str(here) not in str(facts)
+
+
+@pytest.mark.usefixtures("exact")
+def test_guidance_and_what_shall_not_be_shown_reach_the_base(here: Path, one: Family) -> None:
+    how: dict[str, Any] = {"guidance": 3.0, "negative": "a red dog in the snow"}
+    (picture,) = sample(config("a cat", base="sd-v-zero", n=1, **how))
+
+    def away(**asked: Any) -> int:
+        (drawn,) = one.draw(["a cat"], [0], steps=2, **asked)
+        return int(abs(pixels(picture.path) - np.asarray(drawn, int)).max())
+
+    assert away(**how) <= 1
+    assert min(away(guidance=how["guidance"]), away(negative=how["negative"])) > 2
 
 
 @pytest.mark.usefixtures("exact")
@@ -151,6 +168,9 @@ def test_prompts_that_are_refused(prompt: str) -> None:
         config(prompt)
 
 
+loaded_once = cache(families.load)
+
+
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(prompt=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80))
 def test_whatever_is_no_refused_prompt_is_drawn_inside_the_folder(here: Path, prompt: str) -> None:
@@ -160,7 +180,9 @@ def test_whatever_is_no_refused_prompt_is_drawn_inside_the_folder(here: Path, pr
     except BadPrompt:
         return
     try:
-        (picture,) = sample(asked)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(families, "load", loaded_once)
+            (picture,) = sample(asked)
     except BadPrompt:
         assert "[" in prompt
         return
@@ -202,15 +224,16 @@ def test_what_is_refused_before_the_base_is_loaded(here: Path, monkeypatch: pyte
         sample(config())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
 def test_two_processes_share_the_work(here: Path) -> None:
-    program = (
-        "from pathlib import Path; from persona.config import SampleConfig; from persona.sample import sample\n"
-        "totals = []\n"
-        "config = SampleConfig(prompts=('a [V] dog',), n=3, steps=2, out=Path('shared'))\n"
-        "made = sample(config, lambda event: totals.append(getattr(event, 'total', None)))\n"
-        "print(len(made), max(filter(None, totals)))"
-    )
-    assert [text.split() for text in printed(program)] == [["3", "2"], ["3", "1"]]
+    def share() -> None:
+        events: list[Event] = []
+        made = sample(config("a [V] dog", n=3, out=Path("shared")), events.append)
+        most = max(event.total for event in events if isinstance(event, Progress))
+        Path(f"told-{os.environ['RANK']}").write_text(f"{len(made)} of which {most}")
+
+    forked(share)
+    assert [Path(f"told-{rank}").read_text() for rank in (0, 1)] == ["3 of which 2", "3 of which 1"]
     shared = sorted(Path("shared").glob("a-*.png"))
     alone = sorted(picture.path for picture in sample(config("a [V] dog", n=3)))
     assert [path.name for path in shared] == [path.name for path in alone]

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import types
@@ -14,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import tiny_networks
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL.Image import Image, fromarray
 from PIL.Image import open as open_image
 from results import notes
@@ -39,17 +38,34 @@ Folder = Callable[[str], Path]
 forked = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
 
 
-@pytest.fixture
-def config(base_folder: Folder, photo_folder: Path, tmp_path: Path) -> TrainConfig:
+def six_steps(base_folder: Folder, photo_folder: Path, out: Path) -> TrainConfig:
     return TrainConfig(
         photos=photo_folder,
         class_noun="dog",
         token="sks",
         base=str(base_folder("sd-eps")),
-        out=tmp_path / "out",
+        out=out,
         steps=6,
         prior="none",
     )
+
+
+@pytest.fixture
+def config(base_folder: Folder, photo_folder: Path, tmp_path: Path) -> TrainConfig:
+    return six_steps(base_folder, photo_folder, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def finished(base_folder: Folder, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Persona:
+    """Return what these settings make. Do not change it."""
+    return train(six_steps(base_folder, photo_folder, tmp_path_factory.mktemp("finished") / "out"))
+
+
+@pytest.fixture
+def done(finished: Persona, config: TrainConfig) -> Persona:
+    """Return the same where a test may do what it likes with it."""
+    assert config.out
+    return Persona.open(shutil.copytree(finished.path, config.out))
 
 
 def weights(made: Persona) -> dict[str, Tensor]:
@@ -64,8 +80,9 @@ def losses(events: Sequence[Event]) -> list[float]:
     return [e.loss for e in events if isinstance(e, Progress) and e.loss is not None]
 
 
-@pytest.mark.parametrize("prior", ["generated", "self", "none", "folder"])
-@pytest.mark.parametrize("text_encoder", [False, True])
+@pytest.mark.parametrize(
+    ("prior", "text_encoder"), [("generated", True), ("self", False), ("none", True), ("folder", False)]
+)
 def test_photos_become_a_persona(
     config: TrainConfig, base_folder: Folder, photo_folder: Path, prior: str, text_encoder: bool
 ) -> None:
@@ -98,8 +115,7 @@ def test_every_kind_of_adapter_trains(config: TrainConfig, tmp_path: Path, adapt
     assert same(weights(made), weights(train(replace(halves, steps=2))))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw8bit", "adamw"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("optimizer", "precision"), [("adamw8bit", "bf16"), ("adamw", "fp32")])
 def test_going_on_is_the_same_as_never_having_stopped(
     config: TrainConfig, tmp_path: Path, optimizer: Any, precision: Any
 ) -> None:
@@ -115,10 +131,7 @@ def test_going_on_is_the_same_as_never_having_stopped(
 
 @forked
 @pytest.mark.parametrize("moment", ["between", "writing"])
-def test_a_killed_run_goes_on_to_the_bit(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
-    whole = train(config)
+def test_a_killed_run_goes_on_to_the_bit(config: TrainConfig, finished: Persona, tmp_path: Path, moment: str) -> None:
     config = replace(config, out=tmp_path / "killed")
 
     def die(*_: object) -> None:
@@ -140,27 +153,8 @@ def test_a_killed_run_goes_on_to_the_bit(
     assert latest.step == (4 if moment == "between" else 2)
     with pytest.raises(BadPersona):
         Persona.open(tmp_path / "killed")
-    assert same(weights(train(config)), weights(whole))
+    assert same(weights(train(config)), weights(finished))
     assert not list((tmp_path / "killed" / "checkpoints").glob(".*"))
-
-
-def _process(rank: int, world: int, port: int, config: TrainConfig, answers: Any) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",  # as accelerate launch sets it
-        "ACCELERATE_USE_CPU": "true",
-    }
-    for state in (GradientState, AcceleratorState, PartialState):
-        state._reset_state()
-    torch.set_num_threads(1)
-    events: list[Event] = []
-    made = train(config, events.append)
-    answers.put((rank, losses(events), made.step))
-    torch.distributed.destroy_process_group()
 
 
 @forked
@@ -169,19 +163,14 @@ def test_two_processes_are_one_with_the_doubled_batch(config: TrainConfig, tmp_p
     config = replace(config, prior=prior, precision="fp32", optimizer="adamw", steps=4, text_encoder=True)
     events: list[Event] = []
     alone = train(replace(config, batch=2), events.append)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    answers: Any = context.Queue()
-    shared = replace(config, batch=1, out=tmp_path / "shared")
-    children = [context.Process(target=_process, args=(rank, 2, port, shared, answers)) for rank in range(2)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(120)
-    assert [child.exitcode for child in children] == [0, 0]
-    told = {rank: found for rank, found, _ in (answers.get(), answers.get())}
+
+    def share() -> None:
+        heard: list[Event] = []
+        train(replace(config, batch=1, out=tmp_path / "shared"), heard.append)
+        (tmp_path / f"told-{os.environ['RANK']}").write_text(json.dumps(losses(heard)))
+
+    processes.forked(share)
+    told = [json.loads((tmp_path / f"told-{rank}").read_text()) for rank in (0, 1)]
     torch.testing.assert_close(torch.tensor(told[0]), torch.tensor(losses(events)), rtol=1e-4, atol=1e-5)
     assert told[1] == []  # only the first process tells
     for key, value in weights(Persona.open(tmp_path / "shared")).items():
@@ -243,6 +232,48 @@ def test_a_caption_teaches_other_words(config: TrainConfig, photo_folder: Path, 
     assert any("is cut" in event.text for event in events if isinstance(event, Note))
 
 
+@pytest.fixture(scope="module")
+def plain(base_folder: Folder, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """Return the losses of three steps in which every option below could play its part."""
+    events: list[Event] = []
+    train(_with_all(six_steps(base_folder, photo_folder, tmp_path_factory.mktemp("plain") / "out")), events.append)
+    return losses(events)
+
+
+def _with_all(config: TrainConfig) -> TrainConfig:
+    return replace(config, steps=3, prior="self", text_encoder=True, batch=2, precision="fp32")
+
+
+@pytest.mark.parametrize(
+    ("changed", "alike"),
+    [
+        ({"prior_weight": 3.0}, 1),
+        ({"snr_gamma": 1.0}, 0),
+        ({"flip": False}, 0),
+        ({"crops": 1}, 0),
+        ({"learning_rate": 0.05}, 1),
+        ({"text_learning_rate": 0.05}, 1),
+        ({"alpha": 40.0}, 1),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_what_is_said_reaches_the_loss(
+    config: TrainConfig, plain: list[float], changed: dict[str, Any], alike: int
+) -> None:
+    """Though not that of the first step where it is the adapter that it is about: a new one changes nothing."""
+    events: list[Event] = []
+    train(replace(_with_all(config), **changed), events.append)
+    found = losses(events)
+    assert found[:alike] == plain[:alike]
+    assert found != plain
+
+
+def test_checkpoints_are_kept_as_often_as_is_said(config: TrainConfig, tmp_path: Path) -> None:
+    for often, kept in ((1, [1, 2, 3, 4]), (3, [3, 4])):
+        made = train(replace(config, steps=4, checkpoint_every=often, out=tmp_path / str(often)))
+        assert [one.step for one in checkpoints.every(made.path)] == kept
+
+
 def test_accumulated_batches_are_one_large_one(config: TrainConfig, tmp_path: Path) -> None:
     config = replace(config, precision="fp32", steps=4, prior="self")
     large, small = list[Event](), list[Event]()
@@ -259,15 +290,14 @@ def test_gradient_checkpointing_changes_no_loss(config: TrainConfig, tmp_path: P
     torch.testing.assert_close(torch.tensor(losses(frugal)), torch.tensor(losses(plain)))
 
 
-def test_a_finished_run_is_only_opened(config: TrainConfig) -> None:
-    made = train(config)
-    stamp = (made.path / "persona.json").stat().st_mtime_ns
+def test_a_finished_run_is_only_opened(config: TrainConfig, done: Persona) -> None:
+    stamp = (done.path / "persona.json").stat().st_mtime_ns
     events: list[Event] = []
     again = train(config, events.append)
-    assert again == made
+    assert again == done
     assert "trained already" in notes(events)
     assert "--fresh" in notes(events)
-    assert (made.path / "persona.json").stat().st_mtime_ns == stamp
+    assert (done.path / "persona.json").stat().st_mtime_ns == stamp
 
 
 def test_fresh_begins_anew_and_then_goes_on_like_any_other(config: TrainConfig) -> None:
@@ -287,17 +317,16 @@ def test_fresh_begins_anew_and_then_goes_on_like_any_other(config: TrainConfig) 
         train(fresh, stop)
     events.clear()
     assert same(weights(train(fresh, events.append)), weights(made))
-    assert "Going on from step 2" in notes(events)
+    assert "Resuming from step 2" in notes(events)
 
 
 @pytest.mark.parametrize("change", [{"rank": 2}, {"seed": 1}, {"prior": "self"}, {"class_noun": "cat"}])
-def test_the_folder_of_another_run_is_refused(config: TrainConfig, change: dict[str, Any]) -> None:
-    made = train(config)
-    before = {path: path.read_bytes() for path in made.path.rglob("*") if path.is_file()}
+def test_the_folder_of_another_run_is_refused(config: TrainConfig, done: Persona, change: dict[str, Any]) -> None:
+    before = {path: path.read_bytes() for path in done.path.rglob("*") if path.is_file()}
     with pytest.raises(BadOption, match="--fresh"):
         train(replace(config, **change))
-    assert {path: path.read_bytes() for path in made.path.rglob("*") if path.is_file()} == before
-    assert train(replace(config, fresh=True, **change)).step == 6
+    assert {path: path.read_bytes() for path in done.path.rglob("*") if path.is_file()} == before
+    assert train(replace(config, steps=1, fresh=True, **change)).step == 1
 
 
 def test_a_folder_with_other_files_is_refused(config: TrainConfig, tmp_path: Path) -> None:
@@ -367,9 +396,8 @@ def test_a_loss_that_is_no_number_is_refused(config: TrainConfig, monkeypatch: p
 
 
 def test_a_full_disk_is_refused_and_the_run_goes_on_later(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: TrainConfig, finished: Persona, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train(replace(config, out=tmp_path / "whole"))
     real, left = os.fsync, [4]
 
     def fsync(file: int) -> None:
@@ -382,7 +410,7 @@ def test_a_full_disk_is_refused_and_the_run_goes_on_later(
         patch.setattr(os, "fsync", fsync)
         with pytest.raises(NoSpace, match="Make room"):
             train(config)
-    assert same(weights(train(config)), weights(whole))
+    assert same(weights(train(config)), weights(finished))
 
 
 def test_without_bitsandbytes_plain_adamw_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -522,22 +550,20 @@ def test_without_a_scorer_the_last_checkpoint_is_kept_and_said_so(
 
 
 @pytest.mark.parametrize("name", ["adapter.safetensors", "optimizer.safetensors", "state.json"])
-def test_a_damaged_checkpoint_is_refused(config: TrainConfig, name: str) -> None:
-    made = train(replace(config, steps=4))
-    file = made.path / "checkpoints" / "step-000004" / name
+def test_a_damaged_checkpoint_is_refused(config: TrainConfig, done: Persona, name: str) -> None:
+    file = done.path / "checkpoints" / "step-000006" / name
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(BadPersona, match=r"step-000004 is damaged.*--fresh"):
-        train(config)
-    assert train(replace(config, fresh=True)).step == 6
+    with pytest.raises(BadPersona, match=r"step-000006 is damaged.*--fresh"):
+        train(replace(config, steps=8))
+    assert train(replace(config, steps=1, fresh=True)).step == 1
 
 
 @pytest.mark.parametrize("name", ["adapter.safetensors", "persona.json"])
-def test_a_damaged_persona_is_made_again_of_its_checkpoints(config: TrainConfig, name: str) -> None:
-    made = train(config)
-    before = (made.path / name).read_bytes()
-    (made.path / name).write_bytes(before[:-9])
-    assert train(config) == made
-    assert (made.path / name).read_bytes() == before
+def test_a_damaged_persona_is_made_again_of_its_checkpoints(config: TrainConfig, done: Persona, name: str) -> None:
+    before = (done.path / name).read_bytes()
+    (done.path / name).write_bytes(before[:-9])
+    assert train(config) == done
+    assert (done.path / name).read_bytes() == before
 
 
 def test_the_record_of_a_run_is_plain_json(config: TrainConfig) -> None:

@@ -1,6 +1,10 @@
 """Tiny random networks of the real classes, under the names that evaluation looks for."""
 
+import atexit
+import shutil
 import string
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +19,22 @@ SIZES: dict[str, Any] = {
 def save(folder: Path, *names: str) -> Path:
     """Write those that are named, of random weights, and return the folder."""
     for name in names:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            kinds = {
-                "dino-vits16": _dino, "clip-vit-base-patch32": _clip, "clipseg-rd64-refined": _clipseg,
-                "blip2": _blip2, "tagger": _tagger, "detector": _detector, "sam": _sam,
-            }  # fmt: skip
-            kinds[name](folder / name)
+        shutil.copytree(_made(name), folder / name)
+    return folder
+
+
+@cache
+def _made(name: str) -> Path:
+    """Return a folder of a network, made when it is first asked for; it lasts as long as the process."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    kinds = {
+        "dino-vits16": _dino, "clip-vit-base-patch32": _clip, "clipseg-rd64-refined": _clipseg,
+        "blip2": _blip2, "tagger": _tagger, "detector": _detector, "sam": _sam,
+    }  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        kinds[name](folder)
     return folder
 
 
