@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persona import config as declared
-from persona.config import InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
+from persona.config import InterpolateConfig, PlanConfig, PriorsConfig, SampleConfig, TrainConfig
 from persona.config.option import Config, settings
 from persona.errors import BadOption, BadPrompt, BadToken, PersonaError
 

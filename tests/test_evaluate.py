@@ -296,7 +296,7 @@ def judged(base_folder: Callable[..., Path], tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_base_with_a_judge_is_measured_by_it(config: EvaluateConfig, judged: Path) -> None:
+def test_a_base_with_a_judge_is_measured_by_it(config: EvaluateConfig, judged: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     found = evaluate(replace(config, base=str(judged), prompts="3", n=1), events.append)
     (told,) = (note for note in listened(events)[0] if "never shown" in note)
@@ -306,7 +306,7 @@ def test_a_base_with_a_judge_is_measured_by_it(config: EvaluateConfig, judged: P
     assert (found.fidelity, found.prompt) == ("identity", "prompt")
     (tmp_path / "prompts.txt").write_text("a [V] dog on the moon\n")
     events.clear()
-    found = evaluate(replace(config, base=str(folder), prompts=str(tmp_path / "prompts.txt"), n=1), events.append)
+    found = evaluate(replace(config, base=str(judged), prompts=str(tmp_path / "prompts.txt"), n=1), events.append)
     (told,) = (note for note in listened(events)[0] if "your own prompts" in note)
     assert "prompt" not in values(found)["base"]
     assert told in found.report.read_text()

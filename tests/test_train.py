@@ -597,17 +597,6 @@ def test_processes_look_at_the_same_steps_though_one_alone_has_a_judge(
 ) -> None:
     """Machines have disks of their own; who waited for a look that another does not take would wait for ever."""
     monkeypatch.setattr(watch, "scorer_for", lambda *_: FakeScorer() if os.environ["RANK"] == "0" else None)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    answers: Any = context.Queue()
     shared = replace(config, steps=4, score_every=2, checkpoint_every=100)
-    children = [context.Process(target=_process, args=(rank, 2, port, shared, answers)) for rank in range(2)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(120)
-        child.kill()
-    assert [child.exitcode for child in children] == [0, 0]
+    processes.forked(lambda: train(shared))
     assert [one["step"] for one in Persona.open(config.out or Path()).history] == [2, 4]

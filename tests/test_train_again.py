@@ -67,7 +67,7 @@ def test_a_token_that_was_chosen_is_not_chosen_again(config: TrainConfig, monkey
     events = list[Event]()
     again = train(replace(config, steps=4), events.append)
     assert (again.path, again.settings["evidence"]) == (made.path, made.settings["evidence"])
-    assert "Going on from step 2" in notes(events)
+    assert "Resuming from step 2" in notes(events)
     with pytest.raises(LookupError):
         train(replace(config, seed=1))
 
