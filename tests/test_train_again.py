@@ -42,7 +42,7 @@ def test_class_pictures_are_known_by_what_they_show_not_by_how_their_folder_is_s
     for number, spelt in enumerate(("./dogs", str(dogs), "~/dogs")):
         events = list[Event]()
         train(replace(config, prior=f"folder:{spelt}", steps=3 + number), events.append)
-        assert "Going on" in notes(events)
+        assert "Resuming" in notes(events)
     (dogs / "0.txt").write_text("a dog on a sofa")
     with pytest.raises(BadOption, match="other photos or settings"):
         train(replace(config, prior="folder:dogs"))
