@@ -16,6 +16,7 @@ import pytest
 import tiny_clay
 import torch
 from torch import nn
+from transformers import CLIPTokenizer
 from typer.testing import CliRunner
 
 from persona import clay, encoder, families
@@ -39,7 +40,7 @@ from persona.pretrain.clay.data import (
     shards_of,
     texture_shards,
 )
-from persona.pretrain.clay.denoiser import RECIPE
+from persona.pretrain.clay.denoiser import RECIPE, Examples
 from persona.pretrain.clay.run import Made, _Pretraining, pretrain_clay
 from persona.pretrain.state import Run, position_of
 from persona.sample import tell_unknown
@@ -298,6 +299,15 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     run = Run(tmp_path, {"net": net}, torch.optim.AdamW(net.parameters()))
     with pytest.raises(Diverged, match="--seed and --out"):
         run.advance(net(torch.tensor([float("nan")])).sum(), 1e-3, started=0.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at open files by /proc")
+def test_what_is_seen_keeps_no_files_open(made: Made) -> None:
+    run = made.weights.parent.resolve()
+    examples = Examples(run, CLIPTokenizer.from_pretrained(run / "tokenizer"), 0)
+    assert examples.batch(0)[-1].shape[1] == 8
+    opened = [file.resolve() for file in Path("/proc/self/fd").iterdir()]
+    assert not [file for file in opened if run / "sights" in file.parents]
 
 
 def test_prompts_of_the_evaluation_are_of_held_out_compositions() -> None:
