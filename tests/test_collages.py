@@ -20,8 +20,10 @@ from PIL import Image, ImageDraw
 from tiny_networks import save as save_networks
 from torch import Tensor
 from torch.nn.functional import normalize
+from typer.testing import CliRunner
 
 from persona import families
+from persona.cli import app
 from persona.config import SetsConfig
 from persona.errors import BadOption, BadPrompt
 from persona.events import Event, Note, Progress
@@ -228,7 +230,7 @@ def config(base_folder: Callable[[str], Path], tmp_path: Path) -> SetsConfig:
 
 
 @pytest.fixture
-def known(monkeypatch: pytest.MonkeyPatch) -> None:
+def collages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the base draw collages whose panels are known, every third of them none; drawing anew is its own."""
 
     def draw(self: Family, prompts: Sequence[str], seeds: Sequence[int], **_: Any) -> list[Image.Image]:
@@ -241,6 +243,13 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
             page.paste(panel, (number % 2 * 128, number // 2 * 128))
         return page
 
+    monkeypatch.setattr(Family, "draw", draw)
+
+
+@pytest.fixture
+def known(collages: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let them be sifted by networks that know the truth."""
+
     class Middle(Truth):
         def masks(self, pictures: Sequence[Image.Image], noun: str) -> list[Mask]:
             found = [np.zeros(picture.size[::-1], bool) for picture in pictures]
@@ -248,7 +257,6 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
                 mask[len(mask) // 4 : -len(mask) // 4, len(mask) // 4 : -len(mask) // 4] = True
             return found
 
-    monkeypatch.setattr(Family, "draw", draw)
     monkeypatch.setattr(collecting, "BLOCK", 2)
     monkeypatch.setattr(collecting, "_check", lambda config: None)
     monkeypatch.setattr(collecting, "_sieve", lambda config, device: Sieve(Truth(), Truth(), Middle(), -1, 0))
@@ -271,6 +279,19 @@ def test_sets_can_be_learnt_from(config: SetsConfig, tmp_path: Path) -> None:
     for path in made.sheets:
         with Image.open(path) as image:
             assert image.height > SIZE
+
+
+@pytest.mark.usefixtures("known")
+def test_the_command_says_what_was_made(config: SetsConfig) -> None:
+    options = ["--base", config.base, "--out", str(config.out), "-n", "2", "--steps", "2"]
+    result = CliRunner().invoke(app, ["gen-sets", *options, "--json"], env={"COLUMNS": "1000"})
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["folder"], told["collages"], told["sets"]) == (str(config.out), 2, 1)
+    assert told["dropped"][NO_PANELS] == 1
+    assert all(Path(sheet).is_file() for sheet in told["sheets"])
+    assert f"1 sets of {told['pictures']} pictures in {config.out}" in result.stderr
+    assert f"persona pretrain jedi --base {config.base} --data {config.out}" in result.stderr
 
 
 @forked
@@ -323,12 +344,27 @@ def test_other_prompts_need_another_folder(config: SetsConfig, tmp_path: Path) -
         gen_sets(replace(config, n=1, prompts=own))
 
 
+@pytest.mark.usefixtures("collages")
 def test_real_networks_filter(config: SetsConfig, tmp_path: Path) -> None:
+    """They are random: what they let through is decided by the thresholds."""
     names = ("dino-vits16", "clip-vit-base-patch32", "clipseg-rd64-refined")
+    networks = save_networks(tmp_path / "nets", *names)
     events: list[Event] = []
-    made: Collected = gen_sets(replace(config, n=1, networks=save_networks(tmp_path / "nets", *names)), events.append)
-    assert made.figures["collages"] == 1
-    assert made.figures["sets"] == 1 or any(isinstance(event, Note) and event.warning for event in events)
+
+    def filtered(name: str, similarity: float, quality: float) -> Collected:
+        settings = replace(config, n=2, networks=networks, out=config.out / name)
+        return gen_sets(replace(settings, similarity=similarity, quality=quality), events.append)
+
+    def warned() -> list[str]:
+        return [event.text for event in events if isinstance(event, Note) and event.warning]
+
+    lax = filtered("lax", similarity=-1.0, quality=0.0)
+    assert lax.figures["sets"] == 1
+    assert not lax.dropped.keys() & {POOR, OTHER, ALONE}
+    assert not warned()
+    assert filtered("alike", similarity=1.0, quality=0.0).dropped.keys() == {NO_PANELS, OTHER, ALONE}
+    assert filtered("good", similarity=-1.0, quality=1.0).dropped.keys() == {NO_PANELS, POOR}
+    assert [said.count("Nothing passed the filters") for said in warned()] == [1, 1]
 
 
 def test_a_damaged_network_is_named(config: SetsConfig, tmp_path: Path) -> None:

@@ -32,19 +32,31 @@ from persona.train.rehearsal import DRAWING, PICTURES, TRAINING, rehearse
 Folder = Callable[[str], Path]
 
 
-@pytest.fixture
-def config(base_folder: Folder, photo_folder: Path, tmp_path: Path) -> TrainConfig:
+def six_steps(base_folder: Folder, photo_folder: Path, out: Path) -> TrainConfig:
     return TrainConfig(
         photos=photo_folder,
         class_noun="dog",
         token="sks",
         base=str(base_folder("sd-eps")),
-        out=tmp_path / "out",
+        out=out,
         steps=6,
         batch=4,
         prior="none",
         precision="fp32",
     )
+
+
+@pytest.fixture
+def config(base_folder: Folder, photo_folder: Path, tmp_path: Path) -> TrainConfig:
+    return six_steps(base_folder, photo_folder, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def whole(base_folder: Folder, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
+    """Return the losses of the same run where memory is never short."""
+    events: list[Event] = []
+    train(six_steps(base_folder, photo_folder, tmp_path_factory.mktemp("whole") / "out"), events.append)
+    return losses(events)
 
 
 def losses(events: Sequence[Event]) -> dict[int, float]:
@@ -124,9 +136,15 @@ def test_what_the_user_said_is_not_touched(base_folder: Folder, batch: int, said
 
 
 def test_memory_is_measured_before_a_run(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(config, batch=64)
+    config, seen = replace(config, batch=64), dict[Settings, Any]()
     base, device = families.outline(config.base), torch.device("cpu")
-    needs = rehearse(base, config, Settings.of(config, base, 3), photos=3, dtype=torch.float32, device="cpu").most
+
+    def once(base: Family, config: TrainConfig, settings: Settings, **how: Any) -> Any:
+        seen[settings] = seen.get(settings) or rehearse(base, config, settings, **how)
+        return seen[settings]
+
+    monkeypatch.setattr(thrift, "rehearse", once)
+    needs = once(base, config, Settings.of(config, base, 3), photos=3, dtype=torch.float32, device="cpu").most
     events: list[Event] = []
 
     def chosen(room: float) -> dict[str, Any]:
@@ -161,11 +179,20 @@ def test_far_larger_pictures_than_the_bases_own_are_measured(
 def test_a_run_does_what_was_chosen(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = {"quantize": "int8", "gradient_checkpointing": True, "offload": True, "tiling": True}
     tiled: list[Family] = []
+    asked: list[tuple[object, object]] = []
+    load = families.load
+
+    def loaded(*given: Any, **how: Any) -> Family:
+        asked.append((how["bits"], how["offload"]))
+        return load(*given, **how)
+
+    monkeypatch.setattr(families, "load", loaded)
     monkeypatch.setattr(Family, "tile", lambda self: tiled.append(self))
     monkeypatch.setattr(sys.modules["persona.train"], "choose", lambda *_: (choice, None))
     made = train(config)
     assert {name: made.settings[name] for name in choice} == choice
     assert len(tiled) == 1
+    assert asked == [("int8", True)]
 
 
 # When memory runs out
@@ -210,23 +237,22 @@ def side(method: DreamBooth) -> int:
 )
 def test_a_run_goes_on_with_less_and_loses_no_step(
     config: TrainConfig,
-    tmp_path: Path,
+    whole: dict[int, float],
     limited: Callable[[int, Fits], None],
     fits: Fits,
     said: str,
     near: float | None,
 ) -> None:
-    whole, short = list[Event](), list[Event]()
-    train(replace(config, out=tmp_path / "whole"), whole.append)
+    short = list[Event]()
     limited(4 * 3 + 2, fits)  # in the middle of the fourth step, the third of which is not a checkpoint
     made = train(config, short.append)
     assert made.step == 6
     assert said in notes(short)
-    found, wanted = losses(short), losses(whole)
+    found = losses(short)
     assert list(found) == [1, 2, 3, 4, 5, 6]
-    assert [found[step] for step in (1, 2, 3)] == [wanted[step] for step in (1, 2, 3)]
+    assert [found[step] for step in (1, 2, 3)] == [whole[step] for step in (1, 2, 3)]
     if near:
-        pair = [torch.tensor(list(one.values())) for one in (found, wanted)]
+        pair = [torch.tensor(list(one.values())) for one in (found, whole)]
         torch.testing.assert_close(*pair, rtol=near, atol=near)
 
 
