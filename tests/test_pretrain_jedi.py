@@ -44,10 +44,10 @@ forked = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_sheets() -> Iterator[None]:
-    """Let runs draw no more sheets of samples than one on the way and one in the end."""
+def few_sheets() -> Iterator[None]:
+    """Let runs of six steps draw a sheet of samples at every second one, as states are written."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learning, "SHEETS", 2)
+        patch.setattr(learning, "SHEETS", 3)
         yield
 
 
@@ -150,7 +150,7 @@ def test_a_run_that_is_stopped_while_it_draws_draws_the_same_anew(
             pretrain_jedi(config, events.append)
     again = pretrain_jedi(config)
     one, other = (made.weights.parent.parent / "samples" for made in (whole, again))
-    assert len(list(one.iterdir())) == 6
+    assert len(list(one.iterdir())) == 3
     for sheet in one.iterdir():
         assert (other / sheet.name).read_bytes() == sheet.read_bytes()
     assert again.weights.read_bytes() == whole.weights.read_bytes()
