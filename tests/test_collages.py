@@ -290,7 +290,7 @@ def test_the_command_says_what_was_made(config: SetsConfig) -> None:
     assert (told["folder"], told["collages"], told["sets"]) == (str(config.out), 2, 1)
     assert told["dropped"][NO_PANELS] == 1
     assert all(Path(sheet).is_file() for sheet in told["sheets"])
-    assert f"1 sets of {told['pictures']} pictures in {config.out}" in result.stderr
+    assert f"1 sets of {told['pictures']} images in {config.out}" in result.stderr
     assert f"persona pretrain jedi --base {config.base} --data {config.out}" in result.stderr
 
 
