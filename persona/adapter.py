@@ -235,10 +235,11 @@ def _stretch(layer: Any, magnitude: Any, strength: float) -> None:
 
     peft scales the product alone: the learnt lengths would count in full at any strength but 0.
     """
-    if not hasattr(magnitude, "learnt"):
+    if not hasattr(magnitude, "learnt"):  # once: series set a strength for each frame, and all weights are read here
+        own = magnitude.get_weight_norm(dequantize_module_weight(layer.get_base_layer()).float(), 0, 0)
+        magnitude.register_buffer("own", own, persistent=False)
         magnitude.register_buffer("learnt", magnitude.weight.clone(), persistent=False)
-    own = magnitude.get_weight_norm(dequantize_module_weight(layer.get_base_layer()).float(), 0, 0)
-    magnitude.weight.copy_(own.lerp(magnitude.learnt, strength))
+    magnitude.weight.copy_(magnitude.own.lerp(magnitude.learnt, strength))
 
 
 @contextmanager
