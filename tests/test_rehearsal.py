@@ -1,9 +1,12 @@
 """A rehearsal without data against the same with data; the parts of well-known bases; plans."""
 
 import gc
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +15,11 @@ import matrix
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
+from typer.testing import CliRunner
 
 import persona
 from persona import families
+from persona.cli import app
 from persona.config import PlanConfig, TrainConfig
 from persona.errors import BadBase
 from persona.families import known
@@ -33,6 +38,7 @@ def config(base: Path | str, **changed: Any) -> TrainConfig:
     return TrainConfig(photos=Path("photos"), class_noun="dog", base=str(base), **given | changed)
 
 
+@cache
 def rehearsed(asked: TrainConfig, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
     base = families.outline(asked.base)
     return rehearse(base, asked, Settings.of(asked, base, PHOTOS), photos=PHOTOS, dtype=dtype, device=device)
@@ -126,16 +132,11 @@ def test_tiles_take_less(base_folder: Folder, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_gpu_keeps_more_in_float32(base_folder: Folder) -> None:
-    asked = config(base_folder("sd3"))
+    asked, layer_norm = config(base_folder("sd3")), torch.nn.functional.layer_norm
     cpu, gpu = (rehearsed(asked, torch.bfloat16, device).stages[TRAINING] for device in ("cpu", "cuda"))
     assert gpu > cpu
     assert rehearsed(asked, torch.float32, "cuda").stages[TRAINING] == rehearsed(asked).stages[TRAINING]
-
-
-def test_nothing_of_a_rehearsal_stays(base_folder: Folder) -> None:
-    layer_norm = torch.nn.functional.layer_norm
-    rehearsed(config(base_folder("sd-eps")), torch.bfloat16, "cuda")
-    assert torch.nn.functional.layer_norm is layer_norm
+    assert torch.nn.functional.layer_norm is layer_norm  # nothing of a rehearsal stays
     assert type(torch.zeros(1)) is torch.Tensor
 
 
@@ -248,3 +249,43 @@ def test_a_plan_is_of_the_size_that_is_trained(base_folder: Folder, monkeypatch:
     for resolution, trained in ((32, 64), (100, 128)):
         seen, wanted = (rehearsed(config(base_folder("sd-eps"), resolution=one)) for one in (resolution, trained))
         assert seen == wanted
+
+
+def test_all_that_have_short_names_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[str] = []
+    monkeypatch.setattr(sys.modules["persona.plan"], "_plan", lambda name, *_: planned.append(name))
+    assert len(plan(PlanConfig(every=True))) == len(planned)
+    assert planned == ["clay", *known()]
+
+
+def test_the_command_tells_a_plan(base_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = str(base_folder("sd-eps"))
+    (made,) = plan(PlanConfig(base=base, precision="fp32", rank=8))
+
+    def run(*options: str) -> Any:
+        return CliRunner().invoke(app, ["plan", *options, "--json"], env={"COLUMNS": "1000"})
+
+    result = run("--base", base, "--precision", "fp32", "--rank", "8")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    same = ("base", "device", "memory", "stage", "how", "download", "disk", "parameters", "adapter", "fits")
+    assert {name: told[name] for name in same} == {name: getattr(made, name) for name in same}
+    assert (told["settings"]["rank"], told["settings"]["steps"]) == (8, made.settings.steps)
+    assert f"{made.parameters / 1e6:.1f} million parameters in {made.settings.steps} steps" in result.stderr
+    assert f"persona train PHOTOS --class CLASS --base {base}" in result.stderr
+
+    asked: list[bool] = []
+    short = replace(made, base="huge", room=1, how="the base in nf4")
+
+    def both(config: PlanConfig, listener: persona.Listener) -> list[persona.Plan]:
+        asked.append(config.every)
+        return [made, short]
+
+    monkeypatch.setattr(sys.modules["persona.plan"], "plan", both)
+    result = run("--all")
+    assert asked == [True]
+    assert [(one["base"], one["fits"]) for one in json.loads(result.stdout)["plans"]] == [(base, True), ("huge", False)]
+    (fitting,) = (line for line in result.stderr.splitlines() if line.strip().startswith(base))
+    (other,) = (line for line in result.stderr.splitlines() if line.strip().startswith("huge"))
+    assert "does not fit" not in fitting
+    assert "does not fit, even with the base in nf4" in other
