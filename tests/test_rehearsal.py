@@ -78,8 +78,9 @@ def test_a_step_takes_what_was_rehearsed(
     base_folder: Folder, case: dict[str, Any], dtype: torch.dtype, name: str, request: pytest.FixtureRequest
 ) -> None:
     """Against the allocator's own record: what comes and goes in kernels, which no rehearsal sees, is in there too."""
-    if (name, dtype, *case) == ("sdxl", torch.bfloat16, "gradient_checkpointing"):
-        request.applymarker(pytest.mark.xfail(reason="so small an SDXL takes a quarter more than is rehearsed"))
+    if (name, *case) == ("sdxl", "gradient_checkpointing"):
+        # A ledger with data counts the same to the byte, in the test below: what is more is in kernels alone.
+        request.applymarker(pytest.mark.xfail(reason="kernels take over a tenth of so small a step for themselves"))
     taken, held = dict[str, int](), 0
 
     @contextmanager
@@ -97,11 +98,7 @@ def test_a_step_takes_what_was_rehearsed(
 
 
 @pytest.mark.parametrize(("case", "name"), matrix.sparse(7, CASES, ["sd-eps", "sdxl", "sd3", "flux"]))
-def test_tensors_without_data_count_as_those_with(
-    base_folder: Folder, case: dict[str, Any], name: str, request: pytest.FixtureRequest
-) -> None:
-    if (name, *case) in (("sdxl", "gradient_checkpointing"), ("sd-eps", "quantize", "text_encoder", "adapter")):
-        request.applymarker(pytest.mark.xfail(reason="a tenth of a megabyte more is rehearsed than there is"))
+def test_tensors_without_data_count_as_those_with(base_folder: Folder, case: dict[str, Any], name: str) -> None:
     ledger, stages = Ledger(), dict[str, tuple[int, int]]()
     asked = config(base_folder(name), **case)
     performed(asked, torch.float32, lambda name: ledger.stage(stages, name), ledger)

@@ -230,7 +230,8 @@ def _optimizer(base: Family, settings: Settings) -> Optimizer:
     parts = {base.denoiser_name: base.denoiser, **base.text_encoders}
     learning = {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
     rates = settings.rates(base, {name: part for name, part in learning.items() if part})
-    return make_optimizer(settings.optimizer, rates, silent)
+    with unset_fake_temporarily():  # bitsandbytes reads from tables of its own, and would not be taken without data
+        return make_optimizer(settings.optimizer, rates, silent)
 
 
 class _Rehearsed(DreamBooth):
