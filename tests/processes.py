@@ -10,6 +10,10 @@ from collections.abc import Callable
 from multiprocessing.connection import wait
 from pathlib import Path
 
+import pytest
+
+needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
+
 FSDP = {
     "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
     "FSDP_SYNC_MODULE_STATES": "true", "FSDP_RESHARD_AFTER_FORWARD": "true", "FSDP_OFFLOAD_PARAMS": "false",

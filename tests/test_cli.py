@@ -150,7 +150,7 @@ def training(stand_in: Callable[..., None]) -> Callable[..., list[TrainConfig]]:
 
 
 def test_options_are_frozen() -> None:
-    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group, says nothing of it
     methods = {f"pretrain {name}" for name in known["pretrain"].commands}
     assert set(OPTIONS) == known.keys() - {"pretrain"} | methods
     for name, (first, experts) in OPTIONS.items():

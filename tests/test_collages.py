@@ -4,13 +4,13 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 from accelerate import Accelerator
@@ -38,8 +38,6 @@ from persona.pretrain.collages.prompts import plans
 from persona.pretrain.collages.run import NO_PANELS, Collected, gen_sets
 from persona.pretrain.collages.sieve import ALONE, MISSING, OTHER, POOR, SAME, Sieve, alone
 from persona.pretrain.sets import WebSets
-
-forked = pytest.mark.skipif(sys.platform != "linux", reason="starts a process by fork")
 
 # Panels
 
@@ -294,7 +292,7 @@ def test_the_command_says_what_was_made(config: SetsConfig) -> None:
     assert f"persona pretrain jedi --base {config.base} --data {config.out}" in result.stderr
 
 
-@forked
+@processes.needs_fork
 @pytest.mark.usefixtures("known")
 def test_a_killed_run_goes_on_to_the_same_bytes(config: SetsConfig, tmp_path: Path) -> None:
     def listen(event: Event) -> None:

@@ -12,9 +12,11 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import tiny_clay
 import torch
+from results import opened_in
 from torch import nn
 from transformers import CLIPTokenizer
 from typer.testing import CliRunner
@@ -117,7 +119,7 @@ def test_nothing_in_the_weights_says_where_they_were_made(made: Made) -> None:
         assert str(made.weights.parent).encode() not in data, name
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="starts a process by fork")
+@processes.needs_fork
 def test_a_killed_run_ends_with_the_same_bytes(whole: tuple[Made, float], tmp_path: Path) -> None:
     made, took = whole
     out, seconds = tmp_path / "killed", random.SystemRandom().uniform(0, took)
@@ -306,8 +308,7 @@ def test_what_is_seen_keeps_no_files_open(made: Made) -> None:
     run = made.weights.parent.resolve()
     examples = Examples(run, CLIPTokenizer.from_pretrained(run / "tokenizer"), 0)
     assert examples.batch(0)[-1].shape[1] == 8
-    opened = [file.resolve() for file in Path("/proc/self/fd").iterdir()]
-    assert not [file for file in opened if run / "sights" in file.parents]
+    assert not opened_in(run / "sights")
 
 
 def test_prompts_of_the_evaluation_are_of_held_out_compositions() -> None:

@@ -20,6 +20,7 @@ import pytest
 import torch
 from numpy.random import default_rng
 from PIL import Image
+from results import opened_in
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 from webdata import packed_anew, write_shard
@@ -39,8 +40,6 @@ from persona.pretrain.jedi import Completion, pretrain_jedi
 from persona.pretrain.latents import Latents
 from persona.pretrain.learning import Learnt, emphasis, share, times
 from persona.pretrain.sets import WebSets
-
-forked = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -114,7 +113,7 @@ def test_the_command_says_what_was_made(whole: Learnt, config: JediConfig, data:
 # Going on
 
 
-@forked
+@processes.needs_fork
 def test_a_killed_run_ends_with_the_same_bytes(whole: Learnt, config: JediConfig) -> None:
     def listen(event: Event) -> None:
         if isinstance(event, Progress) and event.stage == "Learning" and event.done == 5:
@@ -194,7 +193,7 @@ def test_accumulated_batches_are_one_large_one(whole: Learnt, config: JediConfig
         torch.testing.assert_close(other[name], value, rtol=1e-2, atol=2e-4)
 
 
-@forked
+@processes.needs_fork
 def test_two_processes_are_one_with_the_doubled_batch(whole: Learnt, config: JediConfig) -> None:
     processes.forked(partial(pretrain_jedi, replace(config, batch=1)))
     made = load_file(config.out / "weights" / whole.weights.name)
@@ -328,8 +327,7 @@ def test_latents_keep_no_files_open(data: Path, tmp_path: Path) -> None:
     sets, latents = WebSets(data, tmp_path), Latents(tmp_path, 1016, lambda _: Image.new("RGB", (1, 1)))
     assert torch.equal(sets.latents(6), torch.from_numpy(coded[4:8]).float())
     assert torch.equal(latents[1002], torch.from_numpy(coded[2]).float())
-    opened = [file.resolve() for file in Path("/proc/self/fd").iterdir()]
-    assert not [file for file in opened if tmp_path.resolve() in file.parents]
+    assert not opened_in(tmp_path)
 
 
 def test_pictures_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -36,8 +35,6 @@ from persona.pretrain.latents import Latents
 from persona.pretrain.learning import Learnt
 from persona.pretrain.records import Entity, Record, Records, write
 from persona.pretrain.subject_diffusion import Depiction, _varied, pretrain_subject_diffusion
-
-forked = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
 
 LOAD = encoder.load
 
@@ -148,7 +145,7 @@ def test_the_command_says_what_was_made(whole: Learnt, config: SubjectDiffusionC
     assert json.loads(result.stdout)["weights"] == str(whole.weights)
 
 
-@forked
+@processes.needs_fork
 def test_a_killed_run_ends_with_the_same_bytes(whole: Learnt, config: SubjectDiffusionConfig) -> None:
     def listen(event: Event) -> None:
         if isinstance(event, Progress) and event.stage == "Learning" and event.done == 5:
@@ -271,7 +268,7 @@ def test_bad_input_is_refused_and_leaves_nothing_behind(
         assert not config.out.exists()
 
 
-@forked
+@processes.needs_fork
 def test_processes_that_share_out_the_weights_learn_what_one_does(
     config: SubjectDiffusionConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,6 @@
 """Drawing from references, and one new subject together: tiny bases with JeDi weights that have moved somewhere."""
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ import pytest
 import torch
 from pictures import grain
 from PIL import Image
-from processes import forked
+from processes import forked, needs_fork
 from results import apart, facts, notes
 from typer.testing import CliRunner
 
@@ -149,7 +148,7 @@ def test_pictures_that_are_drawn_together_see_each_other(here: Path) -> None:
     assert apart(known[0].path, both[0].path) > 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
+@needs_fork
 def test_together_is_not_split_among_processes(here: Path) -> None:
     def share() -> None:
         assert len(sample(config("a dog", n=3, together=True, out=Path("shared")))) == 3

@@ -1,6 +1,5 @@
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from processes import forked
+from processes import forked, needs_fork
 from results import apart, facts, notes, pixels
 
 from persona import families
@@ -224,7 +223,7 @@ def test_what_is_refused_before_the_base_is_loaded(here: Path, monkeypatch: pyte
         sample(config())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
+@needs_fork
 def test_two_processes_share_the_work(here: Path) -> None:
     def share() -> None:
         events: list[Event] = []

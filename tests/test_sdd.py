@@ -6,13 +6,13 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import tiny_networks
 from PIL import Image, ImageDraw
@@ -168,7 +168,7 @@ def test_shards_of_pictures_are_read_as_folders_are(knowing: None, config: SddCo
     assert (one.pictures, one.records, one.dropped) == (other.pictures, other.records, other.dropped)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
+@processes.needs_fork
 def test_a_killed_run_goes_on(knowing: None, config: SddConfig, tmp_path: Path) -> None:
     def listen(event: Event) -> None:
         if isinstance(event, Progress) and event.done >= 7:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -25,7 +24,7 @@ from persona.pretrain.jedi import pretrain_jedi
 from persona.pretrain.state import Run
 from persona.train.processes import launched
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
+pytestmark = processes.needs_fork
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import trainings
 from hypothesis import given
 from hypothesis import strategies as st
 from results import notes
@@ -32,30 +33,21 @@ from persona.train.rehearsal import DRAWING, PICTURES, TRAINING, rehearse
 Folder = Callable[[str], Path]
 
 
-def six_steps(base_folder: Folder, photo_folder: Path, out: Path) -> TrainConfig:
-    return TrainConfig(
-        photos=photo_folder,
-        class_noun="dog",
-        token="sks",
-        base=str(base_folder("sd-eps")),
-        out=out,
-        steps=6,
-        batch=4,
-        prior="none",
-        precision="fp32",
-    )
-
-
 @pytest.fixture
 def config(base_folder: Folder, photo_folder: Path, tmp_path: Path) -> TrainConfig:
-    return six_steps(base_folder, photo_folder, tmp_path / "out")
+    return trainings.short(base_folder("sd-eps"), photo_folder, tmp_path / "out", batch=4, precision="fp32")
 
 
 @pytest.fixture(scope="module")
 def whole(base_folder: Folder, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
     """Return the losses of the same run where memory is never short."""
     events: list[Event] = []
-    train(six_steps(base_folder, photo_folder, tmp_path_factory.mktemp("whole") / "out"), events.append)
+    train(
+        trainings.short(
+            base_folder("sd-eps"), photo_folder, tmp_path_factory.mktemp("whole") / "out", batch=4, precision="fp32"
+        ),
+        events.append,
+    )
     return losses(events)
 
 

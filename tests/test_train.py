@@ -17,6 +17,7 @@ import processes
 import pytest
 import tiny_networks
 import torch
+import trainings
 from PIL.Image import Image, fromarray
 from PIL.Image import open as open_image
 from results import notes
@@ -35,30 +36,17 @@ from persona.train import train, watch
 from persona.train.loop import flatten, make_optimizer, steps
 
 Folder = Callable[[str], Path]
-forked = pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
-
-
-def six_steps(base_folder: Folder, photo_folder: Path, out: Path) -> TrainConfig:
-    return TrainConfig(
-        photos=photo_folder,
-        class_noun="dog",
-        token="sks",
-        base=str(base_folder("sd-eps")),
-        out=out,
-        steps=6,
-        prior="none",
-    )
 
 
 @pytest.fixture
 def config(base_folder: Folder, photo_folder: Path, tmp_path: Path) -> TrainConfig:
-    return six_steps(base_folder, photo_folder, tmp_path / "out")
+    return trainings.short(base_folder("sd-eps"), photo_folder, tmp_path / "out")
 
 
 @pytest.fixture(scope="module")
 def finished(base_folder: Folder, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Persona:
     """Return what these settings make. Do not change it."""
-    return train(six_steps(base_folder, photo_folder, tmp_path_factory.mktemp("finished") / "out"))
+    return train(trainings.short(base_folder("sd-eps"), photo_folder, tmp_path_factory.mktemp("finished") / "out"))
 
 
 @pytest.fixture
@@ -129,7 +117,7 @@ def test_going_on_is_the_same_as_never_having_stopped(
     assert same(weights(whole), weights(resumed))
 
 
-@forked
+@processes.needs_fork
 @pytest.mark.parametrize("moment", ["between", "writing"])
 def test_a_killed_run_goes_on_to_the_bit(config: TrainConfig, finished: Persona, tmp_path: Path, moment: str) -> None:
     config = replace(config, out=tmp_path / "killed")
@@ -157,7 +145,7 @@ def test_a_killed_run_goes_on_to_the_bit(config: TrainConfig, finished: Persona,
     assert not list((tmp_path / "killed" / "checkpoints").glob(".*"))
 
 
-@forked
+@processes.needs_fork
 @pytest.mark.parametrize("prior", ["generated", "self"])
 def test_two_processes_are_one_with_the_doubled_batch(config: TrainConfig, tmp_path: Path, prior: str) -> None:
     config = replace(config, prior=prior, precision="fp32", optimizer="adamw", steps=4, text_encoder=True)
@@ -236,7 +224,10 @@ def test_a_caption_teaches_other_words(config: TrainConfig, photo_folder: Path, 
 def plain(base_folder: Folder, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     """Return the losses of three steps in which every option below could play its part."""
     events: list[Event] = []
-    train(_with_all(six_steps(base_folder, photo_folder, tmp_path_factory.mktemp("plain") / "out")), events.append)
+    train(
+        _with_all(trainings.short(base_folder("sd-eps"), photo_folder, tmp_path_factory.mktemp("plain") / "out")),
+        events.append,
+    )
     return losses(events)
 
 
@@ -591,7 +582,7 @@ def test_the_loop_copies_nothing_and_waits_for_nothing(base_folder: Folder) -> N
     assert [step.number for step in loop] == [1, 2, 3]  # reading a value of the meta device would raise
 
 
-@forked
+@processes.needs_fork
 def test_processes_look_at_the_same_steps_though_one_alone_has_a_judge(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trainings
 from results import notes
 
 from persona import checkpoints, identity
@@ -21,15 +22,7 @@ Folder = Callable[[str], Path]
 @pytest.fixture
 def config(base_folder: Folder, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     monkeypatch.chdir(tmp_path)
-    return TrainConfig(
-        photos=photo_folder,
-        class_noun="dog",
-        token="sks",
-        base=str(base_folder("sd-eps")),
-        out=tmp_path / "out",
-        steps=2,
-        prior="none",
-    )
+    return trainings.short(base_folder("sd-eps"), photo_folder, tmp_path / "out", steps=2)
 
 
 def test_class_pictures_are_known_by_what_they_show_not_by_how_their_folder_is_spelt(
