@@ -6,8 +6,7 @@ the sum of their products ``B A``: a mean of the factors would multiply the one'
 """
 
 import math
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,17 +22,17 @@ from persona.atomic import keep
 from persona.between import between, even, mix, slerp
 from persona.config import InterpolateConfig
 from persona.drawing import Size, check_output, processes, save, size_of
-from persona.errors import BadOption, BadPersona, BadPrompt
+from persona.errors import BadOption, BadPersona
 from persona.events import Listener, Note, Progress, silent
 from persona.eye import distance
 from persona.fading import ends, fade
 from persona.families import Family
 from persona.folder import Persona, slug
-from persona.identity import fill
+from persona.identity import renamed
 from persona.placing import check_single
 from persona.sample import drawn_with, tell_cut, tell_unknown
 from persona.sheet import Row, sheet
-from persona.sitters import base_of, facts_of, wear
+from persona.sitters import base_of, facts_of, spoken, tell_drawn, wear
 
 ROUNDS = 2
 """Times that frames are drawn anew where the eye wants them; the first puts most right."""
@@ -188,6 +187,8 @@ def _series(config: InterpolateConfig, listener: Listener) -> tuple[tuple[str, s
     check_single(config.prompts)
     personas = _personas(config)
     what = _what(config, personas)
+    for persona in personas:
+        tell_drawn(persona, listener)
     listener(Note(f"From {what[0]} to {what[1]}."))
     return what, _line(config, personas, listener)
 
@@ -234,17 +235,12 @@ def _line(config: InterpolateConfig, personas: list[Persona], listener: Listener
 def _prompts(config: InterpolateConfig, personas: list[Persona], listener: Listener) -> tuple[str, str]:
     """Fill in the token of the persona at each end, and its class noun where one prompt stands for both."""
     first, second = config.prompts[0], config.prompts[-1]
-    if not personas:
-        if "[v]" in (first + second).lower():
-            raise BadPrompt("[V] stands for a persona's subject. Name one with --persona, or leave [V] out.")
-        return first, second
-    start, end = personas[0], personas[-1]
-    if len(config.prompts) == 1:
-        noun = re.compile(rf"(\[v\]\s+){re.escape(start.class_noun)}\b", re.IGNORECASE)
-        second = noun.sub(lambda match: match[1] + end.class_noun, second)
-    filled = [fill(first, start.token, start.class_noun, listener)]
+    start, end = (personas[0], personas[-1]) if personas else (None, None)
+    if start and end and len(config.prompts) == 1:
+        second = renamed(second, start.class_noun, end.class_noun)
+    filled = [spoken(first, start, listener)]
     if (second, end) != (first, start):
-        filled.append(fill(second, end.token, end.class_noun, listener))
+        filled.append(spoken(second, end, listener))
     return filled[0], filled[-1]
 
 

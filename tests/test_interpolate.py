@@ -12,7 +12,7 @@ import numpy as np
 import personas
 import pytest
 from PIL import Image, ImageSequence
-from results import facts, pixels
+from results import facts, notes, pixels
 
 from persona import adapter, families, film
 from persona.between import slerp
@@ -109,9 +109,9 @@ def test_a_persona_is_worn_throughout_where_something_else_moves(here: Path) -> 
 def test_one_persona_becomes_another(here: Path) -> None:
     events: list[Event] = []
     both = (Path("personas/dog-zwx"), Path("personas/cat-sks"))
-    start, end = ends(interpolate(config("a [V] dog", persona=both), events.append))
-    assert same(start, drawn("a [V] dog", persona=both[0]))
-    assert same(end, drawn("a [V] cat", persona=both[1]))
+    start, end = ends(interpolate(config("a [V] little dog", persona=both), events.append))
+    assert same(start, drawn("a [V] little dog", persona=both[0]))
+    assert same(end, drawn("a [V] little cat", persona=both[1]))
     assert not any(event.warning for event in events if isinstance(event, Note))
 
 
@@ -165,6 +165,14 @@ def test_a_series_is_frames_a_strip_and_animations(here: Path) -> None:
         assert float(frame.info["place"]) == pytest.approx(1 / 3, abs=1e-5)
         assert str(here) not in str(frame.info)
     assert made.distances == tuple(distance(Image.open(a), Image.open(b)) for a, b in pairwise(made.paths))
+
+
+def test_the_newest_persona_is_named(here: Path) -> None:
+    os.utime("personas/cat-sks/persona.json", (0, 0))
+    events: list[Event] = []
+    interpolate(config("a dog", "a [V] dog", frames=2), events.append)
+    assert "Drawing personas/dog-zwx on sd-v-zero: [V] dog is zwx dog." in notes(events)
+    assert "'a dog' has no [V]" in notes(events)
 
 
 def test_frames_carry_whom_they_show(here: Path) -> None:
