@@ -273,17 +273,21 @@ def _drawn(line: _Series, config: InterpolateConfig, folder: Path, listener: Lis
 
     chosen = [one / (number - 1) for one in range(number)]
     draw(chosen, "Drawing the series")
-    for _ in range(0 if config.linear else ROUNDS):
-        if _is_even(_distances(_open(known[place]) for place in chosen)):
-            break
-        path = sorted(known)
-        chosen = even(_distances(_open(known[place]) for place in path), path, number)
-        draw(chosen, "Spacing the frames")
+    if not config.linear:
+        tried = [(_unevenness(known, chosen), chosen)]
+        while tried[-1][0] > EVEN and len(tried) <= ROUNDS:
+            path = sorted(known)
+            chosen = even(_distances(_open(known[place]) for place in path), path, number)
+            draw(chosen, "Spacing the frames")
+            tried.append((_unevenness(known, chosen), chosen))
+        _, chosen = min(tried)  # frames have looks of their own, by which a later round may be the worse one
     return [(place, known[place]) for place in chosen]
 
 
-def _is_even(distances: Sequence[float]) -> bool:
-    return max(distances) <= EVEN * math.fsum(distances) / len(distances)
+def _unevenness(known: Mapping[float, Path], places: Sequence[float]) -> float:
+    """Return the largest step between frames over the mean step; 0 where nothing moves."""
+    steps = _distances(_open(known[place]) for place in places)
+    return max(steps) * len(steps) / (math.fsum(steps) or 1)
 
 
 def _distances(frames: Iterable[Image.Image]) -> list[float]:

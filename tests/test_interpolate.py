@@ -149,6 +149,14 @@ def test_frames_are_spaced_as_the_eye_sees_them(here: Path, monkeypatch: pytest.
     assert all(same(a, b) for a, b in zip(ends(plain), ends(spaced), strict=True))
 
 
+def test_a_spacing_that_is_less_even_is_not_kept(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spaced = sys.modules["persona.interpolate"]
+    monkeypatch.setattr(spaced, "even", lambda *_: [(one / 3) ** 4 for one in range(4)])
+    monkeypatch.setattr(spaced, "EVEN", 1.0)
+    made = interpolate(config("a dog", base="sd-v-zero", seeds=(0, 1), linear=False))
+    assert made.places == pytest.approx((0, 1 / 3, 2 / 3, 1))
+
+
 def test_a_series_is_frames_a_strip_and_animations(here: Path) -> None:
     made = interpolate(config("a dog", "a cat", base="sd-v-zero", fps=4.0))
     assert made.folder == Path("series/a-dog-to-a-cat")
