@@ -207,15 +207,19 @@ def _personas(config: InterpolateConfig) -> list[Persona]:
 
 def _what(config: InterpolateConfig, personas: list[Persona]) -> tuple[str, str]:
     """Name the two ends, by what moves."""
+    worn = [persona.path.resolve() for persona in personas]
+    for flag, given in (("PROMPTS", config.prompts), ("--persona", worn), ("--seed", config.seeds)):
+        if len(given) == 2 and given[0] == given[1]:
+            raise BadOption(f"There is nothing to go between: both {flag} are the same. Give two that differ, or one.")
     if len(config.prompts) == 2:
         return config.prompts[0], config.prompts[1]
     if len(personas) == 2:
-        return personas[0].path.resolve().name, personas[1].path.resolve().name
+        return worn[0].name, worn[1].name
     if len(config.seeds) == 2:
         return f"seed {config.seeds[0]}", f"seed {config.seeds[1]}"
-    if personas:
-        return "the base", personas[0].path.resolve().name
-    raise BadOption("There is nothing to go between. Give two prompts, two --seed, or a --persona.")
+    if personas and config.scale != 0:
+        return "the base", worn[0].name
+    raise BadOption("There is nothing to go between. Give two prompts, two --seed, or a --persona, not at --scale 0.")
 
 
 def _line(config: InterpolateConfig, personas: list[Persona], listener: Listener) -> _Line:
