@@ -131,7 +131,7 @@ class _Line:
         noise = self.base.initial_noise([Generator().manual_seed(seed) for seed in self.seeds], self.size)
         frames: list[Image.Image] = self.base.draw(
             [self.prompts[0]] * len(places),
-            [self.seeds[0]] * len(places),
+            [self.seeds[0]] * len(places),  # of noise that is added on the way, where the sampler is an ancestral one
             steps=self.config.steps,
             guidance=self.config.guidance,
             negative=self.config.negative,
