@@ -101,7 +101,8 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        reason = "is no text" if isinstance(error, ValueError) else str(error.strerror).lower()
+        no_text = "they are no UTF-8 text. Save the file as UTF-8"  # Windows PowerShell 5 writes UTF-16
+        reason = no_text if isinstance(error, ValueError) else str(error.strerror).lower()
         raise BadPrompt(f"The prompts in {path} cannot be read: {reason}.") from None
     prompts = tuple(line.strip() for line in lines if line.strip())
     if not prompts:

@@ -137,7 +137,12 @@ def test_prompts_from_a_file(here: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such file"), (b"\xff\xfe\xfa", "no text"), (b"\n \n", "no prompt"), (b"x" * 10_000, "10000 char")],
+    [
+        (None, "no such file"),
+        ("a [V] dog".encode("utf-16"), "Save the file as UTF-8"),
+        (b"\n \n", "no prompt"),
+        (b"x" * 10_000, "10000 char"),
+    ],
 )
 def test_files_of_prompts_that_are_refused(here: Path, content: bytes | None, message: str) -> None:
     if content is not None:
