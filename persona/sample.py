@@ -123,7 +123,7 @@ def tell_cut(base: Family, prompts: Sequence[str], listener: Listener) -> None:
 def tell_unknown(base: Family, prompts: Sequence[str], own: Collection[str], listener: Listener) -> None:
     """Warn of words that the base never saw, but for the names of the personas that it wears."""
     unknown = dict.fromkeys(word for prompt in prompts for word in base.unknown_words(prompt))
-    names = {word.lower() for word in own}
+    names = {part for word in own for part in base.unknown_words(word)}  # as they are read: rex_01 is rex and 01
     if words := ", ".join(word for word in unknown if word not in names):
         listener(Note(f"{base.name} never saw {words}, and will make nothing of it. Say it otherwise.", warning=True))
 

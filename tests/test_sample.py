@@ -3,6 +3,7 @@ import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from persona.config import SampleConfig
 from persona.errors import BadBase, BadOption, BadPersona, BadPrompt
 from persona.events import Event, Note, Progress
 from persona.families import Family
+from persona.families.vocabulary import unknown
 from persona.folder import Persona
-from persona.sample import Picture, sample
+from persona.sample import Picture, sample, tell_unknown
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +166,13 @@ def test_prompts_that_get_a_word_of_advice(here: Path, prompt: str, advice: str)
     events: list[Event] = []
     sample(config(prompt, n=1, steps=1), events.append)
     assert advice in notes(events)
+
+
+def test_a_token_of_several_parts_is_no_unknown_word() -> None:
+    base: Any = SimpleNamespace(name="clay", unknown_words=lambda prompt: unknown(prompt, {"a", "dog"}))
+    events: list[Event] = []
+    tell_unknown(base, ["a Rex_01 dog", "a Rex_01 cat"], ["Rex_01"], events.append)
+    assert notes(events).startswith("clay never saw cat, and")
 
 
 @pytest.mark.parametrize("prompt", ["a \udcff dog", "a \0 dog", " ", "../../dog.png", "x" * 10_000])
