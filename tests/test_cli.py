@@ -21,6 +21,7 @@ from commands import run
 from pictures import grain
 from PIL import Image
 from safetensors import SafetensorError
+from safetensors.numpy import save
 
 from persona import __version__
 from persona.cli import app
@@ -28,7 +29,7 @@ from persona.cli.options import EXPERTS
 from persona.config import InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
 from persona.errors import BadPhotos
 from persona.events import Event, Listener, Note, Progress
-from persona.folder import versions
+from persona.folder import Persona, versions
 from persona.score import Scores
 from persona.train import watch
 
@@ -232,6 +233,11 @@ def test_persona_alone_says_what_to_type_first(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "personas/my dog").mkdir()
     (tmp_path / "personas/my dog/persona.json").write_text("{}")
     assert "persona info 'personas/my dog'" in run().stderr
+    Path("adapter").write_bytes(save({}))
+    car = Persona(path=Path("personas/car"), token="zwx", class_noun="toy car", base="clay", base_hash="ab" * 32)
+    car.write(Path("adapter"))
+    monkeypatch.setattr("persona.folder.safe_open", None)  # it loads torch
+    assert "persona sample 'a [V] toy car on the beach'" in run().stderr
 
 
 def test_this_machine_is_told_as_personas_tell_it() -> None:
