@@ -101,6 +101,7 @@ MADE = SimpleNamespace(
     recommended_scale=1.0,
     scores={"identity": 0.82, "prompt": 0.9},
 )
+PICTURE = SimpleNamespace(path=Path("0.png"), prompt="a [V] dog", seed=5, facts={})
 
 
 def process(program: str, **environment: str) -> str:
@@ -391,10 +392,13 @@ def test_a_name_mistyped_is_told_before_anything_is_loaded(
     [
         (("--reference", "my photos", "--class", "dog", "--base", "sd15"), "persona train 'my photos' --class dog"),
         (("--together",), None),
+        (("--checkpoint", "100"), None),
     ],
 )
-def test_what_to_do_without_a_persona(stand_in: Callable[..., None], how: tuple[str, ...], told: str | None) -> None:
-    stand_in("sample", lambda config, listener: [SimpleNamespace(path=Path("0.png"), prompt="a [V] dog", seed=0)])
+def test_what_no_series_draws_is_followed_by_none(
+    stand_in: Callable[..., None], how: tuple[str, ...], told: str | None
+) -> None:
+    stand_in("sample", lambda config, listener: [PICTURE])
     said = run("sample", "a [V] dog", *how, COLUMNS="300").stderr
     assert "persona interpolate" not in said
     assert told is None or told in said

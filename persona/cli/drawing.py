@@ -95,7 +95,7 @@ def _after(config: SampleConfig, prompt: str) -> str:
     """Say what to type after pictures: a series between them, or a training on the references for a better likeness."""
     if config.reference is not None:
         return typed("train", [config.reference], {"--class": config.class_noun, "--base": config.base})
-    if config.together:
+    if config.together or config.checkpoint is not None:  # a series draws the chosen checkpoint alone
         return ""
     told = given(config, InterpolateConfig, but=("out", "batch") if config.subject else ("out",))
     if not config.subject:
