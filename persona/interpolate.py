@@ -56,6 +56,7 @@ class Frames:
         distances: how different each frame looks from the one before.
         strip: frames side by side, in one picture.
         animations: WebP, GIF, and MP4 where it could be written.
+        facts: the settings, the personas and the base, as each frame carries them.
     """
 
     what: str
@@ -65,6 +66,7 @@ class Frames:
     distances: tuple[float, ...]
     strip: Path
     animations: tuple[Path, ...]
+    facts: Mapping[str, str]
 
 
 class _Series(Protocol):
@@ -175,6 +177,7 @@ def interpolate(config: InterpolateConfig, listener: Listener = silent) -> Frame
         distances=tuple(_distances(frames)),
         strip=folder / "strip.png",
         animations=tuple(folder / animation.name for animation in animations),
+        facts=line.facts,
     )
 
 

@@ -1,7 +1,7 @@
 """Draw the subject: each picture from its own seed, so that any of them can be drawn again alone."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,13 @@ class Picture:
         path: the PNG file; it carries the settings as metadata.
         prompt: as it was given, with ``[V]``.
         seed: draws it again, alone, with the same settings.
+        facts: these settings, the persona and the base, as the file carries them; all pictures of a command share them.
     """
 
     path: Path
     prompt: str
     seed: int
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def sample(config: SampleConfig, listener: Listener = silent) -> list[Picture]:
@@ -65,7 +67,8 @@ def sample(config: SampleConfig, listener: Listener = silent) -> list[Picture]:
     tell_cut(base, read, listener)
     tell_unknown(base, read, who.own, listener)
     size = size_of(base, config.resolution)
-    jobs = list(_jobs(config, who.prompts, {**drawn_with(config, base, size), **who.facts}))
+    facts = {**drawn_with(config, base, size), **who.facts}
+    jobs = list(_jobs(config, who.prompts, facts))
     how: dict[str, Any] = {
         "steps": config.steps,
         "guidance": config.guidance,
@@ -79,7 +82,7 @@ def sample(config: SampleConfig, listener: Listener = silent) -> list[Picture]:
         paths = draw(who.artist, jobs, listener, batch=config.batch, **how)
     prompts = [prompt for prompt in config.prompts for _ in range(config.n)]
     drawn = zip(paths, prompts, jobs, strict=True)
-    pictures = [Picture(path, prompt, job.seed) for path, prompt, job in drawn]
+    pictures = [Picture(path, prompt, job.seed, facts) for path, prompt, job in drawn]
     if processes().is_main_process and 1 < len(pictures) <= MOST_IN_GRID:
         _grid(config, pictures, listener)
     return pictures

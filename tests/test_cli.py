@@ -334,7 +334,7 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
 
     def sample(config: SampleConfig, listener: Listener) -> list[Any]:
         return [
-            SimpleNamespace(path=config.out / f"{seed}.png", prompt=prompt, seed=seed)
+            SimpleNamespace(path=config.out / f"{seed}.png", prompt=prompt, seed=seed, facts={"persona": "dog-sks"})
             for prompt in config.prompts
             for seed in range(config.n)
         ]
@@ -351,6 +351,7 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
         ("a cat", 0),
         ("a cat", 1),
     ]
+    assert json.loads(drawn.stdout)["drawn_with"] == {"persona": "dog-sks"}
     assert "persona interpolate 'a [V] dog' --seed 0 --seed 1" in drawn.stderr
 
 
@@ -414,6 +415,7 @@ def test_interpolate(stand_in: Callable[..., None], tmp_path: Path) -> None:
             distances=(0.3,),
             strip=config.out / "strip.png",
             animations=(config.out / "series.webp",),
+            facts={"base": "my dogs"},
         )
 
     stand_in("interpolate", interpolate)
@@ -421,13 +423,14 @@ def test_interpolate(stand_in: Callable[..., None], tmp_path: Path) -> None:
     result = run("interpolate", *asked, "--out", str(tmp_path), "--json", COLUMNS="300")
     made = json.loads(result.stdout)
     assert (made["between"], len(made["frames"]), made["distances"]) == ("the base to dog-sks", 2, [0.3])
+    assert made["drawn_with"] == {"base": "my dogs"}
     assert "2 frames, from the base to dog-sks." in result.stderr
     again = "persona interpolate 'a [V] dog' --base 'my dogs' --seed 3 --frames 3 --linear"
     assert f"Next: {again} --out {tmp_path} --negative blurry\n" in result.stderr
 
 
 def test_what_to_type_next_draws_as_was_asked(stand_in: Callable[..., None]) -> None:
-    stand_in("sample", lambda config, listener: [SimpleNamespace(path=Path("0.png"), prompt="a [V] dog", seed=5)])
+    stand_in("sample", lambda config, listener: [PICTURE])
     asked = ("--steps", "9", "--guidance", "3", "--negative", "blurry", "--resolution", "512", "--seed", "5")
     said = run("sample", "a [V] dog", *asked, "--scale", "0.8", COLUMNS="300").stderr
     how = "--steps 9 --guidance 3.0 --scale 0.8 --negative blurry --resolution 512"

@@ -185,7 +185,9 @@ def test_the_newest_persona_is_named(here: Path) -> None:
 
 def test_frames_carry_whom_they_show(here: Path) -> None:
     os.utime("personas/cat-sks/persona.json", (0, 0))
-    newest = facts(interpolate(config("a [V] dog", frames=2, scale=0.8)).paths[0])
+    made = interpolate(config("a [V] dog", frames=2, scale=0.8))
+    newest = facts(made.paths[0])
+    assert made.facts.items() <= newest.items()
     assert (newest["persona"], newest["token"], newest["class"]) == ("dog-zwx", "zwx", "dog")
     assert (newest["step"], newest["scale"]) == ("2", "0.8")
     both = (Path("personas/dog-zwx"), Path("personas/cat-sks"))

@@ -69,6 +69,7 @@ def test_pictures_carry_what_draws_them_again(here: Path) -> None:
     assert facts["base"] == "sd-v-zero"
     assert len(facts["base hash"]) == 64
     assert str(here) not in str(facts)
+    assert facts.items() == {"prompt": picture.prompt, "seed": "5", **picture.facts}.items()
 
 
 @pytest.mark.usefixtures("exact")

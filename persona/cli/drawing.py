@@ -30,6 +30,7 @@ def sample(config: SampleConfig, json: bool) -> None:
             {
                 "folder": str(config.out),
                 "pictures": [{"path": str(p.path), "prompt": p.prompt, "seed": p.seed} for p in pictures],
+                "drawn_with": dict(pictures[0].facts),
             },
         ),
         as_json=json,
@@ -68,6 +69,7 @@ def interpolate(config: InterpolateConfig, json: bool) -> None:
                 "distances": list(series.distances),
                 "strip": str(series.strip),
                 "animations": [str(path) for path in series.animations],
+                "drawn_with": dict(series.facts),
             },
         ),
         as_json=json,
