@@ -214,7 +214,7 @@ def scale(base: Family, strength: float | Mapping[str, float]) -> None:
     strengths = strength if isinstance(strength, Mapping) else {NAME: strength}
     kinds = {name: base.denoiser.peft_config[name].persona.kind for name in strengths}
     if any(kinds[name] == "oft" and value not in (0, 1) for name, value in strengths.items()):
-        raise BadOption("An oft adapter can only be on or off: give --scale 1 or 0.")
+        raise BadOption("An oft adapter can only be on or off: give --scale 1 or 0, or --frames 2 to interpolate.")
     active = [name for name, value in strengths.items() if value]
     if len(active) > 1 and "dora" in map(kinds.get, active):
         raise BadOption("A dora adapter does not add up with another: give --frames 2, or train both as lora.")

@@ -70,7 +70,7 @@ def keep(part: Path, path: Path) -> Path:
     """Give what was written its name, or the next that is free: what is there stays, whichever process made it.
 
     Args:
-        part: a file, or a folder that holds something; on the disk of ``path``.
+        part: of :func:`scratch`, a file, or a folder that holds something; on the disk of ``path``.
         path: the name that it shall have: ``dog.png``, or else ``dog-2.png``.
 
     Returns:
@@ -89,14 +89,28 @@ def keep(part: Path, path: Path) -> Path:
             if folder:
                 part.rename(free)  # which fails where another holds something
             else:
-                free.touch(exist_ok=False)  # which fails where there is another; renaming takes its place
-                part.replace(free)
+                _name(part, free)
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
         else:
             break  # and else another process was faster
     return free
+
+
+def _name(part: Path, free: Path) -> None:
+    """Give a file a name in one step, which fails where another has it; its old name may stay.
+
+    Raises:
+        FileExistsError: another has it.
+    """
+    try:
+        os.link(part, free)
+    except FileExistsError:
+        raise
+    except OSError:  # a disk without links takes two steps: who is killed between them leaves an empty file
+        free.touch(exist_ok=False)
+        part.replace(free)
 
 
 def _names(path: Path, suffix: str) -> Iterator[Path]:

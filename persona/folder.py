@@ -103,10 +103,15 @@ class Persona:
         Raises:
             BadPersona: it is missing, unfinished, damaged, changed by hand, or made by a later version.
         """
-        path = folder_of(path) or path
-        made = cls(path=path, **_checked(path, _read(path)))
+        made = cls.recorded(path)
         made.weights()
         return made
+
+    @classmethod
+    def recorded(cls, path: Path) -> Self:
+        """Read what is said of a persona as :meth:`open` does, without its weights, which take torch to check."""
+        path = folder_of(path) or path
+        return cls(path=path, **_checked(path, _read(path)))
 
     @classmethod
     def newest(cls, where: Path = HOME) -> Self:

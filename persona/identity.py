@@ -33,7 +33,11 @@ COMMON = 0.4
 
 _SHORT = 3  # letters; the paper takes no longer ones, which are likelier to be words
 _SKS_IN_CLIP = 48136  # CLIP's id of "sks": bases with its tokenizer have read about the rifle of that name
-_OTHERS = "a|an|the|this|that|another|other|one|two|my|your|his|her|its|our|their|and|or|with|of|in|on|at|by|near|to"
+_OTHERS = (
+    "a|an|the|this|that|these|those|another|other|one|two|some|any|no|each|every|many|my|your|his|her|its|our|their|"
+    "and|or|with|without|of|in|into|inside|on|onto|at|by|near|to|beside|behind|under|below|over|above|around|between|"
+    "through|across|along|against|from|for|than|like|as|wearing"
+)
 """Words that a noun behind them does not share with what stands before them."""
 _SLOT = re.compile(r"\[v\]", re.IGNORECASE)
 
@@ -201,13 +205,24 @@ def bare(prompt: str, class_noun: str) -> str:
     return plain(_alone(_SLOT.pattern, class_noun).sub(lambda slot: f"{slot[0]} {class_noun}", prompt))
 
 
-def _alone(name: str, class_noun: str) -> re.Pattern[str]:
-    """Return what finds a name, a pattern, without its class noun behind it; elsewhere that may be another's.
+def renamed(prompt: str, class_noun: str, other: str) -> str:
+    """Return a prompt with another class noun in the place of the subject's own, as it stands behind ``[V]``."""
+    own = re.compile(rf"({_SLOT.pattern}){_behind(class_noun)}", re.IGNORECASE)
+    return own.sub(lambda found: f"{found[1]}{found[2]}{other}{'s' if found[3] else ''}", prompt)
 
-    Words that describe it may stand between them: "a [V] little black dog", but not "a [V] chasing another dog".
+
+def _alone(name: str, class_noun: str) -> re.Pattern[str]:
+    """Return what finds a name, a pattern, without its class noun behind it; elsewhere that may be another's."""
+    return re.compile(rf"{name}(?!{_behind(class_noun)})", re.IGNORECASE)
+
+
+def _behind(class_noun: str) -> str:
+    """Return the pattern of a class noun behind a name; the groups are what stands between them, and the plural's end.
+
+    Words that describe it may stand there: "a [V] little, black dog", but not "a [V] chasing another dog".
     """
-    describing = rf"\s+((?!({_OTHERS})\s)[^\s,;.]+\s+){{0,3}}"
-    return re.compile(rf"{name}(?!({describing}|-?){re.escape(class_noun)}(s|es)?(?!\w))", re.IGNORECASE)
+    describing = rf"\s+(?:(?!(?:{_OTHERS})\s)[^\s,;.]+,?\s+){{0,3}}?(?<!,\s)"
+    return rf"({describing}|-?){re.escape(class_noun)}(s|es)?(?!\w)"
 
 
 def caption(given: str | None, token: str, class_noun: str, listener: Listener = silent) -> str:

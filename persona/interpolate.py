@@ -6,8 +6,7 @@ the sum of their products ``B A``: a mean of the factors would multiply the one'
 """
 
 import math
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,17 +22,17 @@ from persona.atomic import keep
 from persona.between import between, even, mix, slerp
 from persona.config import InterpolateConfig
 from persona.drawing import Size, check_output, processes, save, size_of
-from persona.errors import BadOption, BadPersona, BadPrompt
+from persona.errors import BadOption, BadPersona
 from persona.events import Listener, Note, Progress, silent
 from persona.eye import distance
 from persona.fading import ends, fade
 from persona.families import Family
 from persona.folder import Persona, slug
-from persona.identity import fill
+from persona.identity import renamed
 from persona.placing import check_single
 from persona.sample import drawn_with, tell_cut, tell_unknown
 from persona.sheet import Row, sheet
-from persona.sitters import base_of, facts_of, wear
+from persona.sitters import base_of, facts_of, spoken, tell_drawn, wear
 
 ROUNDS = 2
 """Times that frames are drawn anew where the eye wants them; the first puts most right."""
@@ -57,6 +56,7 @@ class Frames:
         distances: how different each frame looks from the one before.
         strip: frames side by side, in one picture.
         animations: WebP, GIF, and MP4 where it could be written.
+        facts: the settings, the personas and the base, as each frame carries them.
     """
 
     what: str
@@ -66,6 +66,7 @@ class Frames:
     distances: tuple[float, ...]
     strip: Path
     animations: tuple[Path, ...]
+    facts: Mapping[str, str]
 
 
 class _Series(Protocol):
@@ -132,7 +133,7 @@ class _Line:
         noise = self.base.initial_noise([Generator().manual_seed(seed) for seed in self.seeds], self.size)
         frames: list[Image.Image] = self.base.draw(
             [self.prompts[0]] * len(places),
-            [self.seeds[0]] * len(places),
+            [self.seeds[0]] * len(places),  # of noise that is added on the way, where the sampler is an ancestral one
             steps=self.config.steps,
             guidance=self.config.guidance,
             negative=self.config.negative,
@@ -176,6 +177,7 @@ def interpolate(config: InterpolateConfig, listener: Listener = silent) -> Frame
         distances=tuple(_distances(frames)),
         strip=folder / "strip.png",
         animations=tuple(folder / animation.name for animation in animations),
+        facts=line.facts,
     )
 
 
@@ -188,6 +190,8 @@ def _series(config: InterpolateConfig, listener: Listener) -> tuple[tuple[str, s
     check_single(config.prompts)
     personas = _personas(config)
     what = _what(config, personas)
+    for persona in personas:
+        tell_drawn(persona, listener)
     listener(Note(f"From {what[0]} to {what[1]}."))
     return what, _line(config, personas, listener)
 
@@ -206,15 +210,19 @@ def _personas(config: InterpolateConfig) -> list[Persona]:
 
 def _what(config: InterpolateConfig, personas: list[Persona]) -> tuple[str, str]:
     """Name the two ends, by what moves."""
+    worn = [persona.path.resolve() for persona in personas]
+    for flag, given in (("PROMPTS", config.prompts), ("--persona", worn), ("--seed", config.seeds)):
+        if len(given) == 2 and given[0] == given[1]:
+            raise BadOption(f"There is nothing to go between: both {flag} are the same. Give two that differ, or one.")
     if len(config.prompts) == 2:
         return config.prompts[0], config.prompts[1]
     if len(personas) == 2:
-        return personas[0].path.resolve().name, personas[1].path.resolve().name
+        return worn[0].name, worn[1].name
     if len(config.seeds) == 2:
         return f"seed {config.seeds[0]}", f"seed {config.seeds[1]}"
-    if personas:
-        return "the base", personas[0].path.resolve().name
-    raise BadOption("There is nothing to go between. Give two prompts, two --seed, or a --persona.")
+    if personas and config.scale != 0:
+        return "the base", worn[0].name
+    raise BadOption("There is nothing to go between. Give two prompts, two --seed, or a --persona, not at --scale 0.")
 
 
 def _line(config: InterpolateConfig, personas: list[Persona], listener: Listener) -> _Line:
@@ -234,17 +242,12 @@ def _line(config: InterpolateConfig, personas: list[Persona], listener: Listener
 def _prompts(config: InterpolateConfig, personas: list[Persona], listener: Listener) -> tuple[str, str]:
     """Fill in the token of the persona at each end, and its class noun where one prompt stands for both."""
     first, second = config.prompts[0], config.prompts[-1]
-    if not personas:
-        if "[v]" in (first + second).lower():
-            raise BadPrompt("[V] stands for a persona's subject. Name one with --persona, or leave [V] out.")
-        return first, second
-    start, end = personas[0], personas[-1]
-    if len(config.prompts) == 1:
-        noun = re.compile(rf"(\[v\]\s+){re.escape(start.class_noun)}\b", re.IGNORECASE)
-        second = noun.sub(lambda match: match[1] + end.class_noun, second)
-    filled = [fill(first, start.token, start.class_noun, listener)]
+    start, end = (personas[0], personas[-1]) if personas else (None, None)
+    if start and end and len(config.prompts) == 1:
+        second = renamed(second, start.class_noun, end.class_noun)
+    filled = [spoken(first, start, listener)]
     if (second, end) != (first, start):
-        filled.append(fill(second, end.token, end.class_noun, listener))
+        filled.append(spoken(second, end, listener))
     return filled[0], filled[-1]
 
 
@@ -277,17 +280,21 @@ def _drawn(line: _Series, config: InterpolateConfig, folder: Path, listener: Lis
 
     chosen = [one / (number - 1) for one in range(number)]
     draw(chosen, "Drawing the series")
-    for _ in range(0 if config.linear else ROUNDS):
-        if _is_even(_distances(_open(known[place]) for place in chosen)):
-            break
-        path = sorted(known)
-        chosen = even(_distances(_open(known[place]) for place in path), path, number)
-        draw(chosen, "Spacing the frames")
+    if not config.linear:
+        tried = [(_unevenness(known, chosen), chosen)]
+        while tried[-1][0] > EVEN and len(tried) <= ROUNDS:
+            path = sorted(known)
+            chosen = even(_distances(_open(known[place]) for place in path), path, number)
+            draw(chosen, "Spacing the frames")
+            tried.append((_unevenness(known, chosen), chosen))
+        _, chosen = min(tried)  # frames have looks of their own, by which a later round may be the worse one
     return [(place, known[place]) for place in chosen]
 
 
-def _is_even(distances: Sequence[float]) -> bool:
-    return max(distances) <= EVEN * math.fsum(distances) / len(distances)
+def _unevenness(known: Mapping[float, Path], places: Sequence[float]) -> float:
+    """Return the largest step between frames over the mean step; 0 where nothing moves."""
+    steps = _distances(_open(known[place]) for place in places)
+    return max(steps) * len(steps) / (math.fsum(steps) or 1)
 
 
 def _distances(frames: Iterable[Image.Image]) -> list[float]:

@@ -17,7 +17,9 @@ _VOWELS = "aeiou"
 _PLACEHOLDER = re.compile(r"\[(\w+)\]")
 _HEIGHT = 0.6  # of the box of a subject that is alone; two have to share the picture
 _RELATIONS = {  # how the first stands to the second: which of two places is its own, and whether they lie side by side
-    "to the right of": (1, True),
+    "beside": (0, True),
+    "next to": (0, True),
+    "left of": (0, True),
     "right of": (1, True),
     "under": (1, False),
     "below": (1, False),
@@ -176,8 +178,8 @@ def places(prompt: str, wanted: Sequence[tuple[Box | None, float]]) -> list[Box]
     if len(wanted) < MOST:
         return [box or _fitted((0.05, 0.9 - _HEIGHT, 0.95, 0.9), shape) for box, shape in wanted]
     between = prompt.lower().partition("]")[2].partition("[")[0]
-    said = (where for words, where in _RELATIONS.items() if re.search(rf"\b{words}\b", between))
-    first, beside = next(said, (0, True))
+    said = re.findall(rf"\b(?:{'|'.join(_RELATIONS)})\b", between)  # those before the last are to other things
+    first, beside = _RELATIONS[said[-1] if said else "beside"]
     slots = (_BESIDE if beside else _ABOVE)[:: -1 if first else 1]
 
     def crowded(slots: Sequence[Box]) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageOps
 
 from persona import photos, segment
 from persona.config import InterpolateConfig, SampleConfig
@@ -48,8 +48,8 @@ def read(subjects: Mapping[str, Subject], masks: Mapping[str, Path | Box]) -> di
     for name, subject in subjects.items():
         photo, where = photos.picture(subject.reference), masks.get(name)
         mask = _white(photos.picture(where)) if isinstance(where, Path) else None
-        if mask and mask.size != photo.image.size:
-            sizes = [f"{one.width}x{one.height}" for one in (mask, photo.image)]
+        if isinstance(where, Path) and mask and mask.size != photo.image.size:
+            sizes = [_pixels(path) for path in (where, subject.reference)]
             raise BadOption(f"{where} has {sizes[0]} pixels, {subject.reference} {sizes[1]}. Make them of one size.")
         if mask and not segment.shown(mask).any():
             raise BadOption(f"The mask {where} is empty: it must be white where the subject is. Draw it again.")
@@ -58,6 +58,13 @@ def read(subjects: Mapping[str, Subject], masks: Mapping[str, Path | Box]) -> di
         within = None if isinstance(where, Path) else where
         references[name] = Reference(photo, mask, within, subject.box)
     return references
+
+
+def _pixels(path: Path) -> str:
+    """Return the size of a picture as its file has it, which is shrunk where it is large."""
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image)
+    return f"{upright.width}x{upright.height}"
 
 
 def _white(drawn: Photo) -> Image.Image:

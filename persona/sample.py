@@ -1,7 +1,7 @@
 """Draw the subject: each picture from its own seed, so that any of them can be drawn again alone."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,13 @@ class Picture:
         path: the PNG file; it carries the settings as metadata.
         prompt: as it was given, with ``[V]``.
         seed: draws it again, alone, with the same settings.
+        facts: these settings, the persona and the base, as the file carries them; all pictures of a command share them.
     """
 
     path: Path
     prompt: str
     seed: int
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def sample(config: SampleConfig, listener: Listener = silent) -> list[Picture]:
@@ -65,7 +67,8 @@ def sample(config: SampleConfig, listener: Listener = silent) -> list[Picture]:
     tell_cut(base, read, listener)
     tell_unknown(base, read, who.own, listener)
     size = size_of(base, config.resolution)
-    jobs = list(_jobs(config, who.prompts, {**drawn_with(config, base, size), **who.facts}))
+    facts = {**drawn_with(config, base, size), **who.facts}
+    jobs = list(_jobs(config, who.prompts, facts))
     how: dict[str, Any] = {
         "steps": config.steps,
         "guidance": config.guidance,
@@ -79,7 +82,7 @@ def sample(config: SampleConfig, listener: Listener = silent) -> list[Picture]:
         paths = draw(who.artist, jobs, listener, batch=config.batch, **how)
     prompts = [prompt for prompt in config.prompts for _ in range(config.n)]
     drawn = zip(paths, prompts, jobs, strict=True)
-    pictures = [Picture(path, prompt, job.seed) for path, prompt, job in drawn]
+    pictures = [Picture(path, prompt, job.seed, facts) for path, prompt, job in drawn]
     if processes().is_main_process and 1 < len(pictures) <= MOST_IN_GRID:
         _grid(config, pictures, listener)
     return pictures
@@ -101,7 +104,8 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        reason = "is no text" if isinstance(error, ValueError) else str(error.strerror).lower()
+        no_text = "they are no UTF-8 text. Save the file as UTF-8"  # Windows PowerShell 5 writes UTF-16
+        reason = no_text if isinstance(error, ValueError) else str(error.strerror).lower()
         raise BadPrompt(f"The prompts in {path} cannot be read: {reason}.") from None
     prompts = tuple(line.strip() for line in lines if line.strip())
     if not prompts:
@@ -122,7 +126,7 @@ def tell_cut(base: Family, prompts: Sequence[str], listener: Listener) -> None:
 def tell_unknown(base: Family, prompts: Sequence[str], own: Collection[str], listener: Listener) -> None:
     """Warn of words that the base never saw, but for the names of the personas that it wears."""
     unknown = dict.fromkeys(word for prompt in prompts for word in base.unknown_words(prompt))
-    names = {word.lower() for word in own}
+    names = {part for word in own for part in base.unknown_words(word)}  # as they are read: rex_01 is rex and 01
     if words := ", ".join(word for word in unknown if word not in names):
         listener(Note(f"{base.name} never saw {words}, and will make nothing of it. Say it otherwise.", warning=True))
 

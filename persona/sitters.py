@@ -57,7 +57,7 @@ def sitter(config: SampleConfig, listener: Listener) -> Sitter:
 def _learnt(config: SampleConfig, listener: Listener) -> Sitter:
     """Let the base wear a persona, where one is drawn."""
     persona = _persona(config, listener)
-    filled = [_fill(prompt, persona, listener) for prompt in config.prompts]
+    filled = [spoken(prompt, persona, listener) for prompt in config.prompts]
     base = base_of(persona, config.base, listener)
     if persona is None:
         return Sitter(base, base, filled, {})
@@ -72,12 +72,22 @@ def _persona(config: SampleConfig, listener: Listener) -> Persona | None:
         return None
     persona = Persona.open(config.persona) if config.persona else Persona.newest()
     persona.weights(config.checkpoint)  # is it there at all, before the base is loaded
-    subject = f"[V] {persona.class_noun} is {persona.token} {persona.class_noun}"
-    listener(Note(f"Drawing {persona.path} on {persona.base}: {subject}."))
+    tell_drawn(persona, listener)
     return persona
 
 
-def _fill(prompt: str, persona: Persona | None, listener: Listener) -> str:
+def tell_drawn(persona: Persona, listener: Listener) -> None:
+    """Say which persona is drawn, which may be the newest one, and how prompts call its subject."""
+    subject = f"[V] {persona.class_noun} is {persona.token} {persona.class_noun}"
+    listener(Note(f"Drawing {persona.path} on {persona.base}: {subject}."))
+
+
+def spoken(prompt: str, persona: Persona | None, listener: Listener) -> str:
+    """Return a prompt as a base reads it that wears a persona, or none; warn where it does not name the subject.
+
+    Raises:
+        BadPrompt: it names one, and there is no persona.
+    """
     if persona is None:
         if "[v]" in prompt.lower():
             raise BadPrompt("[V] stands for a persona's subject. Name one with --persona, or leave [V] out.")

@@ -1,5 +1,7 @@
+import errno
 import fcntl
 import os
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -49,6 +51,25 @@ def test_what_is_kept_overwrites_nothing(
     assert [read(path) for path in kept] == [str(number) for number in range(len(names))]
     assert all((folder / name).read_text() == name for name in there)
     assert len(list(folder.iterdir())) == len(names) + len(there)
+
+
+def test_what_is_stopped_leaves_no_empty_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", stop)
+    with suppress(KeyboardInterrupt):
+        write(tmp_path / "a.png", "whole")
+    assert all(path.read_text() == "whole" for path in tmp_path.iterdir())
+
+
+def test_a_disk_without_links_keeps_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert [read(write(tmp_path / "a.png", text)) for text in ("first", "second")] == ["first", "second"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-2.png", "a.png"]
 
 
 @pytest.mark.parametrize("name", ["a.png", "series"])

@@ -21,6 +21,7 @@ from commands import run
 from pictures import grain
 from PIL import Image
 from safetensors import SafetensorError
+from safetensors.numpy import save
 
 from persona import __version__
 from persona.cli import app
@@ -28,7 +29,7 @@ from persona.cli.options import EXPERTS
 from persona.config import InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
 from persona.errors import BadPhotos
 from persona.events import Event, Listener, Note, Progress
-from persona.folder import versions
+from persona.folder import Persona, versions
 from persona.score import Scores
 from persona.train import watch
 
@@ -100,6 +101,7 @@ MADE = SimpleNamespace(
     recommended_scale=1.0,
     scores={"identity": 0.82, "prompt": 0.9},
 )
+PICTURE = SimpleNamespace(path=Path("0.png"), prompt="a [V] dog", seed=5, facts={})
 
 
 def process(program: str, **environment: str) -> str:
@@ -232,6 +234,11 @@ def test_persona_alone_says_what_to_type_first(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "personas/my dog").mkdir()
     (tmp_path / "personas/my dog/persona.json").write_text("{}")
     assert "persona info 'personas/my dog'" in run().stderr
+    Path("adapter").write_bytes(save({}))
+    car = Persona(path=Path("personas/car"), token="zwx", class_noun="toy car", base="clay", base_hash="ab" * 32)
+    car.write(Path("adapter"))
+    monkeypatch.setattr("persona.folder.safe_open", None)  # it loads torch
+    assert "persona sample 'a [V] toy car on the beach'" in run().stderr
 
 
 def test_this_machine_is_told_as_personas_tell_it() -> None:
@@ -327,7 +334,7 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
 
     def sample(config: SampleConfig, listener: Listener) -> list[Any]:
         return [
-            SimpleNamespace(path=config.out / f"{seed}.png", prompt=prompt, seed=seed)
+            SimpleNamespace(path=config.out / f"{seed}.png", prompt=prompt, seed=seed, facts={"persona": "dog-sks"})
             for prompt in config.prompts
             for seed in range(config.n)
         ]
@@ -344,6 +351,7 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
         ("a cat", 0),
         ("a cat", 1),
     ]
+    assert json.loads(drawn.stdout)["drawn_with"] == {"persona": "dog-sks"}
     assert "persona interpolate 'a [V] dog' --seed 0 --seed 1" in drawn.stderr
 
 
@@ -385,10 +393,13 @@ def test_a_name_mistyped_is_told_before_anything_is_loaded(
     [
         (("--reference", "my photos", "--class", "dog", "--base", "sd15"), "persona train 'my photos' --class dog"),
         (("--together",), None),
+        (("--checkpoint", "100"), None),
     ],
 )
-def test_what_to_do_without_a_persona(stand_in: Callable[..., None], how: tuple[str, ...], told: str | None) -> None:
-    stand_in("sample", lambda config, listener: [SimpleNamespace(path=Path("0.png"), prompt="a [V] dog", seed=0)])
+def test_what_no_series_draws_is_followed_by_none(
+    stand_in: Callable[..., None], how: tuple[str, ...], told: str | None
+) -> None:
+    stand_in("sample", lambda config, listener: [PICTURE])
     said = run("sample", "a [V] dog", *how, COLUMNS="300").stderr
     assert "persona interpolate" not in said
     assert told is None or told in said
@@ -404,6 +415,7 @@ def test_interpolate(stand_in: Callable[..., None], tmp_path: Path) -> None:
             distances=(0.3,),
             strip=config.out / "strip.png",
             animations=(config.out / "series.webp",),
+            facts={"base": "my dogs"},
         )
 
     stand_in("interpolate", interpolate)
@@ -411,13 +423,14 @@ def test_interpolate(stand_in: Callable[..., None], tmp_path: Path) -> None:
     result = run("interpolate", *asked, "--out", str(tmp_path), "--json", COLUMNS="300")
     made = json.loads(result.stdout)
     assert (made["between"], len(made["frames"]), made["distances"]) == ("the base to dog-sks", 2, [0.3])
+    assert made["drawn_with"] == {"base": "my dogs"}
     assert "2 frames, from the base to dog-sks." in result.stderr
     again = "persona interpolate 'a [V] dog' --base 'my dogs' --seed 3 --frames 3 --linear"
     assert f"Next: {again} --out {tmp_path} --negative blurry\n" in result.stderr
 
 
 def test_what_to_type_next_draws_as_was_asked(stand_in: Callable[..., None]) -> None:
-    stand_in("sample", lambda config, listener: [SimpleNamespace(path=Path("0.png"), prompt="a [V] dog", seed=5)])
+    stand_in("sample", lambda config, listener: [PICTURE])
     asked = ("--steps", "9", "--guidance", "3", "--negative", "blurry", "--resolution", "512", "--seed", "5")
     said = run("sample", "a [V] dog", *asked, "--scale", "0.8", COLUMNS="300").stderr
     how = "--steps 9 --guidance 3.0 --scale 0.8 --negative blurry --resolution 512"

@@ -12,7 +12,7 @@ from PIL import Image
 from persona import families
 from persona.errors import BadToken
 from persona.events import Event, Note, Progress
-from persona.identity import bare, caption, check, choose, fill, mentions
+from persona.identity import bare, caption, check, choose, fill, mentions, renamed
 
 WORDS = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=12)
 
@@ -175,6 +175,11 @@ def test_prompts_without_a_slot_stay_as_they_are(prompt: str, token: str, noun: 
         ("a [V] chasing another dog", True),
         ("a [V] dog and a [V]", True),
         ("a [V] little black dog and a [V]-dog", False),
+        ("a [V] little, fluffy dog", False),
+        ("a [V] asleep, dog toys around", True),
+        ("a [V] chasing some dogs", True),
+        ("a [V] beside dog toys", True),
+        ("a [V] wearing dog ears", True),
         ("a dog", False),
         ("a red car", False),
     ],
@@ -193,6 +198,8 @@ def test_a_prompt_that_leaves_out_the_class_noun_gets_a_warning(prompt: str, war
         ("a [V] on grass", "a dog on grass"),
         ("a red car", "a red car"),
         ("a [V] chasing another dog", "a dog chasing another dog"),
+        ("a [V] chasing some dogs", "a dog chasing some dogs"),
+        ("a [V] little, fluffy dog", "a little, fluffy dog"),
         ("a [V] and a dog", "a dog and a dog"),
         ("a [V], a dog", "a dog, a dog"),
         ("a [V] little black dog and a [V]", "a little black dog and a dog"),
@@ -206,6 +213,20 @@ def test_where_pictures_tell_the_subject_its_class_noun_is_enough(before: str, a
 def test_the_class_noun_stands_where_the_subject_does(words: list[str]) -> None:
     said = bare(" ".join(["[V]", *words]), "dog").lower().split()
     assert any(word.startswith("dog") for word in said[:2])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("a [V] dog on grass", "a [V] cat on grass"),
+        ("a [v] little, fluffy Dog", "a [v] little, fluffy cat"),
+        ("two [V] dogs, a [V]-dog", "two [V] cats, a [V]-cat"),
+        ("a [V] dog chasing dog toys", "a [V] cat chasing dog toys"),
+        ("a [V] hotdog and a dog", "a [V] hotdog and a dog"),
+    ],
+)
+def test_the_class_noun_that_is_the_subjects_is_exchanged(before: str, after: str) -> None:
+    assert renamed(before, "dog", "cat") == after
 
 
 def test_captions_always_name_the_subject() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import personas
 import pytest
 from PIL import Image, ImageSequence
-from results import facts, pixels
+from results import facts, notes, pixels
 
 from persona import adapter, families, film
 from persona.between import slerp
@@ -109,9 +109,9 @@ def test_a_persona_is_worn_throughout_where_something_else_moves(here: Path) -> 
 def test_one_persona_becomes_another(here: Path) -> None:
     events: list[Event] = []
     both = (Path("personas/dog-zwx"), Path("personas/cat-sks"))
-    start, end = ends(interpolate(config("a [V] dog", persona=both), events.append))
-    assert same(start, drawn("a [V] dog", persona=both[0]))
-    assert same(end, drawn("a [V] cat", persona=both[1]))
+    start, end = ends(interpolate(config("a [V] little dog", persona=both), events.append))
+    assert same(start, drawn("a [V] little dog", persona=both[0]))
+    assert same(end, drawn("a [V] little cat", persona=both[1]))
     assert not any(event.warning for event in events if isinstance(event, Note))
 
 
@@ -149,6 +149,14 @@ def test_frames_are_spaced_as_the_eye_sees_them(here: Path, monkeypatch: pytest.
     assert all(same(a, b) for a, b in zip(ends(plain), ends(spaced), strict=True))
 
 
+def test_a_spacing_that_is_less_even_is_not_kept(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spaced = sys.modules["persona.interpolate"]
+    monkeypatch.setattr(spaced, "even", lambda *_: [(one / 3) ** 4 for one in range(4)])
+    monkeypatch.setattr(spaced, "EVEN", 1.0)
+    made = interpolate(config("a dog", base="sd-v-zero", seeds=(0, 1), linear=False))
+    assert made.places == pytest.approx((0, 1 / 3, 2 / 3, 1))
+
+
 def test_a_series_is_frames_a_strip_and_animations(here: Path) -> None:
     made = interpolate(config("a dog", "a cat", base="sd-v-zero", fps=4.0))
     assert made.folder == Path("series/a-dog-to-a-cat")
@@ -167,9 +175,19 @@ def test_a_series_is_frames_a_strip_and_animations(here: Path) -> None:
     assert made.distances == tuple(distance(Image.open(a), Image.open(b)) for a, b in pairwise(made.paths))
 
 
+def test_the_newest_persona_is_named(here: Path) -> None:
+    os.utime("personas/cat-sks/persona.json", (0, 0))
+    events: list[Event] = []
+    interpolate(config("a dog", "a [V] dog", frames=2), events.append)
+    assert "Drawing personas/dog-zwx on sd-v-zero: [V] dog is zwx dog." in notes(events)
+    assert "'a dog' has no [V]" in notes(events)
+
+
 def test_frames_carry_whom_they_show(here: Path) -> None:
     os.utime("personas/cat-sks/persona.json", (0, 0))
-    newest = facts(interpolate(config("a [V] dog", frames=2, scale=0.8)).paths[0])
+    made = interpolate(config("a [V] dog", frames=2, scale=0.8))
+    newest = facts(made.paths[0])
+    assert made.facts.items() <= newest.items()
     assert (newest["persona"], newest["token"], newest["class"]) == ("dog-zwx", "zwx", "dog")
     assert (newest["step"], newest["scale"]) == ("2", "0.8")
     both = (Path("personas/dog-zwx"), Path("personas/cat-sks"))
@@ -211,6 +229,10 @@ def test_a_series_that_another_run_draws_meanwhile_stays(here: Path, monkeypatch
     ("settings", "error", "message"),
     [
         (config("a dog", base="sd-v-zero"), BadOption, "nothing to go between"),
+        (config("a dog", "a dog", base="sd-v-zero"), BadOption, "both PROMPTS are the same"),
+        (config("a dog", base="sd-v-zero", seeds=(3, 3)), BadOption, "both --seed are the same"),
+        (config("a [V] dog", persona=(Path("dog-zwx"), Path("personas/dog-zwx"))), BadOption, "both --persona are the"),
+        (config("a [V] dog", persona=(Path("dog-zwx"),), scale=0.0), BadOption, "not at --scale 0"),
         (config("a [V] dog", "a cat", base="sd-v-zero"), BadPrompt, "--persona"),
         (config("a dog", "a cat", persona=(Path("absent"),)), BadPersona, "There is no persona"),
         (config("a dog", "a cat", base="sd-v-zero", out=Path("sd-v-zero/recipe.json/x")), BadOption, "--out"),
@@ -237,7 +259,7 @@ def test_personas_of_different_bases_are_refused(here: Path, base_folder: Callab
 
 def test_what_is_only_on_or_off_has_nothing_between(here: Path) -> None:
     personas.make(here / "personas/turned", here / "sd-v-zero", kind="oft")
-    with pytest.raises(BadOption, match="oft"):
+    with pytest.raises(BadOption, match=r"oft .* or --frames 2 to interpolate"):
         interpolate(config("a [V] dog", persona=(Path("personas/turned"),)))
     assert not Path("series").exists()
     assert len(interpolate(config("a [V] dog", persona=(Path("personas/turned"),), frames=2)).paths) == 2

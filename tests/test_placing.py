@@ -113,6 +113,20 @@ def test_a_part_of_a_word_says_nothing_of_places() -> None:
     assert first[2] <= second[0]
 
 
+@pytest.mark.parametrize(
+    ("between", "below"),
+    [
+        ("under a tree next to", False),
+        ("on top of a wooden floor beside", False),
+        ("over a puddle to the left of", False),
+        ("next to a tree under", True),
+    ],
+)
+def test_the_last_relation_is_the_one_to_the_other(between: str, below: bool) -> None:
+    first, second = places(f"a [V] dog {between} a [W] cat", [(None, 1.0), (None, 1.0)])
+    assert first[1] >= second[3] if below else first[2] <= second[0]
+
+
 def test_who_was_not_placed_keeps_clear_of_who_was() -> None:
     left, right = (0.0, 0.2, 0.45, 0.9), (0.55, 0.2, 1.0, 0.9)
     prompt = "a [V] dog and a [W] cat"

@@ -120,6 +120,7 @@ def test_what_cannot_be_cut_out_is_used_whole_and_told(here: Path) -> None:
         ({"subject": ("V=nowhere.png",)}, BadPhotos, "no image nowhere.png"),
         ({"subject": ("V=broken.png",)}, BadPhotos, "broken.png cannot be read"),
         ({"mask": ("V=small.png",)}, BadOption, "small.png has 8x8 pixels, dog.png 40x30"),
+        ({"mask": ("V=large.png",)}, BadOption, "large.png has 1600x1700 pixels, dog.png 40x30"),
         ({"mask": ("V=empty.png",)}, BadOption, "The mask empty.png is empty"),
         ({"subject": ("V=clear.png",)}, BadOption, "clear.png is transparent all over"),
         ({"subject_diffusion": None}, BadBase, "sd-v-zero has no Subject-Diffusion weights"),
@@ -133,6 +134,7 @@ def test_what_is_refused_before_the_base_is_loaded(
 ) -> None:
     Path("broken.png").write_bytes(Path("dog.png").read_bytes()[:60])
     Image.new("L", (8, 8), 255).save("small.png")
+    Image.new("L", (1600, 1700), 255).save("large.png")
     Image.new("L", (40, 30)).save("empty.png")
     Image.new("RGBA", (40, 30)).save("clear.png")
     monkeypatch.setattr(families, "load", None)

@@ -3,6 +3,7 @@ import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from persona.config import SampleConfig
 from persona.errors import BadBase, BadOption, BadPersona, BadPrompt
 from persona.events import Event, Note, Progress
 from persona.families import Family
+from persona.families.vocabulary import unknown
 from persona.folder import Persona
-from persona.sample import Picture, sample
+from persona.sample import Picture, sample, tell_unknown
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,7 @@ def test_pictures_carry_what_draws_them_again(here: Path) -> None:
     assert facts["base"] == "sd-v-zero"
     assert len(facts["base hash"]) == 64
     assert str(here) not in str(facts)
+    assert facts.items() == {"prompt": picture.prompt, "seed": "5", **picture.facts}.items()
 
 
 @pytest.mark.usefixtures("exact")
@@ -137,7 +140,12 @@ def test_prompts_from_a_file(here: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such file"), (b"\xff\xfe\xfa", "no text"), (b"\n \n", "no prompt"), (b"x" * 10_000, "10000 char")],
+    [
+        (None, "no such file"),
+        ("a [V] dog".encode("utf-16"), "Save the file as UTF-8"),
+        (b"\n \n", "no prompt"),
+        (b"x" * 10_000, "10000 char"),
+    ],
 )
 def test_files_of_prompts_that_are_refused(here: Path, content: bytes | None, message: str) -> None:
     if content is not None:
@@ -159,6 +167,13 @@ def test_prompts_that_get_a_word_of_advice(here: Path, prompt: str, advice: str)
     events: list[Event] = []
     sample(config(prompt, n=1, steps=1), events.append)
     assert advice in notes(events)
+
+
+def test_a_token_of_several_parts_is_no_unknown_word() -> None:
+    base: Any = SimpleNamespace(name="clay", unknown_words=lambda prompt: unknown(prompt, {"a", "dog"}))
+    events: list[Event] = []
+    tell_unknown(base, ["a Rex_01 dog", "a Rex_01 cat"], ["Rex_01"], events.append)
+    assert notes(events).startswith("clay never saw cat, and")
 
 
 @pytest.mark.parametrize("prompt", ["a \udcff dog", "a \0 dog", " ", "../../dog.png", "x" * 10_000])

@@ -30,6 +30,7 @@ def sample(config: SampleConfig, json: bool) -> None:
             {
                 "folder": str(config.out),
                 "pictures": [{"path": str(p.path), "prompt": p.prompt, "seed": p.seed} for p in pictures],
+                "drawn_with": dict(pictures[0].facts),
             },
         ),
         as_json=json,
@@ -68,6 +69,7 @@ def interpolate(config: InterpolateConfig, json: bool) -> None:
                 "distances": list(series.distances),
                 "strip": str(series.strip),
                 "animations": [str(path) for path in series.animations],
+                "drawn_with": dict(series.facts),
             },
         ),
         as_json=json,
@@ -95,7 +97,7 @@ def _after(config: SampleConfig, prompt: str) -> str:
     """Say what to type after pictures: a series between them, or a training on the references for a better likeness."""
     if config.reference is not None:
         return typed("train", [config.reference], {"--class": config.class_noun, "--base": config.base})
-    if config.together:
+    if config.together or config.checkpoint is not None:  # a series draws the chosen checkpoint alone
         return ""
     told = given(config, InterpolateConfig, but=("out", "batch") if config.subject else ("out",))
     if not config.subject:

@@ -1,5 +1,6 @@
 """What ``persona`` alone and ``persona info`` show."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from rich.text import Text
 from persona import __version__
 from persona.cli.display import print_json, terminal
 from persona.cli.following import typed
+from persona.errors import BadPersona
 
 if TYPE_CHECKING:
     from persona.families import Family
@@ -17,14 +19,17 @@ if TYPE_CHECKING:
 
 def welcome() -> None:
     """Show what there is here, and what to type first."""
-    from persona.folder import personas
+    from persona.folder import Persona, personas
 
     console = terminal()
     console.print(Text.assemble(("persona ", "bold"), __version__, ": teach a model your subject, draw it anywhere"))
     made = personas()
     if made:
         console.print(f"\nPersonas here, newest first: {', '.join(map(str, made))}", markup=False)
-        steps = ['persona sample "a [V] CLASS on the beach"', typed("info", [made[0]])]
+        noun = "CLASS"
+        with suppress(BadPersona):  # one that is damaged is told when it is drawn
+            noun = Persona.recorded(made[0]).class_noun
+        steps = [typed("sample", [f"a [V] {noun} on the beach"]), typed("info", [made[0]])]
     else:
         console.print("\nPut three to six photos of one thing into a folder, and say what it is:")
         steps = ["persona train PHOTOS --class dog", 'persona sample "a [V] dog on the beach"']
