@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from persona.cli import app
 from persona.config import CompareConfig, EvaluateConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, PersonaError
 from persona.evaluate import Evaluation, clay, compare, evaluate, methods, pictures
+from persona.evaluate.run import _used
 from persona.evaluate.subjects import INDEX, chosen, papers_prompts, read_dreambench
 from persona.events import Event, Note, Progress
 from persona.families.vocabulary import read_words, unknown
@@ -44,6 +46,7 @@ from persona.methods.subject_diffusion import SubjectDiffusion
 from persona.photos import Photo
 from persona.photos import pictures as read_photos
 from persona.pretrain.clay.judging import HEADS
+from persona.report import Row
 
 LIST = """Classes
 
@@ -223,6 +226,15 @@ def test_the_batch_changes_nothing(config: EvaluateConfig) -> None:
     one = values(evaluate(replace(config, batch=1, out=config.out / "1")))
     many = values(evaluate(replace(config, batch=8, out=config.out / "8")))
     assert all(one[label] == pytest.approx(many[label], abs=2e-2) for label in one)
+
+
+def test_the_worst_that_the_page_shows_are_not_the_bases() -> None:
+    entrants: Any = [SimpleNamespace(label=label) for label in ("rex", "bob", "base")]
+    found: Any = SimpleNamespace(rows=[Row("rex"), Row("bob", best=True), Row("base")])
+    assert _used(found, entrants) == ["bob"]
+    found.rows = [Row(one.label) for one in entrants]
+    assert _used(found, entrants) == ["rex", "bob"]
+    assert _used(found, entrants[2:]) == ["base"]
 
 
 def test_comparing_says_what_the_first_is_above_the_second(config: EvaluateConfig, tmp_path: Path) -> None:
@@ -437,7 +449,7 @@ def test_the_data_set_is_read_as_its_authors_wrote_it(data_set: Path) -> None:
     assert [p.text("teapot") for p in pot.prompts[:2]] == ["a [V] teapot in the snow", "a red [V] teapot"]
     assert {p.kind for p in rex.prompts} == {"subject", "class", "other"}
     assert "1 of 3 subjects are not in" in listened(events)[0][0]
-    assert [one.name for one in read_dreambench(data_set, "pot", events.append)] == ["pot"]
+    assert [one.name for one in read_dreambench(data_set, "pot, pot", events.append)] == ["pot"]
 
 
 @pytest.mark.skipif(not (DREAMBENCH / INDEX).is_file(), reason="needs the public data set")

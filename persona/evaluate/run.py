@@ -14,7 +14,7 @@ from persona.evaluate.contest import CLAY, contest
 from persona.evaluate.entrants import Entrant, Studio
 from persona.evaluate.evaluator import Evaluator
 from persona.evaluate.judging import JudgeEvaluator
-from persona.evaluate.methods import bare_of
+from persona.evaluate.methods import BASE, bare_of
 from persona.evaluate.networks import NetworkEvaluator
 from persona.evaluate.pictures import How, Series, draw_all
 from persona.evaluate.published import TABLE, WARNING
@@ -216,10 +216,18 @@ def _write(
         notes=evaluator.notes,
         published=(WARNING, TABLE) if real else None,
         worst=(found.fidelity, found.prompt, copied),
+        used=_used(found, entrants),
         photos={subject.name: [(photo.name, photo.image) for photo in subject.photos] for subject in subjects},
         shots=[_without(shot, times) for shot in shown],
         settings=settings,
     )
+
+
+def _used(found: Evaluation, entrants: Sequence[Entrant]) -> list[str]:
+    """Return whose failures matter: the best's, else those of all but the base, which never saw the subject."""
+    best = [row.label for row in found.rows if row.best]
+    labels = [entrant.label for entrant in entrants]
+    return best or [label for label in labels if label != BASE] or labels
 
 
 def _without(shot: Shot, times: set[str]) -> Shot:
