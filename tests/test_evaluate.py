@@ -34,7 +34,7 @@ from persona.clay.judge import Judge
 from persona.cli import app
 from persona.config import CompareConfig, EvaluateConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, PersonaError
-from persona.evaluate import Evaluation, clay, compare, evaluate, methods, pictures
+from persona.evaluate import Evaluation, clay, compare, entrants, evaluate, methods, pictures
 from persona.evaluate.run import _used
 from persona.evaluate.subjects import INDEX, chosen, papers_prompts, read_dreambench
 from persona.events import Event, Note, Progress
@@ -222,6 +222,14 @@ def test_strengths_are_not_tried_of_what_is_only_on_or_off(config: EvaluateConfi
     assert not list(config.out.rglob("*.png"))
 
 
+def test_a_base_in_fewer_bits_is_said(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = families.load(str(config.base), device="cpu", bits="nf4")
+    monkeypatch.setattr(entrants, "open_base", lambda *_, **__: packed)
+    evaluate(replace(config, names=("base",), class_noun="dog", prompts="1", n=1))
+    (how,) = json.loads((config.out / "evaluation.json").read_text())["settings"]["drawn with"].values()
+    assert how.endswith("nf4 in float32")
+
+
 def test_the_batch_changes_nothing(config: EvaluateConfig) -> None:
     one = values(evaluate(replace(config, batch=1, out=config.out / "1")))
     many = values(evaluate(replace(config, batch=8, out=config.out / "8")))
@@ -229,12 +237,12 @@ def test_the_batch_changes_nothing(config: EvaluateConfig) -> None:
 
 
 def test_the_worst_that_the_page_shows_are_not_the_bases() -> None:
-    entrants: Any = [SimpleNamespace(label=label) for label in ("rex", "bob", "base")]
+    three: Any = [SimpleNamespace(label=label) for label in ("rex", "bob", "base")]
     found: Any = SimpleNamespace(rows=[Row("rex"), Row("bob", best=True), Row("base")])
-    assert _used(found, entrants) == ["bob"]
-    found.rows = [Row(one.label) for one in entrants]
-    assert _used(found, entrants) == ["rex", "bob"]
-    assert _used(found, entrants[2:]) == ["base"]
+    assert _used(found, three) == ["bob"]
+    found.rows = [Row(one.label) for one in three]
+    assert _used(found, three) == ["rex", "bob"]
+    assert _used(found, three[2:]) == ["base"]
 
 
 def test_comparing_says_what_the_first_is_above_the_second(config: EvaluateConfig, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from persona.atomic import beside
 from persona.config import EvaluateConfig
-from persona.drawing import check_output, processes, size_of
+from persona.drawing import check_output, precision_of, processes, size_of
 from persona.evaluate import tables
 from persona.evaluate.contest import CLAY, contest
 from persona.evaluate.entrants import Entrant, Studio
@@ -258,7 +258,7 @@ def _settings(config: EvaluateConfig, entrants: Sequence[Entrant], evaluator: Ev
         "measured with": evaluator.name,
         "drawn with": {
             name: f"{base.hash[:12]}, {used[name].steps} steps, guidance {used[name].guidance:g}, "
-            f"{used[name].size[0]} pixels, {str(base.dtype).removeprefix('torch.')}"
+            f"{used[name].size[0]} pixels, {precision_of(base)}"
             for name, base in bases.items()
         },
         **{entrant.label: _common(entrant.label, entrants) for entrant in entrants if entrant.decides},
