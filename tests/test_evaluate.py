@@ -254,6 +254,14 @@ def test_comparing_says_what_the_first_is_above_the_second(config: EvaluateConfi
     assert "rex minus base" in found.report.read_text()
 
 
+def test_two_of_different_subjects_are_not_compared(config: EvaluateConfig, tmp_path: Path) -> None:
+    tom = personas.make(tmp_path / "tom", Path(str(config.base)), class_noun="cat")
+    shared: dict[str, Any] = {name: getattr(config, name) for name in ("base", "networks", "steps", "out")}
+    with pytest.raises(BadOption, match="rex and tom are of different subjects"):
+        compare(CompareConfig(**shared, names=(config.names[0], str(tom.path))))
+    assert not config.out.exists()
+
+
 def test_of_several_processes_one_says_what_a_comparison_lacks(
     config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from persona.atomic import beside
 from persona.config import EvaluateConfig
 from persona.drawing import check_output, precision_of, processes, size_of
+from persona.errors import BadOption
 from persona.evaluate import tables
 from persona.evaluate.contest import CLAY, contest
 from persona.evaluate.entrants import Entrant, Studio
@@ -75,6 +76,8 @@ def evaluate(config: EvaluateConfig, listener: Listener = silent, *, versus: boo
     check_output(config.out)
     studio = Studio(config.out, config.base, config.seed, _heard(listener), config.checkpoints, config.scales)
     entrants = contest(config, studio)
+    if versus:
+        _check_comparable(entrants)
     return measure(config, entrants, listener, versus=versus)
 
 
@@ -123,6 +126,20 @@ def measure(
 def _heard(listener: Listener) -> Listener:
     """Let only the first of several processes speak."""
     return listener if processes().is_main_process else silent
+
+
+def _check_comparable(entrants: Sequence[Entrant]) -> None:
+    """Make sure that two draw the same: their pictures are compared one by one.
+
+    Raises:
+        BadOption: they have no subject in common.
+    """
+    drawn: dict[str, set[str]] = {}
+    for entrant in entrants:
+        drawn.setdefault(entrant.label, set()).add(entrant.subject.name)
+    if not set.intersection(*drawn.values()):
+        names = " and ".join(drawn)
+        raise BadOption(f"{names} are of different subjects: no two images can be compared. Use persona evaluate.")
 
 
 def _evaluator(config: EvaluateConfig, entrants: Sequence[Entrant], listener: Listener) -> Evaluator:

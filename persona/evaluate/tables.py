@@ -31,7 +31,8 @@ def of_fewer(shots: Sequence[Shot]) -> list[str]:
     subjects: dict[str, set[str]] = {}
     for shot in shots:
         subjects.setdefault(shot.label, set()).add(shot.subject)
-    return [label for label, known in subjects.items() if len(known) < max(map(len, subjects.values()))]
+    every = set[str]().union(*subjects.values())
+    return [label for label, known in subjects.items() if known < every]
 
 
 def with_best(rows: Sequence[Row], evaluator: Evaluator, apart: Collection[str] = ()) -> list[Row]:
