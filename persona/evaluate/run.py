@@ -24,7 +24,7 @@ from persona.evaluate.subjects import Subject
 from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.folder import versions
-from persona.networks import Networks, absent
+from persona.networks import CLIP, DINO, Networks, absent
 from persona.report import Column, Plot, Row, Shot, write_evaluation
 from persona.sample import tell_unknown
 from persona.score import has_judge, load_judge, strange
@@ -78,11 +78,16 @@ def evaluate(config: EvaluateConfig, listener: Listener = silent, *, versus: boo
     entrants = contest(config, studio)
     if versus:
         _check_comparable(entrants)
-    return measure(config, entrants, listener, versus=versus)
+    return measure(config, entrants, listener, versus=versus, notes=studio.notes)
 
 
 def measure(
-    config: EvaluateConfig, entrants: Sequence[Entrant], listener: Listener = silent, *, versus: bool = False
+    config: EvaluateConfig,
+    entrants: Sequence[Entrant],
+    listener: Listener = silent,
+    *,
+    versus: bool = False,
+    notes: Sequence[str] = (),
 ) -> Evaluation:
     """Do as :func:`evaluate` does, for entrants that are known already.
 
@@ -91,17 +96,20 @@ def measure(
         entrants: who is measured.
         listener: see :func:`evaluate`.
         versus: see :func:`evaluate`.
+        notes: what was said of the entrants that is to be kept in mind of the figures.
     """
     listener = _heard(listener)
     evaluator = _evaluator(config, entrants, listener)
     for note in evaluator.notes:
         listener(Note(note, warning=True))
+    notes = [*notes, *evaluator.notes]
     _tell_unknown(entrants, listener)
     series = [(entrant, *_drawn(config, entrant, listener)) for entrant in entrants]
     shots = measured(series, evaluator, listener)
     columns = [*evaluator.columns, *tables.TIMES]
     if fewer := tables.of_fewer(shots):
-        listener(Note(f"Not in the choice of the best, as they do not draw all of the subjects: {', '.join(fewer)}."))
+        notes.append(f"Not in the choice of the best, as they do not draw all of the subjects: {', '.join(fewer)}.")
+        listener(Note(notes[-1]))
     rows = tables.with_best(tables.rows_of(shots, entrants, columns), evaluator, fewer)
     if versus:
         rows.append(tables.difference(shots, rows[0].label, rows[1].label, columns))
@@ -118,7 +126,7 @@ def measure(
     if processes().is_main_process:
         own = {(entrant.label, drawn.folder) for entrant, drawn, _ in series}
         shown = [shot for shot in found.shots if (shot.label, shot.path.parent) in own]
-        _write(found, shown, config, entrants, evaluator)
+        _write(found, shown, config, entrants, evaluator, notes)
     processes().wait_for_everyone()
     return found
 
@@ -143,27 +151,36 @@ def _check_comparable(entrants: Sequence[Entrant]) -> None:
 
 
 def _evaluator(config: EvaluateConfig, entrants: Sequence[Entrant], listener: Listener) -> Evaluator:
-    """Return the judge of the bases where they ship one, unless the photos are real; else the papers' networks."""
-    bases = [entrant.base for entrant in entrants]
+    """Return the judge of the bases where they ship one, unless the photos are real; else the papers' networks.
+
+    It guesses at real photos too where these networks would first have to be fetched: clay needs no download.
+    """
+    bases, missing = [entrant.base for entrant in entrants], absent(config.networks)
     if all(has_judge(base) for base in bases) and config.dreambench in (None, CLAY):
-        if config.dreambench is None:
-            _tell_strange(bases[0], _subjects(entrants), listener)
-        evaluator = JudgeEvaluator(load_judge(bases[0]))
-        if not any(p.expected for subject in _subjects(entrants) for p in subject.prompts if p.kind == "subject"):
-            evaluator.notes = (OWN,)
-        return evaluator
-    missing = absent(config.networks)
+        guesses = _guesses(bases[0], _subjects(entrants)) if config.dreambench is None else []
+        if not guesses or (config.networks is None and {DINO, CLIP}.intersection(missing)):
+            return _judge(bases[0], entrants, guesses)
     if missing and config.networks is None:
         listener(Note(f"Fetching {', '.join(missing)}: at most 1.3 GB, once."))
     with processes().local_main_process_first():  # one fetches for all
         return NetworkEvaluator(Networks.find(config.networks, fetch=True, device=processes().device))
 
 
-def _tell_strange(base: Family, subjects: Sequence[Subject], listener: Listener) -> None:
-    for subject in subjects:
-        if subject.photos and strange(base, [photo.image for photo in subject.photos]):
-            why = f"The judge of {base.name} was never shown photos such as those of {subject.name}"
-            listener(Note(f"{why}: what it says of their images is a guess. Look at them.", warning=True))
+def _guesses(base: Family, subjects: Sequence[Subject]) -> list[str]:
+    """Return what is to be said where the judge of a base measures what it does not know."""
+    judge = f"The judge of {Path(base.name).name} was never shown photos such as those of"
+    return [
+        f"{judge} {subject.name}: what it says of their images is a guess. Look at them."
+        for subject in subjects
+        if subject.photos and strange(base, [photo.image for photo in subject.photos])
+    ]
+
+
+def _judge(base: Family, entrants: Sequence[Entrant], guesses: Sequence[str]) -> Evaluator:
+    evaluator = JudgeEvaluator(load_judge(base))
+    asked = [p for subject in _subjects(entrants) for p in subject.prompts if p.kind == "subject"]
+    evaluator.notes = (*guesses, *(() if any(p.expected for p in asked) else (OWN,)))
+    return evaluator
 
 
 def _subjects(entrants: Sequence[Entrant]) -> list[Subject]:
@@ -213,10 +230,11 @@ def _write(
     config: EvaluateConfig,
     entrants: Sequence[Entrant],
     evaluator: Evaluator,
+    notes: Sequence[str],
 ) -> None:
     subjects = _subjects(entrants)
     settings = _settings(config, entrants, evaluator)
-    record = {"settings": settings, "notes": list(evaluator.notes), "rows": tables.as_json(found.rows)}
+    record = {"settings": settings, "notes": list(notes), "rows": tables.as_json(found.rows)}
     with beside(config.out / RECORD) as part:
         part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     with beside(found.table) as part:
@@ -230,7 +248,7 @@ def _write(
         columns=found.columns,
         rows=found.rows,
         plot=Plot(found.prompt, found.fidelity),
-        notes=evaluator.notes,
+        notes=notes,
         published=(WARNING, TABLE) if real else None,
         worst=(found.fidelity, found.prompt, copied),
         used=_used(found, entrants),
