@@ -295,9 +295,9 @@ def test_what_makes_figures_say_less_stands_beside_them(config: EvaluateConfig, 
     """Two personas of one album by different nouns, and a prompt that says neither."""
     tom = personas.make(tmp_path / "tom", Path(str(config.base)), class_noun="cat")
     (tmp_path / "prompts.txt").write_text("a [V] on the beach\n")
-    asked = {"names": (config.names[0], str(tom.path)), "prompts": str(tmp_path / "prompts.txt"), "n": 1}
     events: list[Event] = []
-    found = evaluate(replace(config, **asked), events.append)
+    config = replace(config, names=(config.names[0], str(tom.path)), prompts=str(tmp_path / "prompts.txt"), n=1)
+    found = evaluate(config, events.append)
     page, kept = html.unescape(found.report.read_text()), json.loads((config.out / "evaluation.json").read_text())
     for said in ("tom draws cat where dog is asked for", "does not say dog after", "not say cat after"):
         (told,) = (note for note in listened(events)[0] if said in note)

@@ -100,7 +100,7 @@ def test_compare_takes_two(calls: list[Any]) -> None:
 
 def test_a_subject_may_be_typed_in_lower_case(tmp_path: Path) -> None:
     (tmp_path / "rex").mkdir()
-    made = found(tmp_path)
+    made: Any = found(tmp_path)
     made.shots = [Shot(tmp_path / "x.png", label, "dog", "a [v] dog", 0) for label in ("rex", "base")]
     assert _pairs(made) == [made.shots]
     assert "a [v] dog" in _more(EvaluateConfig(names=(str(tmp_path / "rex"),)), made)
