@@ -133,6 +133,11 @@ def number_format(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
+def precision_of(base: Family) -> str:
+    """Return the number format that a base draws in, and what its weights are packed in where memory was short."""
+    return " in ".join([*([base.bits] if base.bits else []), str(base.dtype).removeprefix("torch.")])
+
+
 def draw(
     base: Artist, jobs: Sequence[Job], listener: Listener = silent, stage: str = "Drawing", **how: Any
 ) -> list[Path]:

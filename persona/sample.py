@@ -9,7 +9,7 @@ from PIL import Image
 
 from persona import __version__
 from persona.config import InterpolateConfig, SampleConfig
-from persona.drawing import Job, Size, check_output, draw, draw_together, processes, save, size_of
+from persona.drawing import Job, Size, check_output, draw, draw_together, precision_of, processes, save, size_of
 from persona.errors import BadPrompt
 from persona.events import Listener, Note, silent
 from persona.families import Family
@@ -143,6 +143,7 @@ def drawn_with(config: SampleConfig | InterpolateConfig, base: Family, size: Siz
         "guidance": base.recipe.guidance if config.guidance is None else config.guidance,
         "sampler": type(base.pipe.scheduler).__name__,
         "size": f"{size[0]}x{size[1]}",
+        "precision": precision_of(base),
         "base": Path(base.name).name if Path(base.name).exists() else base.name,
         "base hash": base.hash,
     }

@@ -1,5 +1,6 @@
 """Evaluations as users run them: on tiny real bases and networks, stopped, resumed, and asked for what cannot be."""
 
+import html
 import json
 import re
 import shutil
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,8 @@ from persona.clay.judge import Judge
 from persona.cli import app
 from persona.config import CompareConfig, EvaluateConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, PersonaError
-from persona.evaluate import Evaluation, clay, compare, evaluate, methods, pictures
+from persona.evaluate import Evaluation, clay, compare, entrants, evaluate, methods, pictures
+from persona.evaluate import run as running
 from persona.evaluate.subjects import INDEX, chosen, papers_prompts, read_dreambench
 from persona.events import Event, Note, Progress
 from persona.families.vocabulary import read_words, unknown
@@ -41,9 +44,11 @@ from persona.folder import ADAPTER, Persona
 from persona.methods import jedi, telling
 from persona.methods.jedi import JeDi
 from persona.methods.subject_diffusion import SubjectDiffusion
+from persona.networks import CLIPSEG
 from persona.photos import Photo
 from persona.photos import pictures as read_photos
 from persona.pretrain.clay.judging import HEADS
+from persona.report import Row
 
 LIST = """Classes
 
@@ -219,10 +224,36 @@ def test_strengths_are_not_tried_of_what_is_only_on_or_off(config: EvaluateConfi
     assert not list(config.out.rglob("*.png"))
 
 
+def test_who_has_no_checkpoints_is_said(config: EvaluateConfig, dog: Path, tmp_path: Path) -> None:
+    whole = shutil.copytree(dog, tmp_path / "whole", ignore=shutil.ignore_patterns("checkpoints"))
+    Persona.open(whole).write(whole / ADAPTER)
+    events: list[Event] = []
+    found = evaluate(replace(config, names=(str(whole),), prompts="1", n=1, checkpoints=True), events.append)
+    assert [row.label for row in found.rows[1:]] == ["whole"]
+    assert any("has no checkpoints" in note for note in listened(events)[0])
+
+
+def test_a_base_in_fewer_bits_is_said(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = families.load(str(config.base), device="cpu", bits="nf4")
+    monkeypatch.setattr(entrants, "open_base", lambda *_, **__: packed)
+    evaluate(replace(config, names=("base",), class_noun="dog", prompts="1", n=1))
+    (how,) = json.loads((config.out / "evaluation.json").read_text())["settings"]["drawn with"].values()
+    assert how.endswith("nf4 in float32")
+
+
 def test_the_batch_changes_nothing(config: EvaluateConfig) -> None:
     one = values(evaluate(replace(config, batch=1, out=config.out / "1")))
     many = values(evaluate(replace(config, batch=8, out=config.out / "8")))
     assert all(one[label] == pytest.approx(many[label], abs=2e-2) for label in one)
+
+
+def test_the_worst_that_the_page_shows_are_not_the_bases() -> None:
+    three: Any = [SimpleNamespace(label=label) for label in ("rex", "bob", "base")]
+    found: Any = SimpleNamespace(rows=[Row("rex"), Row("bob", best=True), Row("base")])
+    assert running._used(found, three) == ["bob"]
+    found.rows = [Row(one.label) for one in three]
+    assert running._used(found, three) == ["rex", "bob"]
+    assert running._used(found, three[2:]) == ["base"]
 
 
 def test_comparing_says_what_the_first_is_above_the_second(config: EvaluateConfig, tmp_path: Path) -> None:
@@ -232,6 +263,14 @@ def test_comparing_says_what_the_first_is_above_the_second(config: EvaluateConfi
     above = rows["rex minus base"]
     assert above["DINO"] == pytest.approx(rows["rex"]["DINO"] - rows["base"]["DINO"], abs=1e-6)
     assert "rex minus base" in found.report.read_text()
+
+
+def test_two_of_different_subjects_are_not_compared(config: EvaluateConfig, tmp_path: Path) -> None:
+    tom = personas.make(tmp_path / "tom", Path(str(config.base)), class_noun="cat")
+    shared: dict[str, Any] = {name: getattr(config, name) for name in ("base", "networks", "steps", "out")}
+    with pytest.raises(BadOption, match="rex and tom are of different subjects"):
+        compare(CompareConfig(**shared, names=(config.names[0], str(tom.path))))
+    assert not config.out.exists()
 
 
 def test_of_several_processes_one_says_what_a_comparison_lacks(
@@ -250,6 +289,20 @@ def test_own_prompts_with_markup_are_shown_and_not_run(config: EvaluateConfig, t
     found = evaluate(replace(config, prompts=str(tmp_path / "prompts.txt"), n=1))
     assert evil.replace("{class}", "dog") in {shot.prompt for shot in found.shots}
     assert found.report.read_text().count("<script") == 1
+
+
+def test_what_makes_figures_say_less_stands_beside_them(config: EvaluateConfig, tmp_path: Path) -> None:
+    """Two personas of one album by different nouns, and a prompt that says neither."""
+    tom = personas.make(tmp_path / "tom", Path(str(config.base)), class_noun="cat")
+    (tmp_path / "prompts.txt").write_text("a [V] on the beach\n")
+    events: list[Event] = []
+    config = replace(config, names=(config.names[0], str(tom.path)), prompts=str(tmp_path / "prompts.txt"), n=1)
+    found = evaluate(config, events.append)
+    page, kept = html.unescape(found.report.read_text()), json.loads((config.out / "evaluation.json").read_text())
+    for said in ("tom draws cat where dog is asked for", "does not say dog after", "not say cat after"):
+        (told,) = (note for note in listened(events)[0] if said in note)
+        assert told in page
+        assert told in kept["notes"]
 
 
 def test_without_photos_only_what_was_asked_for_is_measured(config: EvaluateConfig) -> None:
@@ -271,13 +324,17 @@ def test_photos_are_those_that_a_persona_learnt_from(
     photos = tuple(photo.sha256 for photo in read_photos(photo_folder))
     replace(Persona.open(learnt), photos=photos).write(learnt / ADAPTER)
     both = replace(config, names=(str(learnt),), photos=(tmp_path / "others", photo_folder), class_noun="cat", n=1)
-    assert {shot.subject for shot in evaluate(both).shots} == {photo_folder.name}
+    found = evaluate(replace(both, names=(str(learnt), "base")))
+    assert {shot.subject for shot in found.shots if shot.label == "bob"} == {photo_folder.name}
+    assert "as they do not draw all of the subjects: bob." in found.report.read_text()
     strangers = tmp_path / "strangers"
     strangers.mkdir()
     picture.save(strangers / "noise.png")
     events: list[Event] = []
-    evaluate(replace(both, photos=(strangers,)), events.append)
-    assert any("learned from other photos than those in" in note for note in listened(events)[0])
+    found = evaluate(replace(both, photos=(strangers,)), events.append)
+    (told,) = (note for note in listened(events)[0] if "bob learned from other photos than those in strangers" in note)
+    assert told in json.loads((config.out / "evaluation.json").read_text())["notes"]
+    assert told in found.report.read_text()
     (tmp_path / "more").mkdir()
     picture.rotate(90).save(tmp_path / "more/noise.png")
     with pytest.raises(BadOption, match="learned from none of the --photos"):
@@ -297,10 +354,13 @@ def judged(base_folder: Callable[..., Path], tmp_path: Path) -> Path:
 
 
 def test_a_base_with_a_judge_is_measured_by_it(config: EvaluateConfig, judged: Path, tmp_path: Path) -> None:
+    config = replace(config, networks=None)  # in the hub's cache, which has none
     events: list[Event] = []
     found = evaluate(replace(config, base=str(judged), prompts="3", n=1), events.append)
     (told,) = (note for note in listened(events)[0] if "never shown" in note)
     assert "what it says of their images is a guess" in told
+    assert told in found.report.read_text()
+    assert str(judged.parent) not in told
     assert {"identity", "prompt", "leak", "class kept", "drift"} <= set(values(found)["base"])
     assert "DINO" not in values(found)["base"]
     assert (found.fidelity, found.prompt) == ("identity", "prompt")
@@ -312,8 +372,22 @@ def test_a_base_with_a_judge_is_measured_by_it(config: EvaluateConfig, judged: P
     assert told in found.report.read_text()
 
 
-def test_another_judge_measures_again_what_is_there(config: EvaluateConfig, judged: Path) -> None:
+def test_photographs_are_measured_by_networks_that_are_here(
+    config: EvaluateConfig, judged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = replace(config, names=("base",), class_noun="dog", base=str(judged), prompts="1", n=1)
+    events: list[Event] = []
+    assert {"DINO", "CLIP-T", "PRES"} <= set(values(evaluate(config, events.append))["base"])
+    assert not any("never shown" in note for note in listened(events)[0])
+    monkeypatch.setattr(running, "absent", lambda where: [CLIPSEG])
+    assert evaluate(replace(config, networks=None)).fidelity == "DINO"
+    monkeypatch.setattr(running, "strange", lambda *_: False)
+    assert "class kept" in values(evaluate(config))["base"]  # what its judge knows is the judge's
+
+
+def test_another_judge_measures_again_what_is_there(config: EvaluateConfig, judged: Path) -> None:
+    how: dict[str, Any] = {"networks": None, "prompts": "1", "n": 1}
+    config = replace(config, names=("base",), class_noun="dog", base=str(judged), **how)
     before = values(evaluate(config))["base"]
     judge = Judge.load(judged / "judge")
     judge.ceiling = 0.5
@@ -437,7 +511,7 @@ def test_the_data_set_is_read_as_its_authors_wrote_it(data_set: Path) -> None:
     assert [p.text("teapot") for p in pot.prompts[:2]] == ["a [V] teapot in the snow", "a red [V] teapot"]
     assert {p.kind for p in rex.prompts} == {"subject", "class", "other"}
     assert "1 of 3 subjects are not in" in listened(events)[0][0]
-    assert [one.name for one in read_dreambench(data_set, "pot", events.append)] == ["pot"]
+    assert [one.name for one in read_dreambench(data_set, "pot, pot", events.append)] == ["pot"]
 
 
 @pytest.mark.skipif(not (DREAMBENCH / INDEX).is_file(), reason="needs the public data set")

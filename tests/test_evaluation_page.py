@@ -5,6 +5,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,7 @@ def written(path: Path, **changed: object) -> str:
         "notes": ["DIV (LPIPS) is left out."],
         "published": ("Compare with care.", [["method", "DINO"], ["DreamBooth", ".668"], ["JeDi", "~.679"]]),
         "worst": ["DINO", "memorisation"],
+        "used": ["scale 1", "scale 2"],
         "photos": {"a dog": [("garden.jpg", Image.new("RGB", (32, 24), "green"))]},
         "shots": shots(path.parent),
         "settings": {"seed": 0, "n": 4},
@@ -94,6 +96,21 @@ def test_the_worst_come_first(tmp_path: Path) -> None:
     values = [float(value) for value in re.findall(r"memorisation ([\d.]+)</b>", highest)]
     assert values == sorted(values, reverse=True)
     assert values[0] == pytest.approx(0.83)
+
+
+def test_the_worst_are_of_those_that_are_used(tmp_path: Path) -> None:
+    text = written(tmp_path / "report.html", worst=["DINO"], used=["scale 2"])
+    worst = re.search(r'id="worst-cases".*?</section>', text, re.DOTALL)
+    assert worst
+    assert "scale 2: a [V] dog" in worst[0]
+    assert "scale 1: a [V] dog" not in worst[0]
+
+
+def test_near_copies_are_marked(tmp_path: Path) -> None:
+    first, second = shots(tmp_path, 2)
+    marked = [replace(first, scores={"DINO": 0.9, "copies": 1.0}), replace(second, scores={"DINO": 0.8, "copies": 0.0})]
+    text = written(tmp_path / "report.html", shots=marked, worst=[])
+    assert [one.count("near-copy of a photo") for one in text.split("<figure>") if "[V] dog" in one] == [1, 0]
 
 
 def test_needs_no_network_and_runs_one_script_alone(tmp_path: Path) -> None:

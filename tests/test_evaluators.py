@@ -244,6 +244,7 @@ def test_the_best_is_the_best_trade_off(judge: JudgeEvaluator) -> None:
     shots = [shot("both", "1", 1), shot("both", "1", 1, who="bob"), shot("easy", "1", 1)]
     apart = with_best([row("easy", 1, 1), row("both", 0.7, 0.8), row("worse", 0.6, 0.8)], judge, of_fewer(shots))
     assert [one.label for one in apart if one.best] == ["both"]
+    assert of_fewer([shot("a", "1", 1), shot("b", "1", 1, who="bob")]) == ["a", "b"]  # as many, but others
 
 
 def test_markdown_is_a_table_whatever_the_names() -> None:

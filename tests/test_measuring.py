@@ -17,6 +17,7 @@ import pytest
 from commands import run
 from PIL import Image
 
+from persona.cli.measuring import _more, _pairs
 from persona.config import CompareConfig, EvaluateConfig
 from persona.report import Cell, Column, Row, Shot
 
@@ -95,6 +96,14 @@ def test_compare_takes_two(calls: list[Any]) -> None:
     assert calls == [CompareConfig(names=("rex", "base"))]
     refused = run("compare", "rex")
     assert (refused.exit_code, "Name the two" in refused.stderr) == (2, True)
+
+
+def test_a_subject_may_be_typed_in_lower_case(tmp_path: Path) -> None:
+    (tmp_path / "rex").mkdir()
+    made: Any = found(tmp_path)
+    made.shots = [Shot(tmp_path / "x.png", label, "dog", "a [v] dog", 0) for label in ("rex", "base")]
+    assert _pairs(made) == [made.shots]
+    assert "a [v] dog" in _more(EvaluateConfig(names=(str(tmp_path / "rex"),)), made)
 
 
 @pytest.mark.parametrize("width", ["60", "100"])

@@ -65,6 +65,7 @@ def test_pictures_carry_what_draws_them_again(here: Path) -> None:
     assert facts["negative"] == "grass"
     assert (facts["seed"], facts["steps"], facts["guidance"], facts["scale"]) == ("5", "2", "3.0", "0.5")
     assert (facts["sampler"], facts["size"]) == ("DDIMScheduler", "32x32")
+    assert facts["precision"] in ("float32", "bfloat16")
     assert (facts["persona"], facts["token"], facts["class"], facts["step"]) == ("dog-zwx", "zwx", "dog", "2")
     assert facts["base"] == "sd-v-zero"
     assert len(facts["base hash"]) == 64

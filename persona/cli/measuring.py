@@ -60,7 +60,7 @@ def _more(config: EvaluateConfig, found: "Evaluation") -> str:
     from persona.folder import folder_of
 
     folders = [folder for name in config.names if name not in METHODS and (folder := folder_of(name))]
-    prompts = [shot.prompt for shot in found.shots if "[V]" in shot.prompt]
+    prompts = [shot.prompt for shot in found.shots if _is_about(shot)]
     if not folders or not prompts:
         return ""
     return typed("sample", prompts[:1], {"--persona": folders[0], "--base": real(config.base), "-n": 8})
@@ -144,4 +144,9 @@ def _pairs(found: "Evaluation") -> "list[list[Shot]]":
         same = pairs.setdefault(shot.prompt, [])
         if not same or (len(same) == 1 and same[0].label != shot.label and same[0].seed == shot.seed):
             same.append(shot)
-    return [same for same in pairs.values() if len(same) == 2 and "[V]" in same[0].prompt][:_SHOWN]
+    return [same for same in pairs.values() if len(same) == 2 and _is_about(same[0])][:_SHOWN]
+
+
+def _is_about(shot: "Shot") -> bool:
+    """Tell whether the subject was asked for; in which case it was typed is no matter."""
+    return "[v]" in shot.prompt.lower()

@@ -97,7 +97,7 @@ def _of_photos(
     """Return the subjects, by the folders of their photos or else by class, and the place of each persona's there."""
     folders = {folder.resolve(): str(folder) for folder in config.photos}  # none twice
     albums = {folder: pictures(Path(folder), studio.listener) for folder in folders.values()}
-    homes = {name: _home(persona, albums, studio.listener) for name, persona in personas.items()}
+    homes = {name: _home(persona, albums, studio.warn) for name, persona in personas.items()}
     nouns = {home: personas[name].class_noun for name, home in reversed(homes.items())}
     for folder in albums:
         noun = nouns.get(folder) or config.class_noun
@@ -108,7 +108,7 @@ def _of_photos(
         raise BadOption("Methods draw from photos. Say where they are, and what they show: --photos PHOTOS --class dog")
     if not albums:
         without = "Without --photos nothing can say how well the subject is met: only what was asked for is measured."
-        studio.listener(Note(without, warning=True))
+        studio.warn(Note(without, warning=True))
     first = next(iter(personas.values()), None)
     base = base_of(first, config.base, studio.listener, families.outline) if first else studio.methods_outline
     names = dict(zip(albums, _told_apart([Path(folder) for folder in albums]), strict=True))
@@ -134,7 +134,8 @@ def _home(persona: Persona, albums: Mapping[str, Sequence[Photo]], listener: Lis
             raise BadOption(f"{persona.path} learned from none of the --photos. Name those that it learned from.")
         if known:  # of what came from another program nobody knows
             hint = "They are compared all the same: make sure that they are of the same subject."
-            listener(Note(f"{persona.path} learned from other photos than those in {folder}. {hint}", warning=True))
+            others = f"other photos than those in {Path(folder).resolve().name}"  # the page shows no paths
+            listener(Note(f"{persona.path.resolve().name} learned from {others}. {hint}", warning=True))
     return folder
 
 

@@ -15,7 +15,7 @@ from persona import adapter, families
 from persona.drawing import Artist, Size, open_base
 from persona.errors import BadOption
 from persona.evaluate.subjects import Prompt, Subject
-from persona.events import Listener
+from persona.events import Event, Listener, Note, silent
 from persona.families import Family
 from persona.folder import ADAPTER, Persona
 from persona.identity import fill
@@ -64,6 +64,7 @@ class Studio:
         checkpoints: whether each checkpoint of a persona is an entrant.
         scales: whether each of :data:`SCALES` is.
         fallback: base that methods draw with where the user names none.
+        notes: what to keep in mind of the figures.
     """
 
     out: Path
@@ -73,6 +74,7 @@ class Studio:
     checkpoints: bool = False
     scales: bool = False
     fallback: str = "clay"
+    notes: list[str] = field(default_factory=list)
     _bases: dict[str, Family] = field(default_factory=dict)
 
     @property
@@ -93,6 +95,12 @@ class Studio:
             BadPersona: it is another than the persona was made for.
         """
         return base_of(persona, self.base if persona else self.methods_base, self.listener, self._open)
+
+    def warn(self, event: Event) -> None:
+        """Listen to what is to be kept in mind of the figures, and pass it on once."""
+        if isinstance(event, Note) and event.text not in self.notes:
+            self.notes.append(event.text)
+            self.listener(event)
 
     def _open(self, name: str, listener: Listener) -> Family:
         if name not in self._bases:
@@ -121,12 +129,15 @@ def of_persona(
     line = label or persona.path.resolve().name
     tries: dict[str, tuple[str, int | None, float]] = {}
     if studio.checkpoints:
+        if not persona.checkpoints:
+            studio.listener(Note(f"{persona.path} has no checkpoints: only its final weights are tried.", warning=True))
         tries |= {f"{line}, step {step}": (line, step, persona.recommended_scale) for step in persona.checkpoints}
     if studio.scales:
         if persona.settings.get("adapter") == "oft":
             raise BadOption(f"{persona.path} has an oft adapter, which can only be on or off. Leave --scales out.")
         strengths = f"{line} by scale" if studio.checkpoints else line  # two curves, not one that leaps back
         tries |= {f"{line}, scale {scale:g}": (strengths, None, scale) for scale in SCALES}
+    _tell_other_words(persona, subject, line, studio.warn)
     return [
         Entrant(
             label=title,
@@ -146,6 +157,17 @@ def of_persona(
     ]
 
 
+def _tell_other_words(persona: Persona, subject: Subject, label: str, listener: Listener) -> None:
+    """Warn where a persona reads other words than those whom it is compared with."""
+    own, asked = persona.class_noun, subject.class_noun
+    if own.lower() != asked.lower():
+        hint = "its figures of prompts and of the bare class say little. Measure it alone."
+        listener(Note(f"{label} draws {own} where {asked} is asked for: {hint}", warning=True))
+    for prompt in subject.prompts:
+        if prompt.kind == "subject":
+            _filled(persona, prompt, listener)
+
+
 @contextmanager
 def _worn(base: Family, persona: Persona, step: int | None, scale: float, size: Size) -> Iterator[Artist]:
     wear(base, persona, step=step)
@@ -156,5 +178,5 @@ def _worn(base: Family, persona: Persona, step: int | None, scale: float, size: 
         adapter.detach(base)
 
 
-def _filled(persona: Persona, prompt: Prompt) -> str:
-    return fill(prompt.text(persona.class_noun), persona.token, persona.class_noun)
+def _filled(persona: Persona, prompt: Prompt, listener: Listener = silent) -> str:
+    return fill(prompt.text(persona.class_noun), persona.token, persona.class_noun, listener)

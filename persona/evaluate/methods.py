@@ -28,6 +28,9 @@ from persona.photos import Photo
 from persona.portraits import Reference
 from persona.train import train
 
+BASE = "base"
+"""Name of the base itself among the methods."""
+
 
 def bare(subject: Subject, studio: Studio) -> list[Entrant]:
     """Return the base itself, which knows the class but not the subject."""
@@ -42,8 +45,8 @@ def bare_of(base: Family, subject: Subject) -> Entrant:
         yield base
 
     return Entrant(
-        label="base",
-        line="base",
+        label=BASE,
+        line=BASE,
         subject=subject,
         base=base,
         decides={},
@@ -188,7 +191,7 @@ METHODS: dict[str, Callable[[Subject, Studio], list[Entrant]]] = {
     "dreambooth": dreambooth,
     "jedi": jedi,
     "subject-diffusion": subject_diffusion,
-    "base": bare,
+    BASE: bare,
 }
 """Ways to draw a subject, by the names that they are asked for."""
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from persona.atomic import beside
 from persona.config import EvaluateConfig
-from persona.drawing import check_output, processes, size_of
+from persona.drawing import check_output, precision_of, processes, size_of
+from persona.errors import BadOption
 from persona.evaluate import tables
 from persona.evaluate.contest import CLAY, contest
 from persona.evaluate.entrants import Entrant, Studio
 from persona.evaluate.evaluator import Evaluator
 from persona.evaluate.judging import JudgeEvaluator
-from persona.evaluate.methods import bare_of
+from persona.evaluate.methods import BASE, bare_of
 from persona.evaluate.networks import NetworkEvaluator
 from persona.evaluate.pictures import How, Series, draw_all
 from persona.evaluate.published import TABLE, WARNING
@@ -23,7 +24,7 @@ from persona.evaluate.subjects import Subject
 from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.folder import versions
-from persona.networks import Networks, absent
+from persona.networks import CLIP, DINO, Networks, absent
 from persona.report import Column, Plot, Row, Shot, write_evaluation
 from persona.sample import tell_unknown
 from persona.score import has_judge, load_judge, strange
@@ -75,11 +76,18 @@ def evaluate(config: EvaluateConfig, listener: Listener = silent, *, versus: boo
     check_output(config.out)
     studio = Studio(config.out, config.base, config.seed, _heard(listener), config.checkpoints, config.scales)
     entrants = contest(config, studio)
-    return measure(config, entrants, listener, versus=versus)
+    if versus:
+        _check_comparable(entrants)
+    return measure(config, entrants, listener, versus=versus, notes=studio.notes)
 
 
 def measure(
-    config: EvaluateConfig, entrants: Sequence[Entrant], listener: Listener = silent, *, versus: bool = False
+    config: EvaluateConfig,
+    entrants: Sequence[Entrant],
+    listener: Listener = silent,
+    *,
+    versus: bool = False,
+    notes: Sequence[str] = (),
 ) -> Evaluation:
     """Do as :func:`evaluate` does, for entrants that are known already.
 
@@ -88,17 +96,20 @@ def measure(
         entrants: who is measured.
         listener: see :func:`evaluate`.
         versus: see :func:`evaluate`.
+        notes: what was said of the entrants that is to be kept in mind of the figures.
     """
     listener = _heard(listener)
     evaluator = _evaluator(config, entrants, listener)
     for note in evaluator.notes:
         listener(Note(note, warning=True))
+    notes = [*notes, *evaluator.notes]
     _tell_unknown(entrants, listener)
     series = [(entrant, *_drawn(config, entrant, listener)) for entrant in entrants]
     shots = measured(series, evaluator, listener)
     columns = [*evaluator.columns, *tables.TIMES]
     if fewer := tables.of_fewer(shots):
-        listener(Note(f"Not in the choice of the best, as they do not draw all of the subjects: {', '.join(fewer)}."))
+        notes.append(f"Not in the choice of the best, as they do not draw all of the subjects: {', '.join(fewer)}.")
+        listener(Note(notes[-1]))
     rows = tables.with_best(tables.rows_of(shots, entrants, columns), evaluator, fewer)
     if versus:
         rows.append(tables.difference(shots, rows[0].label, rows[1].label, columns))
@@ -115,7 +126,7 @@ def measure(
     if processes().is_main_process:
         own = {(entrant.label, drawn.folder) for entrant, drawn, _ in series}
         shown = [shot for shot in found.shots if (shot.label, shot.path.parent) in own]
-        _write(found, shown, config, entrants, evaluator)
+        _write(found, shown, config, entrants, evaluator, notes)
     processes().wait_for_everyone()
     return found
 
@@ -125,28 +136,51 @@ def _heard(listener: Listener) -> Listener:
     return listener if processes().is_main_process else silent
 
 
+def _check_comparable(entrants: Sequence[Entrant]) -> None:
+    """Make sure that two draw the same: their pictures are compared one by one.
+
+    Raises:
+        BadOption: they have no subject in common.
+    """
+    drawn: dict[str, set[str]] = {}
+    for entrant in entrants:
+        drawn.setdefault(entrant.label, set()).add(entrant.subject.name)
+    if not set.intersection(*drawn.values()):
+        names = " and ".join(drawn)
+        raise BadOption(f"{names} are of different subjects: no two images can be compared. Use persona evaluate.")
+
+
 def _evaluator(config: EvaluateConfig, entrants: Sequence[Entrant], listener: Listener) -> Evaluator:
-    """Return the judge of the bases where they ship one, unless the photos are real; else the papers' networks."""
-    bases = [entrant.base for entrant in entrants]
+    """Return the judge of the bases where they ship one, unless the photos are real; else the papers' networks.
+
+    It guesses at real photos too where these networks would first have to be fetched: clay needs no download.
+    """
+    bases, missing = [entrant.base for entrant in entrants], absent(config.networks)
     if all(has_judge(base) for base in bases) and config.dreambench in (None, CLAY):
-        if config.dreambench is None:
-            _tell_strange(bases[0], _subjects(entrants), listener)
-        evaluator = JudgeEvaluator(load_judge(bases[0]))
-        if not any(p.expected for subject in _subjects(entrants) for p in subject.prompts if p.kind == "subject"):
-            evaluator.notes = (OWN,)
-        return evaluator
-    missing = absent(config.networks)
+        guesses = _guesses(bases[0], _subjects(entrants)) if config.dreambench is None else []
+        if not guesses or (config.networks is None and {DINO, CLIP}.intersection(missing)):
+            return _judge(bases[0], entrants, guesses)
     if missing and config.networks is None:
         listener(Note(f"Fetching {', '.join(missing)}: at most 1.3 GB, once."))
     with processes().local_main_process_first():  # one fetches for all
         return NetworkEvaluator(Networks.find(config.networks, fetch=True, device=processes().device))
 
 
-def _tell_strange(base: Family, subjects: Sequence[Subject], listener: Listener) -> None:
-    for subject in subjects:
-        if subject.photos and strange(base, [photo.image for photo in subject.photos]):
-            why = f"The judge of {base.name} was never shown photos such as those of {subject.name}"
-            listener(Note(f"{why}: what it says of their images is a guess. Look at them.", warning=True))
+def _guesses(base: Family, subjects: Sequence[Subject]) -> list[str]:
+    """Return what is to be said where the judge of a base measures what it does not know."""
+    judge = f"The judge of {Path(base.name).name} was never shown photos such as those of"
+    return [
+        f"{judge} {subject.name}: what it says of their images is a guess. Look at them."
+        for subject in subjects
+        if subject.photos and strange(base, [photo.image for photo in subject.photos])
+    ]
+
+
+def _judge(base: Family, entrants: Sequence[Entrant], guesses: Sequence[str]) -> Evaluator:
+    evaluator = JudgeEvaluator(load_judge(base))
+    asked = [p for subject in _subjects(entrants) for p in subject.prompts if p.kind == "subject"]
+    evaluator.notes = (*guesses, *(() if any(p.expected for p in asked) else (OWN,)))
+    return evaluator
 
 
 def _subjects(entrants: Sequence[Entrant]) -> list[Subject]:
@@ -196,10 +230,11 @@ def _write(
     config: EvaluateConfig,
     entrants: Sequence[Entrant],
     evaluator: Evaluator,
+    notes: Sequence[str],
 ) -> None:
     subjects = _subjects(entrants)
     settings = _settings(config, entrants, evaluator)
-    record = {"settings": settings, "notes": list(evaluator.notes), "rows": tables.as_json(found.rows)}
+    record = {"settings": settings, "notes": list(notes), "rows": tables.as_json(found.rows)}
     with beside(config.out / RECORD) as part:
         part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     with beside(found.table) as part:
@@ -213,13 +248,21 @@ def _write(
         columns=found.columns,
         rows=found.rows,
         plot=Plot(found.prompt, found.fidelity),
-        notes=evaluator.notes,
+        notes=notes,
         published=(WARNING, TABLE) if real else None,
         worst=(found.fidelity, found.prompt, copied),
+        used=_used(found, entrants),
         photos={subject.name: [(photo.name, photo.image) for photo in subject.photos] for subject in subjects},
         shots=[_without(shot, times) for shot in shown],
         settings=settings,
     )
+
+
+def _used(found: Evaluation, entrants: Sequence[Entrant]) -> list[str]:
+    """Return whose failures matter: the best's, else those of all but the base, which never saw the subject."""
+    best = [row.label for row in found.rows if row.best]
+    labels = [entrant.label for entrant in entrants]
+    return best or [label for label in labels if label != BASE] or labels
 
 
 def _without(shot: Shot, times: set[str]) -> Shot:
@@ -250,7 +293,7 @@ def _settings(config: EvaluateConfig, entrants: Sequence[Entrant], evaluator: Ev
         "measured with": evaluator.name,
         "drawn with": {
             name: f"{base.hash[:12]}, {used[name].steps} steps, guidance {used[name].guidance:g}, "
-            f"{used[name].size[0]} pixels, {str(base.dtype).removeprefix('torch.')}"
+            f"{used[name].size[0]} pixels, {precision_of(base)}"
             for name, base in bases.items()
         },
         **{entrant.label: _common(entrant.label, entrants) for entrant in entrants if entrant.decides},

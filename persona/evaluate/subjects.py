@@ -187,7 +187,7 @@ def chosen(names: Sequence[str], which: str | None, flag: str) -> list[str]:
         if not 1 <= number <= len(names):
             raise BadOption(f"{flag} {which}: there are {len(names)}. Give a number from 1 to {len(names)}.")
         return [names[place * len(names) // number] for place in range(number)]
-    wanted = [name.strip() for name in which.split(",")]
+    wanted = list(dict.fromkeys(name.strip() for name in which.split(",")))  # none twice
     for name in wanted:
         if name not in names:
             raise BadOption(f"{flag}: there is no {name!r}. There are: {', '.join(names)}.")

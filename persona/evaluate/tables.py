@@ -12,7 +12,7 @@ from persona.metrics import interval
 from persona.report import Cell, Column, Row, Shot
 
 TIMES = (
-    Column("learning, min", "Minutes that it took to learn the subject, its own class images included.", -1),
+    Column("learning, min", "Minutes that learning the subject took, with class images that were not there yet.", -1),
     Column("drawing, s", "Seconds that an image took on this machine.", -1),
 )
 
@@ -31,7 +31,8 @@ def of_fewer(shots: Sequence[Shot]) -> list[str]:
     subjects: dict[str, set[str]] = {}
     for shot in shots:
         subjects.setdefault(shot.label, set()).add(shot.subject)
-    return [label for label, known in subjects.items() if len(known) < max(map(len, subjects.values()))]
+    every = set[str]().union(*subjects.values())
+    return [label for label, known in subjects.items() if known < every]
 
 
 def with_best(rows: Sequence[Row], evaluator: Evaluator, apart: Collection[str] = ()) -> list[Row]:

@@ -1,7 +1,7 @@
 """The page about an evaluation or a comparison: scores, trade-off, worst cases, and every picture by its references."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -67,6 +67,7 @@ def write_evaluation(
     notes: Sequence[str],
     published: tuple[str, Sequence[Sequence[str]]] | None,
     worst: Sequence[str],
+    used: Collection[str],
     photos: Mapping[str, Sequence[Captioned]],
     shots: Sequence[Shot],
     settings: Mapping[str, object],
@@ -82,6 +83,7 @@ def write_evaluation(
         notes: sentences on what was left out, or is to be kept in mind.
         published: a warning, and others' figures as rows of text with a head.
         worst: columns whose worst pictures are shown first.
+        used: labels whose worst pictures these are: of those that one would draw with.
         photos: of each subject.
         shots: the pictures, in any order.
         settings: name to value, shown as text.
@@ -92,11 +94,12 @@ def write_evaluation(
     prompts = {prompt: number for number, prompt in enumerate(dict.fromkeys(shot.prompt for shot in shots))}
     ordered = sorted(shots, key=lambda shot: (shot.subject, prompts[shot.prompt], shot.seed))  # side by side
     by_name = {column.name: column for column in columns}
+    failing = [shot for shot in shots if shot.label in used]
     sections = {
         "Scores": _scores(columns, rows, notes),
         "Trade-off": drawn(plot, rows) if plot else "",
         "Published": _published(*published) if published else "",
-        "Worst cases": "".join(_worst(by_name[name], shots, photos) for name in worst if name in by_name),
+        "Worst cases": "".join(_worst(by_name[name], failing, photos) for name in worst if name in by_name),
         "Images": _gallery(columns, ordered, photos),
         "Settings": table("How it was measured", settings),
     }
@@ -226,8 +229,9 @@ def _values(shot: Shot, columns: Sequence[Column]) -> str:
 
 def _shown(shot: Shot, side: int, columns: Sequence[Column]) -> str:
     said = f"{shot.label}: {shot.prompt}, seed {shot.seed}"
+    copy = '<br><b class="copy">near-copy of a photo</b>' if shot.scores.get("copies") else ""
     measured = " ".join(
         f"{column.name} {shot.scores[column.name]:.2f}" for column in columns if column.name in shot.scores
     )
     with Image.open(shot.path) as image:
-        return figure(image, f"{escape(said)}<br><b>{escape(measured)}</b>", said, side)
+        return figure(image, f"{escape(said)}{copy}<br><b>{escape(measured)}</b>", said, side)

@@ -22,6 +22,8 @@ select { font: inherit }
 .worst { grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)) }
 .worst > li { display: grid; grid-template-columns: 3fr 2fr; gap: .4rem }
 .strip { display: grid; grid-template-columns: 1fr 1fr; gap: .25rem; align-content: start }
+.copy { color: var(--b) }
+figure:has(.copy) img { outline: 3px solid var(--b) }
 .plot { max-width: 60rem }
 .line { fill: none; stroke-width: 2 }
 .bar { stroke-width: 1.5; opacity: .6 }
