@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch.nn.functional import (
     grid_sample,
 )
 
-from persona.clay.judge import SIDE, Judge, as_tensor
+from persona.clay.judge import SIDE, Judge
 from persona.clay.world import (
     ACCESSORIES,
     CLASSES,
@@ -33,6 +34,10 @@ from persona.clay.world import (
     STYLES,
     VIEWS,
     Scene,
+    Subject,
+    random_scene,
+    random_subject,
+    render,
 )
 from persona.pretrain.clay.data import SET, mask_of, pixels_of, scenes_of, shards_of
 from persona.pretrain.clay.looking import contrastive, roughened, train
@@ -162,11 +167,8 @@ class Sets:
         rng = default_rng((self.seed, 5, step))
         pixels, scenes, groups, masks = [], [], [], []
         nouns = rng.permutation([noun for noun, known in self.by_class.items() if known])[:RIVALRIES]
-        chosen = [
-            self.by_class[str(noun)][place]
-            for noun in nouns
-            for place in rng.choice(len(self.by_class[str(noun)]), SUBJECTS // len(nouns), replace=False)
-        ]
+        orders = [rng.permutation(self.by_class[str(noun)]).tolist() for noun in nouns]
+        chosen = [who for rank in zip_longest(*orders) for who in rank if who][:SUBJECTS]
         for g, (shard, first) in enumerate(chosen):
             for i in rng.choice(SET, 2, replace=False):
                 pixels.append(self.set_pixels[shard][first + i])
@@ -181,14 +183,10 @@ class Sets:
             masks.append(mask_of(self.masks, s, i, 0))
         pictures = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
         shown = torch.from_numpy(np.stack([np.asarray(mask, np.float32) for mask in masks])).float()[:, None]
-        mirrored = np.repeat(rng.random(SUBJECTS) < 0.5, 2)  # both, or a pattern would be another subject's
-        mirrored = np.concatenate([mirrored, rng.random(2 * SUBJECTS) < 0.5])
+        pairs = np.repeat(rng.random(len(chosen)) < 0.5, 2)  # both, or a pattern would be another subject's
+        mirrored = np.concatenate([pairs, rng.random(2 * SUBJECTS) < 0.5])
         moved = _moved(torch.cat([roughened(pictures, step), shown], 1), mirrored, rng)
         return moved[:, :3], scenes, torch.tensor(groups), avg_pool2d(moved[:, 3], SIDE // 8)
-
-    def pictures(self, chosen: list[tuple[int, int]], place: int) -> list[Image.Image]:
-        """Return the picture at a place, 0 to SET - 1, of each of some sets."""
-        return [Image.fromarray(np.asarray(self.set_pixels[shard][first + place])) for shard, first in chosen]
 
 
 def _moved(pictures: Tensor, mirrored: NDArray[np.bool_], rng: Generator) -> Tensor:
@@ -239,23 +237,27 @@ def train_judge(
 
     learner = Learner(judge, len(examples.scenes[0][0].entities[0].subject.build))
     yield from train(folder, {"judge": learner}, examples.batch, losses, steps, save_every)
-    calibrate(judge, examples)
+    calibrate(judge, seed)
     judge.save(folder)
 
 
-@torch.no_grad()
-def calibrate(judge: Judge, examples: Sets) -> None:
-    """Give a judge the subjects that it compares with, and the likeness of two renders of one subject."""
+def calibrate(judge: Judge, seed: int) -> None:
+    """Give a judge photos of others to compare with, and the likeness of two photos of one subject.
+
+    They are of subjects that it never saw: of those that it learnt it is too sure.
+    """
     likeness: list[Tensor] = []
-    for noun, known in examples.by_class.items():
-        if known:
-            one, other = (
-                torch.cat([judge(as_tensor([picture]))[1] for picture in examples.pictures(known[:OTHERS], i)])
-                for i in range(2)
-            )
-            judge.others[noun] = one
-            likeness.append((one * other).sum(1))
+    for number, noun in enumerate(CLASSES):
+        rng = default_rng((seed, 12, number))
+        people = [random_subject(rng, noun) for _ in range(OTHERS)]
+        one, other = (judge.read([_photo(rng, who) for who in people])[1] for _ in range(2))
+        judge.others[noun] = one
+        likeness.append((one * other).sum(1))
     judge.ceiling = torch.cat(likeness).mean().item()
+
+
+def _photo(rng: Generator, who: Subject) -> Image.Image:
+    return render(random_scene(rng, (who,), style="photo", accessory=None, property=None)).image
 
 
 @torch.no_grad()
