@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from persona.clay.judge import WEIGHTS, Judge
 from persona.drawing import Size
+from persona.errors import BadBase
 from persona.families import Family
 from persona.metrics import (
     COPY,
@@ -89,8 +90,17 @@ def has_judge(base: Family) -> bool:
 
 
 def load_judge(base: Family) -> Judge:
-    """Return the judge that a base ships with."""
-    return Judge.load(base.folder / "judge")
+    """Return the judge that a base ships with.
+
+    Raises:
+        BadBase: it is damaged, or of another version.
+    """
+    try:
+        return Judge.load(base.folder / "judge")
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise BadBase(
+            f"The judge in {base.folder / 'judge'} is damaged, or of another version. Make it anew: pretrain clay."
+        ) from error
 
 
 def _judge_of(base: Family, photos: Sequence[Image.Image]) -> Judge | None:

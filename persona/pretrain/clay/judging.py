@@ -82,7 +82,8 @@ class Readers(nn.Module):
             found["pose"].append(POSES.index(entity.pose) if who.class_noun in LIVE else -100)
             colours.append([value for colour in who.colours for value in colour] if shown else [math.nan] * 9)
             vague = who.cross or entity.property == "cube shaped"
-            builds.append([math.nan] * len(who.build) if vague else list(who.build))
+            shows = [] if vague else who.proportions().values()  # a shift of nothing cannot be seen
+            builds.append([shift if value else math.nan for shift, value in zip_longest(who.build, shows)])
         return {name: torch.tensor(one) for name, one in found.items()}, torch.tensor(colours), torch.tensor(builds)
 
 
