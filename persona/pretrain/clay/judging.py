@@ -45,8 +45,8 @@ from persona.pretrain.clay.looking import contrastive, roughened, train
 SUBJECTS = 24  # in a batch, each in two of its scenes
 RIVALRIES = 4  # classes that they are of: fewer rivals each than of two, but the head of classes is not dragged about
 SHIFT, ZOOM = 0.1, 0.15  # of a picture's side, and of its scale: how much pictures are moved about
-WEIGHTS = {"class": 2.0, "pattern": 2.0, "accessory": 2.0, "context": 0.5, "style": 0.5}
-"""What counts more than once, as it is learnt late or what the judge is for, and less."""
+WEIGHTS = {"class": 2.0, "pattern": 2.0, "accessory": 2.0}
+"""What counts more than once, as it is learnt late or what the judge is for."""
 OTHERS = 32
 """Subjects of each class that tell what any of the class looks like."""
 HEADS: dict[str, list[str]] = {
