@@ -1,21 +1,29 @@
 """The judge: what it learns from, what it says of likeness, and its file."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.random import default_rng
 from PIL import Image
-from torch.nn.functional import cross_entropy, normalize
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.nn.functional import avg_pool2d, cross_entropy, normalize
 
 from persona.clay import world
-from persona.clay.judge import Judge, as_tensor
-from persona.clay.world import Entity, Scene
-from persona.pretrain.clay.data import render_shards, set_shards
+from persona.clay.judge import WEIGHTS, Judge, as_tensor
+from persona.clay.world import CLASSES, Entity, Scene
+from persona.errors import BadBase
+from persona.pretrain.clay import judging
+from persona.pretrain.clay.data import mask_shards, masks_of, render_shards, set_shards
 from persona.pretrain.clay.judging import HEADS, RIVALRIES, SUBJECTS, Sets, accuracy, labels, truth
 from persona.pretrain.clay.looking import contrastive
+from persona.score import load_judge
 
 WHO = replace(world.random_subject(default_rng(0), "dog"), pattern="spotted")
 SCENE = Scene((Entity(WHO, accessory="red hat"),), "beach", "side")
@@ -109,6 +117,23 @@ def test_it_is_the_same_after_a_trip_to_disk(tmp_path: Path) -> None:
     assert (tmp_path / "again" / "judge.safetensors").read_bytes() == (tmp_path / "judge.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("wrong", ["cut off", "of another version"])
+def test_one_that_cannot_be_read_is_refused_in_a_line(tmp_path: Path, wrong: str) -> None:
+    (folder := tmp_path / "judge").mkdir()
+    small().save(folder)
+    path = folder / WEIGHTS
+    if wrong == "cut off":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        with safe_open(path, "pt") as file:
+            kept = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("place.")}  # noqa: SIM118
+            made = file.metadata()
+        save_file(kept, path, made)
+    base: Any = SimpleNamespace(folder=tmp_path)
+    with pytest.raises(BadBase, match="pretrain clay"):
+        load_judge(base)
+
+
 def test_pictures_of_all_sizes_and_modes_are_read() -> None:
     pictures = [*noise(1), *noise(1, (300, 200)), noise(1)[0].convert("L"), noise(1)[0].convert("RGBA")]
     tensor = as_tensor(pictures)
@@ -118,20 +143,83 @@ def test_pictures_of_all_sizes_and_modes_are_read() -> None:
     assert tensor[0, :, 5, 7].tolist() == pytest.approx(np.asarray(pictures[0])[5, 7] / 127.5 - 1, abs=1e-6)
 
 
-def test_batches_hold_pairs_of_few_classes(tmp_path: Path) -> None:
-    list(set_shards(tmp_path / "sets", range(1), processes=1, size=48))
-    list(render_shards(tmp_path / "data", range(1), processes=1, size=12))
-    examples = Sets(tmp_path / "sets", tmp_path / "data", seed=0)
-    pictures, scenes, groups = examples.batch(0)
-    assert pictures.shape == (4 * SUBJECTS, 3, 128, 128)
-    assert len(scenes) == len(groups) == 4 * SUBJECTS
-    assert 2 <= len({scene.entities[0].subject.class_noun for scene in scenes[: 2 * SUBJECTS]}) <= RIVALRIES
-    for group in range(SUBJECTS):
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 12 sets and 12 scenes, with their masks."""
+    out = tmp_path_factory.mktemp("rendered")
+    list(set_shards(out / "sets", range(1), processes=1, size=48))
+    list(render_shards(out / "data", range(1), processes=1, size=12))
+    list(mask_shards(out / "sets", out / "set-masks", processes=1))
+    list(mask_shards(out / "data", out / "masks", processes=1))
+    return out
+
+
+def sets_of(folder: Path) -> Sets:
+    return Sets(*(folder / name for name in ("sets", "data", "set-masks", "masks")), seed=0)
+
+
+def test_batches_hold_pairs_of_few_classes(rendered: Path) -> None:
+    examples = sets_of(rendered)
+    pictures, scenes, groups, places = examples.batch(0)
+    pairs = groups.max().item() + 1
+    assert 2 <= pairs <= SUBJECTS
+    assert pictures.shape == (2 * pairs + 2 * SUBJECTS, 3, 128, 128)
+    assert places.shape == (len(pictures), 8, 8)
+    assert len(scenes) == len(groups) == len(pictures)
+    assert 2 <= len({scene.entities[0].subject.class_noun for scene in scenes[: 2 * pairs]}) <= RIVALRIES
+    shown = set()
+    for group in range(pairs):
         pair = [scene for scene, number in zip(scenes, groups.tolist(), strict=True) if number == group]
-        assert len({scene.entities[0].subject for scene in pair}) == 1
+        (who,) = {scene.entities[0].subject for scene in pair}
+        shown.add(who)
         assert len({scene.context for scene in pair}) == 2
-    assert torch.equal(pictures, examples.batch(0)[0])
-    assert not torch.equal(pictures, examples.batch(1)[0])
+    assert len(shown) == pairs  # nobody is their own rival
+    assert (groups[2 * pairs :] == -1).all()
+    again = examples.batch(0)
+    assert torch.equal(pictures, again[0])
+    assert torch.equal(places, again[3])
+    assert not torch.equal(pictures[:8], examples.batch(1)[0][:8])
+
+
+def test_places_are_where_the_moved_pictures_show_the_subject(rendered: Path, tmp_path: Path) -> None:
+    shutil.copytree(rendered, out := tmp_path / "silhouettes")
+    for pixels, masks in (("sets", "set-masks"), ("data", "masks")):
+        shown = masks_of(out / masks, 0)[:, 0]
+        np.save(out / pixels / "00000.npy", np.repeat(shown[..., None], 3, -1).astype(np.uint8) * 255)
+    pictures, _, _, places = sets_of(out).batch(0)
+    seen = avg_pool2d((pictures.mean(1) + 1) / 2, 16)
+    assert (seen - places).abs().mean() < 0.05  # but for noise and brightness
+    assert places.amax((1, 2)).min() > 0.3
+
+
+def test_a_pair_is_mirrored_together_and_rare_scenes_come_as_often_as_they_should(
+    rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "SUBJECTS", 6)
+    monkeypatch.setattr(judging, "RIVALRIES", len(CLASSES))
+    shutil.copytree(rendered, out := tmp_path / "ramps")
+    ramp = np.broadcast_to(np.linspace(0, 255, 128).astype(np.uint8)[:, None], (48, 128, 128, 3))
+    np.save(out / "sets" / "00000.npy", ramp)
+    np.save(out / "data" / "00000.npy", ramp[:12])
+    examples = sets_of(out)
+    rarest = examples.alone[2]
+    examples.chances = np.array([0.0, 0.0, *[1.0] * (len(examples.alone) - 2)])
+    pictures, scenes, groups, _ = examples.batch(0)
+    assert groups.tolist() == [number for number in range(6) for _ in range(2)] + [-1] * 12
+    mirrored = pictures[:, 0, :, :64].mean((1, 2)) > pictures[:, 0, :, 64:].mean((1, 2))
+    assert torch.equal(mirrored[:12:2], mirrored[1:12:2])
+    for some in (mirrored[:12], mirrored[12:]):
+        assert 0 < some.float().mean() < 1
+    assert {id(scene) for scene in scenes[12:]} == {id(examples.scenes[rarest[0]][rarest[1]])}
+
+
+def test_what_is_rare_is_drawn_more_often(rendered: Path) -> None:
+    examples = sets_of(rendered)
+    kinds = [(one.style, one.view) for one in (examples.scenes[s][i] for s, i in examples.alone)]
+    worn = [examples.scenes[s][i].entities[0].accessory is not None for s, i in examples.alone]
+    chances = np.diff(examples.chances, prepend=0)
+    weights = [2.0 if shown else 1.0 for shown in worn] / np.sqrt([kinds.count(kind) for kind in kinds])
+    assert chances.tolist() == pytest.approx((weights / weights.sum()).tolist())
 
 
 def test_a_judge_learns_to_tell_places_apart() -> None:

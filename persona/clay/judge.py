@@ -24,6 +24,8 @@ from persona.metrics import recovered
 WEIGHTS = "judge.safetensors"
 SIDE = 128
 EMBEDDING = 128
+EVERYWHERE = ("context", "style")
+"""Heads that read the whole picture; the others, and the embedding, read where the subject is."""
 
 
 class Judge(nn.Module):
@@ -38,8 +40,8 @@ class Judge(nn.Module):
     def __init__(
         self,
         heads: dict[str, list[str]],
-        widths: Sequence[int] = (48, 96, 192, 224),
-        depths: Sequence[int] = (2, 2, 3, 2),
+        widths: Sequence[int] = (48, 96, 192),
+        depths: Sequence[int] = (2, 2, 5),
     ) -> None:
         super().__init__()
         self.heads = {name: list(labels) for name, labels in heads.items()}
@@ -47,8 +49,10 @@ class Judge(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(3, widths[0] // 2, 3, stride=2, padding=1)]
         for before, width, depth in zip((widths[0] // 2, *widths), widths, depths, strict=False):
             layers += [convolved(before, width, 2), *(Block(width) for _ in range(depth))]
-        self.trunk = nn.Sequential(*layers, nn.BatchNorm2d(widths[-1]), nn.ReLU())
-        self.norm = nn.LayerNorm(2 * widths[-1])
+        self.trunk = nn.Sequential(*layers)
+        self.last = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU())
+        self.place = nn.Conv2d(widths[-1], 1, 1)
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(2 * widths[-1]) for name in ("picture", "subject")})
         self.readers = nn.ModuleDict(
             {name: nn.Linear(2 * widths[-1], len(labels)) for name, labels in self.heads.items()}
         )
@@ -56,23 +60,39 @@ class Judge(nn.Module):
         self.others: dict[str, Tensor] = {}
         self.ceiling = 1.0
 
-    def features(self, pictures: Tensor) -> Tensor:
-        """Return what heads and embedding are read from: mean and maximum over places, (B, 448), normed."""
-        grid = self.trunk(pictures)
-        features: Tensor = self.norm(torch.cat([grid.mean((2, 3)), grid.amax((2, 3))], 1))
-        return features
-
     def sight(self, pictures: Tensor) -> Tensor:
-        """Return what is seen at each of 8x8 places, (B, 192, 8, 8), before the last level sums it up."""
-        last_level = 1 + self.sizes["depths"][-1] + 2
-        seen: Tensor = self.trunk[:-last_level](pictures)
+        """Return what is seen at each of 8x8 places, (B, 192, 8, 8)."""
+        seen: Tensor = self.trunk(pictures)
         return seen
+
+    def look(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Look at pictures, and then at their subjects.
+
+        Returns:
+            What is seen of the whole picture, and of the subject, mean and maximum over their places, each (B, 384) and
+            normed; and where the subject is, logits (B, 8, 8).
+        """
+        grid = self.last(self.sight(pictures))
+        place = self.place(grid)
+        shares = place.sigmoid()
+        subject = grid * shares
+        mean = subject.sum((2, 3)) / shares.sum((2, 3)).clamp(min=1)
+        whole = self.norms["picture"](torch.cat([grid.mean((2, 3)), grid.amax((2, 3))], 1))
+        return whole, self.norms["subject"](torch.cat([mean, subject.amax((2, 3))], 1)), place[:, 0]
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """Return what is seen of pictures and of their subjects, (B, 768), normed."""
+        return torch.cat(self.look(pictures)[:2], 1)
+
+    def tell(self, whole: Tensor, subject: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return logits (B, labels) of every head, and unit embeddings (B, 128), given what :meth:`look` saw."""
+        logits = {name: reader(whole if name in EVERYWHERE else subject) for name, reader in self.readers.items()}
+        return logits, normalize(self.identity(subject), dim=1)
 
     def forward(self, pictures: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return logits (B, labels) of every head, and unit embeddings (B, 128)."""
-        features = self.features(pictures)
-        logits = {name: reader(features) for name, reader in self.readers.items()}
-        return logits, normalize(self.identity(features), dim=1)
+        whole, subject, _ = self.look(pictures)
+        return self.tell(whole, subject)
 
     def read(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, list[str]], Tensor]:
         """Return the likeliest label of every head for every picture (B, any size), and the embeddings (B, 128)."""

@@ -38,6 +38,7 @@ from persona.families import Family
 from persona.placing import any_of
 from persona.pretrain.clay import encoding, segmenting
 from persona.pretrain.clay.judging import accuracy
+from persona.score import load_judge
 from persona.sheet import Row, sheet
 
 HELD_OUT_SEED = 1_000_003
@@ -81,7 +82,7 @@ def figures(base: Family, folder: Path, photos: Path | None, listener: Listener 
     Returns:
         Shares from 0 to 1 of right answers about prompts and renders, dB, seconds and megabytes, by name.
     """
-    judge, vae = Judge.load(base.folder / "judge"), base.pipe.vae
+    judge, vae = load_judge(base), base.pipe.vae
     asked = requests(PROMPTS)
     pictures = _drawn(base, [request.prompt for request in asked], folder / base.hash[:12], listener)
     measured = {f"prompts: {head}": share for head, share in right(judge, pictures, asked).items()}

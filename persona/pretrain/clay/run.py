@@ -138,9 +138,10 @@ class _Pretraining:
     def learn_to_judge(self) -> None:
         """Train the judge on renders alone, and write down what it sees in all pictures."""
         folder, steps, data = self.out / "judge", self.config.judge_steps, self.out / "data"
+        learnt_from = (self.out / "sets", data, self.out / "set-masks", self.out / "masks")
         if position_of(folder)["step"] < steps or not (folder / judge.WEIGHTS).exists():
             shutil.rmtree(self.out / "sights", ignore_errors=True)  # of a judge before
-            for step, losses in train_judge(self.out / "sets", data, folder, steps, self.config.seed):
+            for step, losses in train_judge(*learnt_from, folder, steps, self.config.seed):
                 self.listener(Progress("Judge", step, steps, sum(losses.values())))
         self._each_shard("Looking", "sights", lambda sights: sight_shards(data, sights, Judge.load(folder)))
 
