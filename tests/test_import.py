@@ -172,6 +172,23 @@ def test_names_of_comfyui_and_onetrainer_mean_the_same(base_folder: Folder, tmp_
     assert list(exchange.read(path, base)) == [("transformer", "transformer_blocks.0.attn.to_q")]
 
 
+@pytest.mark.parametrize(
+    ("name", "module"), [("sdxl", "down_blocks.1.attentions.0.proj_in"), ("sd-eps", "mid_block.attentions.0.proj_out")]
+)
+def test_a_linear_layer_may_be_a_convolution_elsewhere(
+    base_folder: Folder, tmp_path: Path, name: str, module: str
+) -> None:
+    """So kohya has it in Stable Diffusion 2, and others the other way round."""
+    base = outline(base_folder, name)
+    path = write(tmp_path / "a.safetensors", base, [f"unet.{module}"], PEFT)
+    wanted, tensors = exchange.read(path, base), load_file(path)
+    other = {key: value[..., None, None] if value.ndim == 2 else value.flatten(1) for key, value in tensors.items()}
+    save_file(other, tmp_path / "b.safetensors")
+    read = exchange.read(tmp_path / "b.safetensors", base)
+    assert exchange.difference(wanted, read) < CLOSE
+    assert read["unet", module].up.ndim == base.denoiser.get_submodule(module).weight.ndim
+
+
 @pytest.fixture
 def here(base_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder with tiny bases under their names."""
