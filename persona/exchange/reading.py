@@ -124,7 +124,8 @@ def _fits(factors: Product, rows: tuple[Rows, ...]) -> bool:
 def _split(factors: Product, rows: tuple[Rows, ...]) -> Iterator[tuple[Module, Product]]:
     """Yield what each of our modules has of a product; of a fused one only the ranks that reach it."""
     if len(rows) == 1:
-        yield rows[0].module, factors
+        half = rows[0].shape[0] // 2 if rows[0].turned else 0
+        yield rows[0].module, Product(factors.down, factors.up.roll(half, 0))
         return
     for one in rows:
         up = factors.up[one.start : one.end]
