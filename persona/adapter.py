@@ -128,10 +128,22 @@ def _config(make: Make, targets: Mapping[str, int | None]) -> PeftConfig:
             return OFTConfig(r=0, oft_block_size=make.rank, **where)
         case kind:
             variant = {"use_dora": kind == "dora", "use_rslora": kind == "rslora"}
-            own = {f"^{re.escape(path)}": rank for path, rank in targets.items() if make.ranks}
+            own = _patterns(targets)
             return LoraConfig(
                 r=make.rank, lora_alpha=make.alpha, rank_pattern=own, alpha_pattern=own, **variant, **where
             )
+
+
+def _patterns(targets: Mapping[str, int | None]) -> dict[str, int]:
+    """Return ranks of single modules as peft takes them, by one pattern for all modules of a rank.
+
+    It tries each pattern at each module, and Python keeps but 512 compiled: one for each module would take minutes.
+    """
+    paths: dict[int, list[str]] = {}
+    for path, rank in targets.items():
+        if rank is not None:
+            paths.setdefault(rank, []).append(re.escape(path))
+    return {f"^(?:{'|'.join(those)})": rank for rank, those in paths.items()}
 
 
 def save(base: Family, *, name: str = NAME) -> bytes:

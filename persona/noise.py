@@ -120,7 +120,7 @@ class Flow:
             ValueError: the schedule is of another kind.
         """
         config = scheduler.config
-        if "use_dynamic_shifting" not in config:
+        if not {"use_dynamic_shifting", "shift"} <= config.keys():  # DPM's and UniPC's is flow_shift
             raise ValueError(f"the noise of {type(scheduler).__name__}")
         return cls(config.num_train_timesteps, shift=1.0 if config.use_dynamic_shifting else config.shift)
 

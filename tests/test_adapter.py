@@ -154,6 +154,17 @@ def test_several_adapters_add_up_as_products(base_folder: Folder, tmp_path: Path
     torch.testing.assert_close(said(base), said(by_hand), rtol=1e-4, atol=1e-5)
 
 
+def test_modules_of_one_rank_share_a_pattern(base_folder: Folder) -> None:
+    """One for each module would take minutes on a large base."""
+    base = load(base_folder)
+    attention = [name for name, _ in base.denoiser.named_modules() if name.endswith(("to_q", "to_k"))]
+    ranks = {f"unet.{name}": 1 + number % 3 for number, name in enumerate(attention)}
+    adapter.attach(base, make(base, ranks=ranks, rank=3, targets=()))
+    assert len(base.denoiser.peft_config[adapter.NAME].rank_pattern) == 3
+    factors = {name: len(weight) for name, weight in from_bytes(adapter.save(base)).items() if "lora_A" in name}
+    assert factors == {f"{name}.lora_A.weight": rank for name, rank in ranks.items()}
+
+
 def test_detaching_leaves_no_trace(base_folder: Folder) -> None:
     base = load(base_folder)
     before, modules = said(base), [type(module) for module in base.denoiser.modules()]

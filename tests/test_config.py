@@ -197,3 +197,5 @@ def test_an_alpha_that_scales_nothing_is_refused() -> None:
     assert train(adapter="lora", alpha=8.0).alpha == 8
     with pytest.raises(BadOption, match="--alpha scales no oft"):
         train(adapter="oft", alpha=8.0)
+    with pytest.raises(BadOption, match="--alpha 0 lets the adapter count for nothing"):
+        train(alpha=0.0)

@@ -1,7 +1,7 @@
 import json
 import shutil
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ import pytest
 import reference
 import torch
 from PIL.Image import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from persona import families
 from persona.errors import BadBase, BadOption
-from persona.families import Family
+from persona.families import Conditioning, Family
+from persona.families.conditioning import Reader
 
 Folder = Callable[[str], Path]
 ALL = pytest.mark.parametrize("name", sorted(bases.BASES))
@@ -110,6 +112,23 @@ def test_encoders_that_were_put_aside_are_gone_before_the_rest_settles(
     monkeypatch.setattr(type(base.pipe), "to", lambda *_: left.extend(encoder() for encoder in encoders))
     base.settle()
     assert left == [None] * 3
+
+
+def test_what_is_remembered_waits_in_main_memory() -> None:
+    """There may be a caption for each class image, of 4 MB for FLUX.1; a GPU is told but those of a batch."""
+    gpu, encoded = torch.device("cuda", 0), list[Any]()
+
+    def encode(prompts: Sequence[str]) -> Conditioning:
+        told = torch.zeros(len(prompts), 4, 8, device=gpu)
+        encoded.append(weakref.ref(told))
+        return {"encoder_hidden_states": told}
+
+    with FakeTensorMode():  # without data, as without the GPU
+        reader = Reader(encode)
+        reader.remember(["a dog", "a cat"])
+        assert [told() for told in encoded] == [None, None]
+        for prompts in (["a dog", "a cat"], ["a cat", "a red cat"]):
+            assert reader.rows(prompts, gpu)["encoder_hidden_states"].device == gpu
 
 
 @ALL

@@ -8,6 +8,7 @@ from typing import Any
 import personas
 import pytest
 import torch
+from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -99,6 +100,44 @@ def test_kohyas_files_are_read_as_diffusers_reads_them(base_folder: Folder, tmp_
     assert exchange.difference(ours, loaded(path, outline(base_folder, name))) < CLOSE
 
 
+def test_the_first_and_last_layers_of_flux_are_what_diffusers_takes_them_for(
+    base_folder: Folder, tmp_path: Path
+) -> None:
+    """Before it puts them on, where it forgets them; and without alphas, of which it forgets that of the last one."""
+    base = outline(base_folder, "flux")
+    embedders = (f"{one}_in_{side}_layer" for one in ("time", "vector", "guidance") for side in ("in", "out"))
+    ends = ("img_in", "txt_in", *embedders, "final_layer_adaLN_modulation_1", "final_layer_linear")
+    path = write(tmp_path / "a.safetensors", base, [f"lora_unet_{end}" for end in ends])
+    save_file({key: value for key, value in load_file(path).items() if not key.endswith(".alpha")}, path)
+    theirs, ours = base.pipe.lora_state_dict(path), exchange.read(path, base)
+    assert len(ours) == len(ends)
+    for (_, module), product in ours.items():
+        assert torch.equal(product.down, theirs[f"{module}.lora_A.weight"])
+        assert torch.equal(product.up, theirs[f"{module}.lora_B.weight"])
+
+
+def test_kohyas_files_of_sd3_change_the_weights_that_their_authors_mean(base_folder: Folder, tmp_path: Path) -> None:
+    """Every layer that kohya adapts there; diffusers reads no such files, but knows where the authors' weights go."""
+    ends = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "adaLN_modulation.1")
+    blocks = {"0.x_block": (*ends, "attn2.qkv", "attn2.proj"), "0.context_block": ends, "1.x_block": ends}
+    blocks["1.context_block"] = ("attn.qkv", "adaLN_modulation.1")  # nothing comes after it
+    layers = [f"joint_blocks.{block}.{end}" for block, all_ends in blocks.items() for end in all_ends]
+    layers += ["x_embedder.proj", "context_embedder", "final_layer.linear", "final_layer.adaLN_modulation.1"]
+    layers += [f"{one}_embedder.mlp.{number}" for one in "ty" for number in (0, 2)]
+    names = {layer: f"lora_unet_{layer.replace('.', '_')}" for layer in layers}
+    base = outline(base_folder, "sd3")
+    tensors = load_file(write(tmp_path / "a.safetensors", base, list(names.values())))
+    factors = {layer: [tensors[f"{name}.{part}.weight"].flatten(1) for part in KOHYA] for layer, name in names.items()}
+    authors = {f"{layer}.weight": ALPHA / len(down) * up @ down for layer, (down, up) in factors.items()}
+    authors |= {f"{layer}.bias": torch.zeros(6) for layer in layers} | {"pos_embed": torch.zeros(1)}
+    ours = exchange.read(tmp_path / "a.safetensors", base)
+    for module, weight in convert_sd3_transformer_checkpoint_to_diffusers(authors).items():
+        if module.endswith(".weight"):
+            product = ours.pop(("transformer", module.removesuffix(".weight")))
+            torch.testing.assert_close(product.up.flatten(1) @ product.down.flatten(1), weight)
+    assert not ours
+
+
 @pytest.mark.parametrize("stable", [True, False])
 def test_what_diffusers_writes_beside_the_factors_counts(base_folder: Folder, tmp_path: Path, *, stable: bool) -> None:
     """Since 0.34 its scripts keep alpha in the metadata alone."""
@@ -168,8 +207,27 @@ def test_names_of_comfyui_and_onetrainer_mean_the_same(base_folder: Folder, tmp_
     wanted = exchange.read(kohya, base)
     assert len(wanted) == 4
     assert exchange.difference(wanted, exchange.read(tmp_path / "comfy.safetensors", base)) < CLOSE
-    path = write(tmp_path / "one.safetensors", base, ["lora_transformer_transformer_blocks_0_attn_to_q"])
-    assert list(exchange.read(path, base)) == [("transformer", "transformer_blocks.0.attn.to_q")]
+    names = ["lora_transformer_transformer_blocks_0_attn_to_q", "lora_te2_encoder_block_0_layer_0_SelfAttention_q"]
+    t5 = ("text_encoder_2", "encoder.block.0.layer.0.SelfAttention.q")
+    path = write(tmp_path / "one.safetensors", base, names)
+    assert set(exchange.read(path, base)) == {("transformer", "transformer_blocks.0.attn.to_q"), t5}
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("sdxl", "down_blocks.1.attentions.0.proj_in"), ("sd-eps", "mid_block.attentions.0.proj_out")]
+)
+def test_a_linear_layer_may_be_a_convolution_elsewhere(
+    base_folder: Folder, tmp_path: Path, name: str, module: str
+) -> None:
+    """So kohya has it in Stable Diffusion 2, and others the other way round."""
+    base = outline(base_folder, name)
+    path = write(tmp_path / "a.safetensors", base, [f"unet.{module}"], PEFT)
+    wanted, tensors = exchange.read(path, base), load_file(path)
+    other = {key: value[..., None, None] if value.ndim == 2 else value.flatten(1) for key, value in tensors.items()}
+    save_file(other, tmp_path / "b.safetensors")
+    read = exchange.read(tmp_path / "b.safetensors", base)
+    assert exchange.difference(wanted, read) < CLOSE
+    assert read["unet", module].up.ndim == base.denoiser.get_submodule(module).weight.ndim
 
 
 @pytest.fixture

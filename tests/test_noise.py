@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import (
     DDPMScheduler,
+    DPMSolverMultistepScheduler,
     EDMEulerScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -65,7 +66,14 @@ def test_other_predictions_are_refused() -> None:
         Diffusion.of(DDPMScheduler(prediction_type="sample"))
 
 
-@pytest.mark.parametrize(("process", "scheduler"), [(Diffusion, EDMEulerScheduler()), (Flow, EulerDiscreteScheduler())])
+@pytest.mark.parametrize(
+    ("process", "scheduler"),
+    [
+        (Diffusion, EDMEulerScheduler()),
+        (Flow, EulerDiscreteScheduler()),
+        (Flow, DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0)),
+    ],
+)
 def test_other_kinds_of_noise_are_refused(process: type[Process], scheduler: Any) -> None:
     with pytest.raises(ValueError, match=type(scheduler).__name__):
         process.of(scheduler)

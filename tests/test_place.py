@@ -260,6 +260,16 @@ def test_the_marks_of_a_single_file_say_what_it_predicts(
     assert load(path).pipe.scheduler.config.prediction_type == "epsilon"
 
 
+def test_a_single_file_with_the_noise_of_edm_is_refused(
+    borrowed: Callable[[str], families.Family], tmp_path: Path
+) -> None:
+    borrowed("sdxl")
+    (tmp_path / "files").mkdir()
+    path = header(tmp_path / "files" / "cosxl.safetensors", {"edm_vpred.sigma_max": (1,)})
+    with pytest.raises(BadBase, match=r"cosxl.safetensors was trained on the noise of EDM"):
+        families.outline(str(path))
+
+
 @pytest.mark.parametrize(("spread", "predicts", "side"), [(0.05, "epsilon", 512), (0.1, "v_prediction", 32)])
 def test_version_2_at_512_pixels_is_told_from_that_at_768(
     borrowed: Callable[[str], families.Family], tmp_path: Path, spread: float, predicts: str, side: int

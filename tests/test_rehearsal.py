@@ -137,6 +137,12 @@ def test_a_gpu_keeps_more_in_float32(base_folder: Folder) -> None:
     assert type(torch.zeros(1)) is torch.Tensor
 
 
+def test_without_8_bits_there_the_plain_optimizer_is_rehearsed(base_folder: Folder) -> None:
+    asked = config(base_folder("sd-eps"))
+    apple, plain = (rehearsed(one, device="mps").stages for one in (asked, replace(asked, optimizer="adamw")))
+    assert apple[TRAINING] == plain[TRAINING] > rehearsed(asked).stages[TRAINING]
+
+
 # What is known without a download
 
 SIZES = {

@@ -89,6 +89,8 @@ class TrainConfig(Config):
             raise BadOption(f"--prior is generated, self, none or folder:DIR, not {self.prior!r}.")
         if self.adapter == "oft" and self.alpha is not None:
             raise BadOption("--alpha scales no oft adapter: it rotates. Leave it out.")
+        if self.alpha == 0:
+            raise BadOption("--alpha 0 lets the adapter count for nothing. Leave it out: it is the rank then.")
 
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON values, without paths."""

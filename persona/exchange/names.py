@@ -1,9 +1,10 @@
 """The names that modules go by in the files of other programs."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import cast
 
+from diffusers.models.normalization import AdaLayerNormContinuous
 from torch import Tensor, nn
 
 from persona.exchange.product import Module
@@ -21,11 +22,13 @@ class Rows:
         module: ours.
         start: its first row.
         shape: of its own weight, (out, in) or (out, in, h, w).
+        turned: whether its halves are there the other way round.
     """
 
     module: Module
     start: int
     shape: tuple[int, ...]
+    turned: bool = False
 
     @property
     def end(self) -> int:
@@ -55,11 +58,17 @@ def original(name: str) -> str:
 
 
 def fused(base: Family) -> dict[str, tuple[Rows, ...]]:
-    """Return the modules of the denoiser as its authors call them, with ours that make up their rows."""
+    """Return the modules of the denoiser as its authors call them, with ours that make up their rows, to be written."""
+    return _composed(base, base.originals())
+
+
+def _composed(base: Family, names: dict[str, tuple[str, ...]]) -> dict[str, tuple[Rows, ...]]:
     networks = dict(base.denoiser.named_modules())
+    # In diffusers such a layer says a scale and then a shift, at the authors of SD3 and FLUX.1 the shift first.
+    turned = {f"{path}.linear" for path, one in networks.items() if isinstance(one, AdaLayerNormContinuous)}
     return {
-        name: tuple(_rows(base.denoiser_name, {path: networks[path] for path in members}))
-        for name, members in base.originals().items()
+        name: tuple(_rows(base.denoiser_name, {path: networks[path] for path in members}, turned))
+        for name, members in names.items()
         if all(_adaptable(networks[path]) for path in members)
     }
 
@@ -72,7 +81,7 @@ def table(base: Family) -> dict[str, tuple[Rows, ...]]:
             if _adaptable(module):
                 whole = tuple(_rows(component, {path: module}))
                 names |= dict.fromkeys(_spellings(base, (component, path)), whole)
-    for name, rows in fused(base).items():
+    for name, rows in _composed(base, base.readable()).items():
         names[f"diffusion_model.{name}"] = names[original(name)] = rows
     return names
 
@@ -81,18 +90,22 @@ def _spellings(base: Family, module: Module) -> Iterator[str]:
     yield ".".join(module)
     yield official(module)
     yield kohya(base, module)
-    if module[0] == base.denoiser_name:
-        yield module[1]
-        yield f"lora_transformer_{module[1].replace('.', '_')}"
+    component, _, path = official(module).partition(".")
+    flat = path.replace(".", "_")
+    if component == base.denoiser_name:
+        yield path
+        yield f"lora_transformer_{flat}"
+    else:
+        yield f"lora_te{list(base.text_encoders).index(component) + 1}_{flat}"  # OneTrainer counts them
 
 
 def _adaptable(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | nn.Conv2d)
 
 
-def _rows(component: str, members: dict[str, nn.Module]) -> Iterator[Rows]:
+def _rows(component: str, members: dict[str, nn.Module], turned: Container[str] = ()) -> Iterator[Rows]:
     start = 0
     for path, module in members.items():
         shape: tuple[int, ...] = tuple(cast("Tensor", module.weight).shape)  # each has one, see _adaptable
-        yield Rows((component, path), start, shape)
+        yield Rows((component, path), start, shape, path in turned)
         start += shape[0]

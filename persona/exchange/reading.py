@@ -36,10 +36,11 @@ def read(path: Path, base: Family) -> dict[Module, Product]:
     products: dict[Module, Product] = {}
     for name, factors in _factors(path).items():
         rows = names.get(_modern(name))
-        if rows is None or not _fits(factors, rows):
+        product = _shaped(factors, rows[0].shape) if rows else factors
+        if rows is None or not _fits(product, rows):
             what = "has not" if rows is None else "has in another size"
             raise BadPersona(f"{path} is for another base: it adapts {name}, which {base.name} {what}. Give its own.")
-        products |= _split(factors, rows)
+        products |= _split(product, rows)
     return products
 
 
@@ -102,6 +103,18 @@ def _modern(name: str) -> str:
     return f"{name}.0" if name.endswith(".to_out") else name
 
 
+def _shaped(factors: Product, shape: tuple[int, ...]) -> Product:
+    """Return a product in the form of a weight: a linear layer and a 1x1 convolution are the same.
+
+    kohya trains ``proj_in`` and ``proj_out`` of Stable Diffusion 2 as convolutions, which are linear here.
+    """
+    down, up = factors.down, factors.up
+    if math.prod((*down.shape[2:], *up.shape[2:], *shape[2:])) != 1:
+        return factors
+    ones = (1,) * (len(shape) - 2)
+    return Product(down.reshape(*down.shape[:2], *ones), up.reshape(*up.shape[:2], *ones))
+
+
 def _fits(factors: Product, rows: tuple[Rows, ...]) -> bool:
     down, up = factors.down.shape, factors.up.shape
     inside = all(one.shape[1:] == tuple(down[1:]) for one in rows)
@@ -111,7 +124,8 @@ def _fits(factors: Product, rows: tuple[Rows, ...]) -> bool:
 def _split(factors: Product, rows: tuple[Rows, ...]) -> Iterator[tuple[Module, Product]]:
     """Yield what each of our modules has of a product; of a fused one only the ranks that reach it."""
     if len(rows) == 1:
-        yield rows[0].module, factors
+        half = rows[0].shape[0] // 2 if rows[0].turned else 0
+        yield rows[0].module, Product(factors.down, factors.up.roll(half, 0))
         return
     for one in rows:
         up = factors.up[one.start : one.end]

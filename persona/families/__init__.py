@@ -27,6 +27,7 @@ from persona.families.place import (
     first_line,
     flaw,
     format_of,
+    formats_of,
     here,
     index_of,
     known,
@@ -80,6 +81,8 @@ def load(
     except Exception as error:  # diffusers raises whatever its parts do; all of it means the same here
         raise _unread(base, place, family, error) from error
     _correct(pipe, family, place)
+    if dtype is None:
+        _restore(pipe, place)
     if bits:
         for name, network in pipe.components.items():
             if isinstance(network, nn.Module) and name != "vae":
@@ -178,6 +181,13 @@ def _from_file(file: Path, folder: Path, family: type[Family], dtype: torch.dtyp
         given["vae"] = kind.from_single_file(str(file), subfolder="vae", torch_dtype=exact, **how)
     kind = getattr(diffusers, family.pipeline)
     return kind.from_single_file(str(file), torch_dtype=formats["default"], **how, **given)
+
+
+def _restore(pipe: Any, place: Place) -> None:
+    """Bring networks to the number format that they are kept in: of T5 in float16, layers were read as float32."""
+    for name, part in pipe.components.items():
+        if isinstance(part, nn.Module) and len(kinds := formats_of(place, name)) == 1:
+            nn.Module.to(part, kinds.pop())
 
 
 def _correct(pipe: Any, family: type[Family], place: Place) -> None:

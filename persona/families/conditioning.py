@@ -19,19 +19,20 @@ class Reader:
 
     @torch.no_grad()
     def remember(self, prompts: Sequence[str]) -> None:
-        """Encode prompts once for all."""
+        """Encode prompts once for all; they wait in main memory, as there may be a thousand, one a class image."""
         for prompt in prompts:
             if prompt not in self._remembered:
-                self._remembered[prompt] = self._encode([prompt])
+                self._remembered[prompt] = _move(self._encode([prompt]), "cpu")
 
     def rows(self, prompts: Sequence[str], device: torch.device) -> Conditioning:
         """Return the conditioning of prompts, one row each: the remembered, or else encoded, each but once."""
         unique = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
         fresh = [prompt for prompt in unique if prompt not in self._remembered]
         if not fresh:
-            return _stack([self._remembered[prompt] for prompt in prompts])
+            return _move(_stack([self._remembered[prompt] for prompt in prompts]), device)
         if len(fresh) < len(unique):
-            encoded = _stack([self._remembered.get(prompt) or self._encode([prompt]) for prompt in unique])
+            known = self._remembered
+            encoded = _stack([_move(known.get(prompt) or self._encode([prompt]), device) for prompt in unique])
         else:
             encoded = self._encode(list(unique))
         if len(unique) == len(prompts):
@@ -40,6 +41,10 @@ class Reader:
             return {key: value.expand(len(prompts), *value.shape[1:]) for key, value in encoded.items()}
         rows_of = torch.tensor([unique[prompt] for prompt in prompts], device=device)
         return {key: value[rows_of] for key, value in encoded.items()}
+
+
+def _move(conditioning: Conditioning, device: torch.device | str) -> Conditioning:
+    return {key: value.to(device) for key, value in conditioning.items()}
 
 
 def _stack(rows: Sequence[Conditioning]) -> Conditioning:

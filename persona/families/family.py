@@ -107,7 +107,11 @@ class Family(Named):
 
     @classmethod
     def correct(cls, pipe: Any, file: Path) -> None:
-        """Change in a pipeline what the well-known base whose configs it has says otherwise than a single file."""
+        """Change in a pipeline what the well-known base whose configs it has says otherwise than a single file.
+
+        Raises:
+            BadBase: it is for something else than the family does.
+        """
 
     def recommend(self) -> Recipe:
         """Return the settings that suit this member of the family."""

@@ -45,6 +45,18 @@ class Flux(Family):
         "single_blocks.*.linear2": ("single_transformer_blocks.*.proj_out",),
         "single_blocks.*.modulation.lin": ("single_transformer_blocks.*.norm.linear",),
     }
+    only_read: ClassVar = {
+        "img_in": ("x_embedder",),
+        "txt_in": ("context_embedder",),
+        "time_in.in_layer": ("time_text_embed.timestep_embedder.linear_1",),
+        "time_in.out_layer": ("time_text_embed.timestep_embedder.linear_2",),
+        "vector_in.in_layer": ("time_text_embed.text_embedder.linear_1",),
+        "vector_in.out_layer": ("time_text_embed.text_embedder.linear_2",),
+        "guidance_in.in_layer": ("time_text_embed.guidance_embedder.linear_1",),
+        "guidance_in.out_layer": ("time_text_embed.guidance_embedder.linear_2",),
+        "final_layer.adaLN_modulation.1": ("norm_out.linear",),
+        "final_layer.linear": ("proj_out",),
+    }
     kohya: ClassVar = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te3"}
     recommended = Recipe(
         targets=(

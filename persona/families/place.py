@@ -1,6 +1,7 @@
 """Where a base is on this machine: in a folder, in a single file, or fetched from the hub."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -140,10 +141,20 @@ def _readable(path: Path) -> bool:
 
 def format_of(file: Path) -> torch.dtype:
     """Return the number format that the weights in a file are kept in: that of its first tensor of floats."""
+    return next(_formats(file), torch.float32)
+
+
+def _formats(file: Path) -> Iterator[torch.dtype]:
     with safe_open(file, "pt") as opened:
-        keys = opened.keys()
-        kinds = (_FLOATS.get(opened.get_slice(key).get_dtype()) for key in keys)
-        return next((kind for kind in kinds if kind), torch.float32)
+        for key in opened.keys():  # noqa: SIM118  # it is no mapping
+            if kind := _FLOATS.get(opened.get_slice(key).get_dtype()):
+                yield kind
+
+
+def formats_of(place: Place, part: str) -> set[torch.dtype]:
+    """Return the number formats that the weights of a part are kept in; in a single file, those of all parts."""
+    files = [place.file] if place.file else kept(place.folder / part)
+    return {kind for file in files if file.suffix == ".safetensors" for kind in _formats(file)}
 
 
 def stored(folder: Path) -> dict[str, torch.dtype]:

@@ -10,12 +10,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from persona.errors import BadBase
 from persona.families.conditioning import Conditioning
 from persona.families.family import Family
 from persona.families.known import Known
 from persona.families.recipe import Recipe
 from persona.noise import Diffusion
 
+_EDM = "edm_vpred.sigma_max"
+"""A tensor of files whose network was trained on the schedule of EDM (Karras et al., 2206.00364)."""
 _RESNET = {
     "conv1": "in_layers.2",
     "time_emb_proj": "emb_layers.1",
@@ -47,9 +50,15 @@ class StableDiffusionXL(Family):
 
     @classmethod
     def correct(cls, pipe: Any, file: Path) -> None:
-        """Heed the marks of files whose network predicts velocity, be it down to zero signal."""
+        """Heed the marks of files whose network predicts velocity, be it down to zero signal.
+
+        Raises:
+            BadBase: it was trained on the schedule of EDM, as CosXL was.
+        """
         with safe_open(file, "pt") as opened:
-            marks = {"v_pred", "ztsnr"}.intersection(opened.keys())
+            marks = {"v_pred", "ztsnr", _EDM}.intersection(opened.keys())
+        if _EDM in marks:
+            raise BadBase(f"{file} was trained on the noise of EDM, which is not supported. Choose another base.")
         if "v_pred" in marks:
             zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if "ztsnr" in marks else {}
             own = pipe.scheduler

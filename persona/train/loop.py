@@ -50,7 +50,7 @@ class Step:
         return loss
 
 
-_EIGHT_BITS = ("cuda", "xpu", "cpu")
+EIGHT_BITS = ("cuda", "xpu", "cpu")
 """Devices that bitsandbytes has kernels of 8-bit optimizers for."""
 
 
@@ -81,7 +81,7 @@ def make_optimizer(kind: str, rates: Sequence[tuple[list[nn.Parameter], float]],
     if kind != "adamw":
         device = groups[0]["params"][0].device.type
         try:
-            if device not in _EIGHT_BITS:
+            if device not in EIGHT_BITS:
                 raise RuntimeError(f"bitsandbytes has none for {device}")  # it would say so at the first step
             made: Optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit(groups)
         except (ImportError, OSError, RuntimeError) as error:  # not installed, or without a library for this device

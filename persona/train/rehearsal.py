@@ -6,7 +6,7 @@ and nothing is computed; with data, it is what this is checked against.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +31,7 @@ from persona.methods.dreambooth import Draw, DreamBooth, Example, Half, without
 from persona.methods.settings import Settings
 from persona.score import SEEDS
 from persona.train.ledger import Ledger
-from persona.train.loop import make_optimizer, steps
+from persona.train.loop import EIGHT_BITS, make_optimizer, steps
 
 LOADING, PICTURES, PROMPTS = "loading", "encoding images", "encoding prompts"
 DRAWING, TRAINING, PREVIEWS = "drawing", "training", "drawing previews"
@@ -99,6 +99,8 @@ def rehearse(
         if network is base.denoiser and device == "cpu":
             choose_kernels(network)
 
+    if device not in EIGHT_BITS:  # the optimizer looks where the parameters are, which is the CPU here
+        settings = replace(settings, optimizer="adamw")
     for network in networks(base).values():
         refill(network, lambda one: torch.empty_like(one, device="meta"))
     loaded, parameters = prepare(base, config, settings, dtype)
