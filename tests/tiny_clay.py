@@ -29,7 +29,7 @@ def shrink(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(denoiser, "new_unet", new_unet)
     put(denoiser, "BATCH", 4)
     put(denoiser, "RECIPE", {**denoiser.RECIPE, "sample_steps": 1})
-    put(judging, "Judge", partial(Judge, widths=(4, 8, 8), depths=(1, 1, 1)))
+    put(judging, "Judge", partial(Judge, widths=(4, 8), depths=(1, 1)))
     put(judging, "SUBJECTS", 3)
     put(judging, "OTHERS", 2)
     put(segmenting, "Segmenter", partial(Segmenter, widths=(4, 8)))
