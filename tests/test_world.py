@@ -180,6 +180,16 @@ def test_boxes_are_tight(seed: int) -> None:
         assert all(edge.any() for edge in (mask[top], mask[bottom - 1], mask[:, left], mask[:, right - 1]))
 
 
+@pytest.mark.parametrize("seed", range(24))
+def test_silhouettes_are_the_masks_of_the_picture(seed: int) -> None:
+    context = list(world.CONTEXTS)[seed % len(world.CONTEXTS)]
+    kind = "transparent" if seed % 3 == 0 and context != "water" else None  # there they differ, at the water line
+    people = tuple(subject(noun, seed) for noun in ("duck", "car")[: 1 + seed % 2])
+    one = world.random_scene(default_rng(seed), people, context=context, property=kind)
+    for seen, mask in zip(world.silhouettes(one), world.render(one).masks, strict=True):
+        assert np.array_equal(seen, mask)
+
+
 def test_nothing_that_shows_has_no_box() -> None:
     empty = drawing.Render(scene(), np.zeros((128, 128, 3), np.uint8), (np.zeros((128, 128), bool),))
     assert empty.boxes == (None,)
