@@ -204,6 +204,25 @@ def test_two_subjects_stand_as_they_are_said_to(relation: str, sign: int) -> Non
     assert sign == 0 or np.sign(middles[0] - middles[1]) == sign
 
 
+@pytest.mark.parametrize("noun", ["dog", "car", "elephant", "sneaker"])
+@pytest.mark.parametrize("relation", ["next to", "to the right of"])
+def test_two_subjects_side_by_side_keep_clear_of_each_other(
+    noun: str, relation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extents: list[Any] = []
+    put = drawing._put
+
+    def noted(*given: Any) -> Any:
+        extents.append(put(*given))
+        return extents[-1]
+
+    monkeypatch.setattr(drawing, "_put", noted)
+    pair = (Entity(subject(noun)), Entity(subject(noun, 1), accessory="red hat" if noun in world.LIVE else None))
+    drawing._built(Scene(pair, "snow", "side", relation=relation, seed=3))
+    (_, end), (start, _) = sorted(extents, key=lambda one: float(one[0][0]))
+    assert end[0] <= start[0] + 1e-9
+
+
 def test_the_one_in_front_is_lower_in_the_picture() -> None:
     pair = (Entity(subject("dog")), Entity(subject("cat", 1)))
     first, second = world.render(Scene(pair, "snow", "side", relation="in front of", seed=3)).masks
@@ -214,7 +233,7 @@ def shot(shown: Scene) -> tuple[Any, Any, Any, drawing._Standing, drawing._Camer
     """Return colours, owners and depths of the samples of a scene of one entity, the entity and the camera."""
     rng = default_rng(0)
     place, stage = world.CONTEXTS[shown.context](rng), drawing._Stage()
-    standing = drawing._stand(shown.entities[0], shown, (0.0, 0.0), 0.0, rng)
+    standing = drawing._stand(shown.entities[0], shown, 0.0, rng)
     camera = drawing._camera(shown, *drawing._put(stage, shown.entities[0], 1, standing), rng)
     return *drawing._cast(stage, place, camera, rng), standing, camera
 
