@@ -94,13 +94,13 @@ def test_the_middle_of_the_network_learns_what_the_judge_sees(made: Made, tmp_pa
     data = made.weights.parent / "data"
     list(sight_shards(data, tmp_path, Judge.load(made.weights / "judge")))
     seen = np.load(tmp_path / "00000.npy")
-    assert seen.shape == (24, 8, 16, 16)
+    assert seen.shape == (24, 8, 8, 8)
     assert abs(seen.mean()) < 0.05
     assert abs(seen.std() - 1) < 0.05
     torch.manual_seed(0)
     unet = tiny_clay.new_unet()
     alignment = Alignment(unet, 8)
-    latents, states, sights = torch.randn(24, 8, 16, 16), torch.randn(24, 3, 192), torch.from_numpy(seen).float()
+    latents, states, sights = torch.randn(24, 8, 8, 8), torch.randn(24, 3, 192), torch.from_numpy(seen).float()
     optimizer = torch.optim.Adam([*unet.parameters(), *alignment.parameters()], lr=1e-2)
     apart = []
     for _ in range(30):
