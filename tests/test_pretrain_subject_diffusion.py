@@ -181,15 +181,18 @@ def test_a_run_starts_from_weights_of_another_base(
 
 
 def test_what_is_asked_for_is_what_learns(config: SubjectDiffusionConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
-    loss, seen_by = SubjectDiffusion.loss, list[str]()
+    given, seen_by, loss = list[Any](), list[str](), SubjectDiffusion.loss
+
+    def named(name: str, *_: Any) -> Eye:
+        seen_by.append(name)
+        return Eye()
 
     def watched(method: SubjectDiffusion, scenes: Any, control: float) -> torch.Tensor:
         given.append((control, scenes.emphasis))
         return loss(method, scenes, control)
 
     monkeypatch.setattr(SubjectDiffusion, "loss", watched)
-    monkeypatch.setattr(encoder, "load", lambda name, *_: seen_by.append(name) or Eye())
+    monkeypatch.setattr(encoder, "load", named)
     made = pretrain_subject_diffusion(
         replace(config, steps=1, attention_control=0.5, targets=("attn1.to_q",), encoder="")
     )
