@@ -141,7 +141,7 @@ def measured(number: int, given: argparse.Namespace) -> dict[str, dict[str, floa
     if "two" in parts:
         jobs["renders of both"] = partial(of_renders, pair)
     jobs["all of it"] = partial(of_method, pair, given.weights, seeds, nothing, parts)
-    ablations = {"without location control": unplaced, "without details of the reference": undetailed}
+    ablations = {"without the box channel": unplaced, "without details of the reference": undetailed}
     parts = [part for part in parts if part != "series"]
     for name, leave_out in ({} if given.whole else ablations).items():
         jobs[name] = partial(of_method, pair, given.weights, seeds, leave_out, parts)
@@ -155,7 +155,7 @@ def nothing(method: SubjectDiffusion) -> None:
 
 
 def unplaced(method: SubjectDiffusion) -> None:
-    """Close the channel that says where subjects are."""
+    """Close the channel that says where subjects are; the gates and the codes of the boxes still do."""
     method.channels.weight.data.zero_()
 
 

@@ -52,7 +52,7 @@ def load(name: str, device: str | torch.device = "cpu", listener: Listener = sil
         listener: told what is fetched.
 
     Raises:
-        BadBase: clay's weights are damaged, or those of an encoder like its own.
+        BadBase: clay's weights are damaged, or those of an encoder like its own; or they are of another version.
         BadOption: there is no such encoder.
     """
     from persona.clay import weights_folder
@@ -62,9 +62,10 @@ def load(name: str, device: str | torch.device = "cpu", listener: Listener = sil
     if shipped(folder):
         try:
             return Encoder.load(folder / FOLDER).to(device)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise BadBase(
-                f"The image encoder in {folder / FOLDER} is damaged. Get it again, or name a CLIP."
+                f"The image encoder in {folder / FOLDER} is damaged, or of another version. Get it again, or name a "
+                "CLIP."
             ) from error
     if name == "clay":
         raise BadOption("These weights of clay have no image encoder. Name a CLIP, by its hub id or its folder.")

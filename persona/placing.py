@@ -71,13 +71,16 @@ def read_masks(texts: Iterable[str], subjects: Mapping[str, Subject]) -> dict[st
     """Return where each subject is in its reference, by its name: the file of a mask, or a box.
 
     Raises:
-        BadOption: one cannot be read, a box is outside the picture or empty, or there is no such subject.
+        BadOption: one cannot be read, a box is outside the picture or empty, a subject has two, or there is no such
+            subject.
     """
     masks: dict[str, Path | Box] = {}
     for text in texts:
         name, rest = _named("--mask", text, "V=mask.png")
         if name not in subjects:
             raise BadOption(f"--mask {name}: there is no such subject. Name one: --subject {name}=dog.png")
+        if name in masks:
+            raise BadOption(f"--mask {name} is given twice. Give one for each subject.")
         masks[name] = read_box(rest) if re.fullmatch(r"[-+.,\d\s]*,[-+.,\d\s]*", rest) else Path(rest)
     return masks
 

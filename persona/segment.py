@@ -1,11 +1,13 @@
 """Where the subject of a reference is, and the reference cut out: by what the user says, or by itself."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from safetensors import SafetensorError
 
-from persona.errors import BadOption
+from persona.errors import BadBase, BadOption
 from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.hub import here
@@ -44,13 +46,13 @@ def find(
     """Find the subject of a picture: by a mask, by its own transparency, or else by itself; never beside the box.
 
     By itself it is found by the segmenter that the base ships with, by ``rembg``, or by a SAM that is on this disk.
-    With none of them, it is all of the picture, of which the listener is warned.
+    With none of them, it is all of the picture or of the box, of which the listener is warned.
 
     Args:
         picture: of any mode.
         base: whose world the picture is of.
         mask: of the picture's size, light where the subject is.
-        box: that the subject is in; where nothing else is known, it is all that the box holds.
+        box: that the subject is in.
         listener: told how it is found, and warned if it could not be.
 
     Returns:
@@ -59,13 +61,13 @@ def find(
     Raises:
         BadOption: the mask is of another size or empty, the picture is wholly transparent, the box is not within the
             picture or empty, or there is nothing of the subject in it.
+        BadBase: the segmenter that the base ships with is damaged, or of another version.
     """
     _check(picture, mask, box)
     known = _given(picture, mask)
-    if known is None and box is None:
-        return _guessed(picture.convert("RGB"), base, listener)
-    within = _inside(picture, box)
-    found = within if known is None else known & within
+    if known is None:
+        return _guessed(picture.convert("RGB"), box, base, listener)
+    found = known & _inside(picture, box)
     if not found.any():
         raise BadOption("There is nothing of the subject in its box. Give another box or mask.")
     return found
@@ -112,30 +114,45 @@ def _inside(picture: Image.Image, box: Box | None) -> Mask:
     return inside
 
 
-def _guessed(picture: Image.Image, base: Family, listener: Listener) -> Mask:
-    """Find the subject with what there is; where nothing is found, it is the whole picture."""
-    found, how = _sought(picture, base, listener)
-    if found is not None and found.any():
-        return found
-    hint = f"{how}: all of the reference counts as the subject. Give a --mask, or an image that is cut out."
+def _guessed(picture: Image.Image, box: Box | None, base: Family, listener: Listener) -> Mask:
+    """Find the subject with what there is; where nothing is found, it is the whole picture, or all of the box."""
+    within = _inside(picture, box)
+    found, how = _sought(picture, box, base, listener)
+    if found is not None and (found & within).any():
+        return found & within
+    whole = "its box" if box else "the reference"
+    hint = f"{how}: all of {whole} counts as the subject. Give a --mask V=mask.png, or an image that is cut out."
     listener(Note(hint, warning=True))
-    return _inside(picture, None)
+    return within
 
 
-def _sought(picture: Image.Image, base: Family, listener: Listener) -> tuple[Mask | None, str]:
+def _sought(picture: Image.Image, box: Box | None, base: Family, listener: Listener) -> tuple[Mask | None, str]:
     """Return where the subject seems to be, and if that failed, why."""
-    from persona.clay.segmenter import FOLDER, WEIGHTS, Segmenter
+    from persona.clay.segmenter import FOLDER, WEIGHTS
 
     if (base.folder / FOLDER / WEIGHTS).is_file():
-        return Segmenter.load(base.folder / FOLDER).masks([picture])[0], "No subject was found"
+        return _by_its_own(base.folder / FOLDER, picture), "No subject was found"
     if find_spec("rembg"):
         return _by_rembg(picture, listener)
     if folder := next(filter(None, map(here, SAMS)), None):
         from persona.labelling import Sam
 
         listener(Note("The reference is cut out by SAM."))
-        return Sam(folder, base.device).subject(picture), "SAM found no subject"
+        sam = Sam(folder, base.device)
+        return sam.masks(picture, [box])[0] if box else sam.subject(picture), "SAM found no subject"
     return None, 'Nothing is here that could cut it out (pip install "rembg[cpu]")'
+
+
+def _by_its_own(folder: Path, picture: Image.Image) -> Mask:
+    from persona.clay.segmenter import Segmenter
+
+    try:
+        segmenter = Segmenter.load(folder)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise BadBase(
+            f"The segmenter in {folder} is damaged, or of another version. Get it again, or take it out."
+        ) from error
+    return segmenter.masks([picture])[0]
 
 
 def _by_rembg(picture: Image.Image, listener: Listener) -> tuple[Mask | None, str]:

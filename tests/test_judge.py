@@ -1,6 +1,7 @@
 """The judge: what it learns from, what it says of likeness, and its file."""
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 import torch
 from numpy.random import default_rng
 from PIL import Image
+from results import opened_in
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn.functional import avg_pool2d, cross_entropy, normalize
@@ -155,13 +157,14 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sets_of(folder: Path) -> Sets:
-    return Sets(*(folder / name for name in ("sets", "data", "set-masks", "masks")), seed=0)
+    sets, data, set_masks, masks = (folder / name for name in ("sets", "data", "set-masks", "masks"))
+    return Sets(sets, data, set_masks, masks, seed=0)
 
 
 def test_batches_hold_pairs_of_few_classes(rendered: Path) -> None:
     examples = sets_of(rendered)
     pictures, scenes, groups, places = examples.batch(0)
-    pairs = groups.max().item() + 1
+    pairs = int(groups.max()) + 1
     assert 2 <= pairs <= SUBJECTS
     assert pictures.shape == (2 * pairs + 2 * SUBJECTS, 3, 128, 128)
     assert places.shape == (len(pictures), 8, 8)
@@ -179,6 +182,13 @@ def test_batches_hold_pairs_of_few_classes(rendered: Path) -> None:
     assert torch.equal(pictures, again[0])
     assert torch.equal(places, again[3])
     assert not torch.equal(pictures[:8], examples.batch(1)[0][:8])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at open files by /proc")
+def test_what_it_learns_from_keeps_no_files_open(rendered: Path) -> None:
+    examples = sets_of(rendered)
+    assert len(examples.batch(0)[0])
+    assert not opened_in(rendered)
 
 
 def test_places_are_where_the_moved_pictures_show_the_subject(rendered: Path, tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ def test_subjects_that_cannot_be_read_are_refused(texts: list[str], message: str
 def test_masks_belong_to_subjects() -> None:
     with pytest.raises(BadOption, match="no such subject"):
         read_masks(["W=mask.png"], read_subjects(["V=dog.png"]))
+    with pytest.raises(BadOption, match="--mask V is given twice"):
+        read_masks(["V=a.png", "v=b.png"], read_subjects(["V=dog.png"]))
     with pytest.raises(BadOption, match="not inside"):
         read_masks(["V=0,0,2,2"], read_subjects(["V=dog.png"]))
 

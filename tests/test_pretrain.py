@@ -7,15 +7,20 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import processes
 import pytest
 import tiny_clay
 import torch
+from numpy.random import default_rng
+from PIL import Image
 from results import opened_in
 from torch import nn
 from transformers import CLIPTokenizer
@@ -27,11 +32,13 @@ from persona.clay import segmenter
 from persona.clay.encoder import Encoder
 from persona.clay.judge import Judge
 from persona.clay.segmenter import Segmenter
+from persona.clay.world import Entity, Scene, held_out, random_subject
 from persona.cli import app
 from persona.config import PretrainConfig
 from persona.errors import BadBase, BadOption, BadPhotos, Diverged
 from persona.events import Progress, silent
-from persona.pretrain.clay import encoding, evaluation
+from persona.families.recipe import Recipe
+from persona.pretrain.clay import card, encoding, evaluation
 from persona.pretrain.clay.alignment import Alignment, sight_shards
 from persona.pretrain.clay.data import (
     mask_shards,
@@ -94,7 +101,7 @@ def test_the_middle_of_the_network_learns_what_the_judge_sees(made: Made, tmp_pa
     data = made.weights.parent / "data"
     list(sight_shards(data, tmp_path, Judge.load(made.weights / "judge")))
     seen = np.load(tmp_path / "00000.npy")
-    assert seen.shape == (24, 8, 16, 16)
+    assert seen.shape == (24, 8, 8, 8)
     assert abs(seen.mean()) < 0.05
     assert abs(seen.std() - 1) < 0.05
     torch.manual_seed(0)
@@ -169,6 +176,30 @@ def test_a_finished_run_stays_as_it_is(made: Made, capsys: pytest.CaptureFixture
 def test_other_settings_need_another_folder(made: Made) -> None:
     with pytest.raises(BadOption, match="holds a run with --pictures 24"):
         pretrain_clay(PretrainConfig(out=made.weights.parent, **tiny_clay.CONFIG | {"pictures": 48}))
+
+
+@pytest.mark.parametrize("option", ["segmenter_steps", "encoder_steps", "denoiser_steps"])
+def test_a_run_is_not_passed_off_as_a_shorter_one(made: Made, option: str) -> None:
+    shorter = PretrainConfig(out=made.weights.parent, **tiny_clay.CONFIG | {option: 4})
+    with pytest.raises(BadOption, match=f"--{option.replace('_', '-')} 4: .* holds a training of 6 steps"):
+        pretrain_clay(shorter)
+
+
+def test_the_card_of_a_run_that_was_made_longer_says_so(made: Made, tmp_path: Path) -> None:
+    for name in ("unet", "encoder"):
+        shutil.copytree(made.weights.parent / name, tmp_path / name)
+    shutil.copy(made.weights.parent / "lengths.json", tmp_path)
+    longer = PretrainConfig(out=tmp_path, **tiny_clay.CONFIG | {"denoiser_steps": 8, "segmenter_steps": 8})
+    for _ in range(2):
+        (run := _Pretraining(longer, silent)).begin()
+    lengths = run._lengths()
+    assert lengths == {
+        "segmenter_steps": [8],
+        "encoder_steps": [6],
+        "denoiser_steps": [6, 8],
+    }  # one had not begun
+    assert "these very weights: `--denoiser-steps` was 6, then 8," in card.text({}, {}, longer, lengths)
+    assert "these very weights" not in made.card.read_text()
 
 
 def test_photographs_are_looked_for_before_anything_is_made(tmp_path: Path) -> None:
@@ -315,4 +346,36 @@ def test_prompts_of_the_evaluation_are_of_held_out_compositions() -> None:
     asked = evaluation.requests(60)
     assert len({request.prompt for request in asked}) > 50
     for request in asked:
-        assert {"class", "context", "style"} <= set(request.expected)
+        noun, context, style = (request.expected[head] for head in ("class", "context", "style"))
+        assert held_out(Scene((Entity(random_subject(default_rng(0), noun)),), context, style=style))
+
+
+@pytest.fixture
+def painter() -> Any:
+    """A base that paints what its prompts name, and counts."""
+
+    def draw(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        base.drawn += len(prompts)
+        return [Image.new("RGB", (8, 8), prompt) for prompt in prompts]
+
+    base = SimpleNamespace(hash="a", recipe=Recipe(), resolution=8, batch_of=lambda size: 2, draw=draw, drawn=0)
+    return base
+
+
+def test_pictures_of_an_evaluation_are_of_its_prompts_and_its_recipe(painter: Any, tmp_path: Path) -> None:
+    for _ in range(2):
+        evaluation._drawn(painter, ["red", "blue"], tmp_path, silent)
+    assert painter.drawn == 2
+    (_, lime) = evaluation._drawn(painter, ["red", "lime"], tmp_path, silent)
+    assert lime.getpixel((0, 0)) == (0, 255, 0)
+    assert painter.drawn == 4
+    painter.recipe = replace(painter.recipe, guidance=1.0)
+    evaluation._drawn(painter, ["red", "lime"], tmp_path, silent)
+    assert painter.drawn == 6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at open files by /proc")
+def test_pictures_of_an_evaluation_keep_no_files_open(painter: Any, tmp_path: Path) -> None:
+    pictures = evaluation._drawn(painter, ["red", "blue"], tmp_path, silent)
+    assert len(pictures) == 2
+    assert not opened_in(tmp_path)

@@ -169,6 +169,40 @@ def test_accumulated_batches_are_one_large_one(whole: Learnt, config: SubjectDif
         torch.testing.assert_close(other[name], value, rtol=1e-2, atol=5e-4)
 
 
+def test_a_run_starts_from_weights_of_another_base(
+    whole: Learnt, config: SubjectDiffusionConfig, base_folder: Callable[[str], Path]
+) -> None:
+    config = replace(config, steps=1, learning_rate=0.0, start_from=whole.weights.parent)
+    made = pretrain_subject_diffusion(replace(config, base=str(base_folder("sd-v"))))
+    start, end = load_file(whole.weights), load_file(made.weights)
+    assert all(torch.equal(end[name], value) for name, value in start.items())
+    with pytest.raises(BadBase, match="does not fit"):
+        pretrain_subject_diffusion(replace(config, out=config.out / "other", targets=("attn1.to_q",)))
+
+
+def test_what_is_asked_for_is_what_learns(config: SubjectDiffusionConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, seen_by, loss = list[Any](), list[str](), SubjectDiffusion.loss
+
+    def named(name: str, *_: Any) -> Eye:
+        seen_by.append(name)
+        return Eye()
+
+    def watched(method: SubjectDiffusion, scenes: Any, control: float) -> torch.Tensor:
+        given.append((control, scenes.emphasis))
+        return loss(method, scenes, control)
+
+    monkeypatch.setattr(SubjectDiffusion, "loss", watched)
+    monkeypatch.setattr(encoder, "load", named)
+    made = pretrain_subject_diffusion(
+        replace(config, steps=1, attention_control=0.5, targets=("attn1.to_q",), encoder="")
+    )
+    assert {control for control, _ in given} == {0.5}
+    assert all(shown.amin() < 1 < shown.amax() for _, shown in given)  # subjects count more than the rest
+    learnt = {name.rsplit(".", 3)[-3] for name in load_file(made.weights) if name.startswith("denoiser.")}
+    assert learnt == {"attn1"}, learnt
+    assert set(seen_by) == {encoder.CLIP}  # as the base has none of its own
+
+
 # What is drawn for a step
 
 

@@ -27,7 +27,7 @@ from persona.metrics import Mask
 from persona.photos.cutouts import box_of, pixels_of
 from persona.placing import Box
 from persona.pretrain import sdd
-from persona.pretrain.records import Records
+from persona.pretrain.records import Entity, Record, Records
 from persona.pretrain.sdd import filled, gen_sdd, square_around
 
 COLOURS = {"dog": (200, 30, 30), "cat": (30, 30, 200), "ball": (30, 200, 30)}
@@ -168,6 +168,16 @@ def test_shards_of_pictures_are_read_as_folders_are(knowing: None, config: SddCo
     assert (one.pictures, one.records, one.dropped) == (other.pictures, other.records, other.dropped)
 
 
+def test_pictures_of_phones_are_read(knowing: None, config: SddConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "phone"
+    folder.mkdir()
+    for name in ("1.HEIC", "2.avif"):
+        GOOD.save(folder / name, format="HEIF" if name == "1.HEIC" else "AVIF")
+    made = gen_sdd(replace(config, pictures=folder))
+    assert made.pictures == 2
+    assert "unreadable" not in made.dropped
+
+
 @processes.needs_fork
 def test_a_killed_run_goes_on(knowing: None, config: SddConfig, tmp_path: Path) -> None:
     def listen(event: Event) -> None:
@@ -265,6 +275,16 @@ def test_squares_hold_all_boxes() -> None:
     assert square_around([(0.5, 0, 0.7, 1)], (200, 100), 0.0) == (40, 0, 140, 100)
     assert square_around([(0.5, 0, 0.7, 1)], (200, 100), 1.0) == (100, 0, 200, 100)
     assert square_around([(0, 0, 0.2, 1), (0.8, 0, 1, 1)], (200, 100), 0.5) is None
+
+
+def test_boxes_are_drawn_on_the_sheet_where_they_end() -> None:
+    mask, reference = np.ones((64, 64), bool), Image.new("RGBA", (8, 8))
+    entities = [Entity("dog", (0.25, 0.25, 0.5, 0.5)), Entity("cat", (0.5, 0.5, 1, 1))]
+    record = Record(["a [V] dog on a [W] cat"], entities, Image.new("RGB", (64, 64)), [mask] * 2, [reference] * 2)
+    shown = np.asarray(sdd._row(record).pictures[0][0])
+    for colour, first, last in (((255, 59, 48), 16, 31), ((10, 132, 255), 32, 63)):
+        rows, columns = np.nonzero((shown == colour).all(2))
+        assert (rows.min(), rows.max(), columns.min(), columns.max()) == (first, last, first, last)
 
 
 def test_holes_are_filled_and_bays_are_not() -> None:

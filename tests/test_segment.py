@@ -25,6 +25,8 @@ from persona.photos.cutouts import cut
 from persona.pretrain.clay.encoding import as_patches
 
 SIZE = (60, 40)
+OTHERS = {"encoder": "{}", "segmenter": '{"classes": []}'}
+"""How networks were made whose weights have other names."""
 
 
 @pytest.fixture
@@ -66,8 +68,10 @@ def test_transparency_says_it_too(base: Any) -> None:
 
 
 def test_a_box_holds_the_subject(base: Any) -> None:
-    whole = segment.find(picture(), base=base, box=(0.5, 0, 1, 0.5))
+    told: list[Event] = []
+    whole = segment.find(picture(), base=base, box=(0.5, 0, 1, 0.5), listener=told.append)
     assert np.array_equal(whole, np.asarray(mask(30, 0, 60, 20)) > 0)
+    assert "all of its box counts as the subject" in str(told[0])
     masked = segment.find(picture(), base=base, mask=mask(10, 5, 50, 30), box=(0.5, 0, 1, 0.5))
     assert np.array_equal(masked, np.asarray(mask(30, 5, 50, 20)) > 0)
 
@@ -129,6 +133,18 @@ def test_a_sam_on_the_disk_cuts(base: Any, tmp_path: Path, monkeypatch: pytest.M
     assert "SAM" in str(told[0])
 
 
+def test_a_sam_is_shown_the_box(base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Seeing(SimpleNamespace):
+        def masks(self, seen: Image.Image, boxes: list[Any]) -> list[Any]:
+            assert boxes == [(0.5, 0, 1, 0.5)]
+            return [np.asarray(mask(20, 5, 50, 30)) > 0]
+
+    monkeypatch.setattr(segment, "here", lambda name: tmp_path)
+    monkeypatch.setattr("persona.labelling.Sam", lambda *_: Seeing())
+    found = segment.find(picture(), base=base, box=(0.5, 0, 1, 0.5))
+    assert np.array_equal(found, np.asarray(mask(30, 5, 50, 20)) > 0)
+
+
 # Clay's own
 
 
@@ -155,6 +171,9 @@ def test_a_segmenter_learns_and_cuts(base: Any, tmp_path: Path) -> None:
     found = segment.find(rendered[0].image, base=base)  # the base ships it now
     true = rendered[0].masks[0]
     assert (found & true).sum() / (found | true).sum() > 0.6
+    half = np.arange(128) < 64
+    assert 0 < (found & half).sum() < found.sum()
+    assert np.array_equal(segment.find(rendered[0].image, base=base, box=(0, 0, 0.5, 1)), found & half)
     large = rendered[0].image.resize((200, 160))
     assert again.masks([large])[0].shape == (160, 200)
     dog, car = (again.masks([rendered[0].image], noun)[0].sum() for noun in ("dog", "car"))
@@ -179,12 +198,14 @@ def test_the_encoder_is_the_same_after_a_trip_to_disk(tmp_path: Path) -> None:
     assert torch.equal(loaded.encode([painted]), loaded.encode([one]))  # what is transparent is not seen
 
 
-@pytest.mark.parametrize("data", [b"cut off", save({}), save({}, {"encoder": "no sizes"})])
-def test_a_damaged_encoder_is_refused(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "encoder").mkdir()
-    (tmp_path / "encoder" / "encoder.safetensors").write_bytes(data)
-    with pytest.raises(BadBase, match="is damaged"):
-        encoder.load(str(tmp_path))
+@pytest.mark.parametrize("network", ["encoder", "segmenter"])
+@pytest.mark.parametrize("made", [None, {}, {"encoder": "no sizes", "segmenter": "no sizes"}, OTHERS])
+def test_a_damaged_network_is_refused(base: Any, tmp_path: Path, network: str, made: dict[str, str] | None) -> None:
+    (tmp_path / network).mkdir()
+    (tmp_path / network / f"{network}.safetensors").write_bytes(b"cut off" if made is None else save({}, made))
+    with pytest.raises(BadBase, match=f"{network} in .* is damaged, or of another version") as error:
+        encoder.load(str(tmp_path)) if network == "encoder" else segment.find(picture(), base=base)
+    assert "\n" not in str(error.value)
 
 
 def test_clay_without_an_encoder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,8 @@ from persona.methods.attention_control import control
 from persona.methods.casting import Portrait, cast, inside
 from persona.methods.fusion import words_of
 from persona.methods.gated import Gate, Told, fourier
-from persona.methods.guidance import heard
-from persona.methods.subject_diffusion import Scenes, SubjectDiffusion
+from persona.methods.guidance import IMAGE_GUIDANCE, IMAGE_GUIDANCE_OF_TWO, heard
+from persona.methods.subject_diffusion import Scenes, SubjectDiffusion, _strengths
 from persona.methods.telling import STORE
 
 LEFT, RIGHT = (0.0, 0.2, 0.5, 1.0), (0.5, 0.2, 1.0, 1.0)
@@ -257,6 +257,12 @@ def test_strengths_and_negative_prompts_count(one: Family) -> None:
 
 
 # Learning
+
+
+def test_two_subjects_are_followed_more_than_one() -> None:
+    known = cast([BOTH, "a [V] dog"], TWO)
+    assert _strengths(None, known).tolist() == [[[[IMAGE_GUIDANCE_OF_TWO]]], [[[IMAGE_GUIDANCE]]]]
+    assert _strengths(2.0, known).tolist() == [[[[2.0]]]] * 2
 
 
 def test_the_loss_is_that_of_the_denoiser_and_its_attention(one: Family) -> None:

@@ -180,6 +180,16 @@ def test_boxes_are_tight(seed: int) -> None:
         assert all(edge.any() for edge in (mask[top], mask[bottom - 1], mask[:, left], mask[:, right - 1]))
 
 
+@pytest.mark.parametrize("seed", range(24))
+def test_silhouettes_are_the_masks_of_the_picture(seed: int) -> None:
+    context = list(world.CONTEXTS)[seed % len(world.CONTEXTS)]
+    kind = "transparent" if seed % 3 == 0 and context != "water" else None  # there they differ, at the water line
+    people = tuple(subject(noun, seed) for noun in ("duck", "car")[: 1 + seed % 2])
+    one = world.random_scene(default_rng(seed), people, context=context, property=kind)
+    for seen, mask in zip(world.silhouettes(one), world.render(one).masks, strict=True):
+        assert np.array_equal(seen, mask)
+
+
 def test_nothing_that_shows_has_no_box() -> None:
     empty = drawing.Render(scene(), np.zeros((128, 128, 3), np.uint8), (np.zeros((128, 128), bool),))
     assert empty.boxes == (None,)
@@ -194,6 +204,25 @@ def test_two_subjects_stand_as_they_are_said_to(relation: str, sign: int) -> Non
     assert sign == 0 or np.sign(middles[0] - middles[1]) == sign
 
 
+@pytest.mark.parametrize("noun", ["dog", "car", "elephant", "sneaker"])
+@pytest.mark.parametrize("relation", ["next to", "to the right of"])
+def test_two_subjects_side_by_side_keep_clear_of_each_other(
+    noun: str, relation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extents: list[Any] = []
+    put = drawing._put
+
+    def noted(*given: Any) -> Any:
+        extents.append(put(*given))
+        return extents[-1]
+
+    monkeypatch.setattr(drawing, "_put", noted)
+    pair = (Entity(subject(noun)), Entity(subject(noun, 1), accessory="red hat" if noun in world.LIVE else None))
+    drawing._built(Scene(pair, "snow", "side", relation=relation, seed=3))
+    (_, end), (start, _) = sorted(extents, key=lambda one: float(one[0][0]))
+    assert end[0] <= start[0] + 1e-9
+
+
 def test_the_one_in_front_is_lower_in_the_picture() -> None:
     pair = (Entity(subject("dog")), Entity(subject("cat", 1)))
     first, second = world.render(Scene(pair, "snow", "side", relation="in front of", seed=3)).masks
@@ -204,7 +233,7 @@ def shot(shown: Scene) -> tuple[Any, Any, Any, drawing._Standing, drawing._Camer
     """Return colours, owners and depths of the samples of a scene of one entity, the entity and the camera."""
     rng = default_rng(0)
     place, stage = world.CONTEXTS[shown.context](rng), drawing._Stage()
-    standing = drawing._stand(shown.entities[0], shown, (0.0, 0.0), 0.0, rng)
+    standing = drawing._stand(shown.entities[0], shown, 0.0, rng)
     camera = drawing._camera(shown, *drawing._put(stage, shown.entities[0], 1, standing), rng)
     return *drawing._cast(stage, place, camera, rng), standing, camera
 

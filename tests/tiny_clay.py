@@ -57,9 +57,9 @@ def new_autoencoder() -> Any:
 
 def new_unet() -> Any:
     return UNet2DConditionModel(
-        sample_size=16, in_channels=8, out_channels=8, block_out_channels=(8, 16), layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=192, attention_head_dim=8,
+        sample_size=16, in_channels=8, out_channels=8, block_out_channels=(8, 8, 16), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=192, attention_head_dim=8,
         norm_num_groups=4,
     )  # fmt: skip
 

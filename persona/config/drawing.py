@@ -18,7 +18,7 @@ Subjects = Annotated[
 ]
 Masks = Annotated[
     tuple[str, ...],
-    Option("Where a subject is in its image: V=mask.png, or a box as V=0.1,0.3,0.6,0.9.", expert=True),
+    Option("Where a subject is in its image: V=mask.png, or a box to cut it out in: V=0.1,0.3,0.6,0.9.", expert=True),
 ]
 ImageGuidance = Annotated[
     float | None, Option("How strongly references are followed; 1 adds no guidance.", min=0, max=100, expert=True)

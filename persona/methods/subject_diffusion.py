@@ -5,8 +5,8 @@ place of a word (:mod:`persona.methods.fusion`); its details are seen by every t
 they belong (:mod:`persona.methods.gated`); and an input channel is one inside the boxes. Attention control keeps the
 subjects apart while it learns (:mod:`persona.methods.attention_control`).
 
-The paper trains the text encoder too. Here it has the changed weights for prompts that speak of subjects and its own
-for all others, such as the empty one.
+The paper trains the text encoder too. Here its linear layers have changed weights for prompts that speak of subjects,
+and their own for all others, such as the empty one.
 """
 
 from collections.abc import Mapping, Sequence

@@ -26,7 +26,7 @@ from persona.placing import MOST, named, say
 TARGETS = ("attn2.to_k", "attn2.to_v")
 """Modules of the denoiser that differ from the base's: how it reads prompts."""
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
-"""Modules of the text encoders that do: all of their layers."""
+"""Modules of the text encoders that do: all of their linear layers. The paper trains embeddings and norms, too."""
 STORE = Store("Subject-Diffusion", "subject-diffusion", frozenset({"targets", "encoder"}))
 
 

@@ -23,13 +23,13 @@ SHORT_SIDE = 1536
 """Pixels of a photo's shorter side that are kept: more than any base trains on, less than 200 photos in memory need."""
 
 # Named one by one: Pillow also opens formats that start other programs, and raw camera files as their thumbnails.
-_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif"}
 _KINDS = "JPEG, PNG, WebP, HEIC or AVIF"
 _NEEDED = "three to six photos of the subject"
 
 # What decoders raise on damaged bytes, as far as damaging them at random has shown.
-_DAMAGE = (
+DAMAGE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -103,7 +103,7 @@ def pictures(folder: Path, listener: Listener = silent, *, of: str = _NEEDED, mo
             raise _giant(path) from None
         except UnidentifiedImageError:  # one of the next ones too, so it comes first
             (broken if path.suffix.lower() in SUFFIXES else strays).append(path)
-        except _DAMAGE:
+        except DAMAGE:
             broken.append(path)
     captioned = {path.stem for path in (*photos, *broken)}
     strays = [path for path in strays if path.suffix.lower() != ".txt" or path.stem not in captioned]
@@ -125,7 +125,7 @@ def picture(path: Path) -> Photo:
         return _photo(path)
     except Image.DecompressionBombError:
         raise _giant(path) from None
-    except _DAMAGE:
+    except DAMAGE:
         raise BadPhotos(f"{path} cannot be read as an image. Save it again as {_KINDS}.") from None
 
 
@@ -159,13 +159,13 @@ def _photo(path: Path) -> Photo:
     Raises:
         UnidentifiedImageError: it is in none of the formats.
         DecompressionBombError: it claims more pixels than Pillow's limit, 179 million.
-        OSError, ...: one of :data:`_DAMAGE`, on damaged bytes.
+        OSError, ...: one of :data:`DAMAGE`, on damaged bytes.
     """
     if not path.is_file():
         raise UnidentifiedImageError
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # damaged metadata of a sound picture, and sizes that are merely large
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=FORMATS) as image:
             # A JPEG can be decoded at a fraction of its size; other formats take no notice.
             image.draft("RGB", (2 * SHORT_SIDE, 2 * SHORT_SIDE))
             turned = ImageOps.exif_transpose(image)

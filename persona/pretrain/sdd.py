@@ -28,6 +28,7 @@ from persona.hub import fetched
 from persona.labelling import Captioner, Detector, Found, Sam, Tagger
 from persona.metrics import Mask
 from persona.photos.cutouts import cut, pixels_of
+from persona.photos.reading import DAMAGE, FORMATS, SUFFIXES
 from persona.placing import Box
 from persona.pretrain.filters import APART, LONGEST, NOUNS, THINGS, Candidate, choose, on_white, overlap
 from persona.pretrain.records import Entity, Record, Records, marked, write
@@ -41,9 +42,7 @@ SHOWN = 24
 """Records on the contact sheet."""
 _NETWORKS = ("captioner", "tagger", "detector", "segmenter")
 _FIXED = ("resolution", *_NETWORKS)  # what all records of a folder have in common
-_KINDS = (".jpg", ".jpeg", ".png", ".webp")
-_FORMATS = ("JPEG", "PNG", "WEBP")
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, Image.DecompressionBombError)
+_DAMAGE = (*DAMAGE, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,12 @@ def _sources(config: SddConfig) -> list[_Source]:
     for path in sorted(folder.glob("*.tar")):
         try:
             with tarfile.open(path) as tar:
-                pictures = (member for member in tar if member.name.lower().endswith(_KINDS))
+                pictures = (member for member in tar if Path(member.name).suffix.lower() in SUFFIXES)
                 found += [_Source(path, member.offset_data, member.size) for member in pictures]
         except (tarfile.TarError, OSError) as error:
             raise BadPhotos(f"{path} is no shard of images, or is damaged: {error}. Take it out.") from error
     if not found:
-        files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _KINDS)
+        files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES)
         found = [_Source(path) for path in outside(config.out, files)]
     if not found:
         raise BadPhotos(f"There are no images in {folder}, and no shards (*.tar) of them. Name a folder that has.")
@@ -168,7 +167,7 @@ def _opened(source: _Source, resolution: int, dropped: Counter[str]) -> Image.Im
     try:
         with source.path.open("rb") as file:
             file.seek(source.offset)
-            stored = Image.open(io.BytesIO(file.read(source.length)), formats=_FORMATS)
+            stored = Image.open(io.BytesIO(file.read(source.length)), formats=FORMATS)
             picture = ImageOps.exif_transpose(stored).convert("RGB")
     except _DAMAGE:
         dropped["unreadable"] += 1
@@ -318,7 +317,8 @@ def _row(record: Record) -> Row:
     shown = record.picture.copy()
     pen = ImageDraw.Draw(shown)
     for entity, colour in zip(record.entities, ("#ff3b30", "#0a84ff"), strict=False):
-        pen.rectangle(pixels_of(entity.box, shown.size), outline=colour, width=max(1, shown.width // 128))
+        left, top, right, bottom = pixels_of(entity.box, shown.size)
+        pen.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=max(1, shown.width // 128))
     references = []
     for entity, reference in zip(record.entities, record.references, strict=True):
         page = Image.new("RGB", reference.size, "white")

@@ -20,7 +20,7 @@ SIDE = 128
 
 _FOCAL = 1.55  # distance of the image plane, in widths of the frame
 _SCENERY, _WORN = 0, -1  # owners of samples; entities count from 1
-_GAP = 0.85  # from the middle to each of two entities
+_GAP = 0.85  # from the middle to each of two entities, at least
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,11 @@ def _built(scene: Scene) -> tuple["_Stage", Place, "_Camera", Generator]:
     scenery = {name: surface_row(surface, int(rng.integers(1, 9999))) for name, surface in place.surfaces.items()}
     stage.add(place.body.parts, place.body.parts, scenery, ROOT, _SCENERY)
     sink = 0.0 if scene.view == "bottom" else place.floats
+    standing = [_stand(entity, scene, sink, rng) for entity in scene.entities]
+    spots = _spots_for(scene, standing)
     extents = [
-        _put(stage, entity, number, _stand(entity, scene, spot, sink, rng))
-        for number, (entity, spot) in enumerate(zip(scene.entities, _spots_for(scene), strict=True), 1)
+        _put(stage, entity, number, one.moved(spot))
+        for number, (entity, one, spot) in enumerate(zip(scene.entities, standing, spots, strict=True), 1)
     ]
     low, high = np.min([low for low, _ in extents], 0), np.max([high for _, high in extents], 0)
     return stage, place, _camera(scene, low, high, rng), rng
@@ -146,8 +148,13 @@ class _Standing:
     rest: Body
     where: Frame
 
+    def moved(self, spot: tuple[float, float]) -> "_Standing":
+        """Return it on another spot of the ground."""
+        return replace(self, where=Frame(self.where.rotation, self.where.centre + np.array([*spot, 0.0])))
 
-def _stand(entity: Entity, scene: Scene, spot: tuple[float, float], sink: float, rng: Generator) -> _Standing:
+
+def _stand(entity: Entity, scene: Scene, sink: float, rng: Generator) -> _Standing:
+    """Pose an entity and turn it as it is seen, over the middle of the ground."""
     body, rest = _dressed(entity, entity.pose), _dressed(entity, "standing")
     rotation = turn("z", np.radians(rng.choice(VIEWS[scene.view]) + rng.uniform(-10, 10)))
     if scene.view == "bottom":  # shown lying on its back, seen from above: its underside against the ground
@@ -155,7 +162,7 @@ def _stand(entity: Entity, scene: Scene, spot: tuple[float, float], sink: float,
     low, high = _extent(body, Frame(rotation, np.zeros(3)))
     x, y, _ = 0.5 * (low + high)
     floor = low[2] if scene.view == "bottom" else 0.0
-    return _Standing(body, rest, Frame(rotation, np.array([spot[0] - x, spot[1] - y, -floor - sink])))
+    return _Standing(body, rest, Frame(rotation, np.array([-x, -y, -floor - sink])))
 
 
 def _dressed(entity: Entity, pose: str) -> Body:
@@ -196,10 +203,13 @@ def _extent(body: Body, place: Frame) -> tuple[Array, Array]:
     return (middles - reach[:, None]).min(0), (middles + reach[:, None]).max(0)
 
 
-def _spots_for(scene: Scene) -> list[tuple[float, float]]:
-    if len(scene.entities) == 1:
+def _spots_for(scene: Scene, standing: list[_Standing]) -> list[tuple[float, float]]:
+    """Return where each entity stands on the ground; side by side they keep clear of each other, however wide."""
+    if len(standing) == 1:
         return [(0.0, 0.0)]
-    left, right = (-_GAP, 0.0), (_GAP, 0.0)
+    extents = (_extent(one.body, one.where) for one in standing)
+    gap = max(_GAP, sum(float(high[0] - low[0]) for low, high in extents) / 4)
+    left, right = (-gap, 0.0), (gap, 0.0)
     return {
         "next to": [left, right], "to the left of": [left, right], "to the right of": [right, left],
         "in front of": [(-0.45, -0.9), (0.45, 0.9)],

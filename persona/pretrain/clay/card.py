@@ -1,6 +1,6 @@
 """The model card: what clay is and is not, what it knows, and what was measured, with how to measure it again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from persona.clay.world import ACCESSORIES, CLASSES, COLOURS, CONTEXTS, PATTERNS, POSES, PROPERTIES, STYLES, VIEWS
 from persona.config import PretrainConfig
@@ -44,7 +44,7 @@ again by
 ```sh
 {command}
 ```
-
+{lengthened}
 {figures}
 
 ## How it was made
@@ -61,29 +61,45 @@ Words that it does not know: a warning names them. Two subjects in one image, co
 not listed above. It is a test bench for persona's methods, made to be measured, not a model to make art with.
 """
 
+_LENGTHENED = """
+It does not make these very weights: {}, and the learning rate had fallen already when training went on.
+"""
 
-def text(figures: Mapping[str, float], seconds: Mapping[str, float], config: PretrainConfig) -> str:
+
+def text(
+    figures: Mapping[str, float],
+    seconds: Mapping[str, float],
+    config: PretrainConfig,
+    lengths: Mapping[str, Sequence[int]],
+) -> str:
     """Return the card as Markdown.
 
     Args:
         figures: what was measured, by the names that the evaluation gives it.
         seconds: how long each stage took.
         config: how the weights were made.
+        lengths: how many steps each training was to take, by its option: several where it was made longer.
     """
     known = {
         "classes": CLASSES, "places": CONTEXTS, "styles": STYLES, "views": VIEWS, "poses": POSES, "colours": COLOURS,
         "patterns": PATTERNS, "clothes": ACCESSORIES, "properties": PROPERTIES,
     }  # fmt: skip
-    told = (f"--{name.replace('_', '-')} {value}" for name, value in config.record().items() if value is not None)
+    told = (f"{_flag(name)} {value}" for name, value in config.record().items() if value is not None)
+    longer = [f"`{_flag(name)}` was {', then '.join(map(str, steps))}" for name, steps in lengths.items() if steps[1:]]
     return _CARD.format(
         words="\n".join(f"* {name}: {', '.join(words)}" for name, words in known.items()),
         command=f"persona pretrain clay {' '.join(told)}",
+        lengthened=_LENGTHENED.format("; ".join(longer)) if longer else "",
         steps=config.denoiser_steps,
         figures=measured(figures),
         pictures=config.pictures,
         sets=config.sets,
         times=_table(("stage", "minutes"), ((stage, f"{taken / 60:.0f}") for stage, taken in seconds.items())),
     )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def measured(figures: Mapping[str, float]) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.random import Generator, default_rng
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from persona.atomic import beside
+from persona.atomic import beside, digest_of
 from persona.clay.encoder import Encoder
 from persona.clay.judge import Judge, as_tensor
 from persona.clay.segmenter import Segmenter
@@ -84,7 +84,7 @@ def figures(base: Family, folder: Path, photos: Path | None, listener: Listener 
     """
     judge, vae = load_judge(base), base.pipe.vae
     asked = requests(PROMPTS)
-    pictures = _drawn(base, [request.prompt for request in asked], folder / base.hash[:12], listener)
+    pictures = _drawn(base, [request.prompt for request in asked], folder, listener)
     measured = {f"prompts: {head}": share for head, share in right(judge, pictures, asked).items()}
     measured |= {f"judge: {head}": share for head, share in judge_figures(judge).items()}
     segmenter, encoder = Segmenter.load(base.folder / "segmenter"), Encoder.load(base.folder / "encoder")
@@ -101,7 +101,8 @@ def figures(base: Family, folder: Path, photos: Path | None, listener: Listener 
 
 def _drawn(base: Family, prompts: Sequence[str], folder: Path, listener: Listener) -> list[Image.Image]:
     """Return a picture of each prompt, drawn with its number as the seed unless it is in the folder already."""
-    paths = [folder / f"{number:04}.png" for number in range(len(prompts))]
+    kept = folder / digest_of([base.hash, asdict(base.recipe), prompts])[:12]  # of no other prompts or guidance
+    paths = [kept / f"{number:04}.png" for number in range(len(prompts))]
     missing = [number for number, path in enumerate(paths) if not path.exists()]
     batch = base.batch_of((base.resolution, base.resolution))
     for first in range(0, len(missing), batch):
@@ -112,7 +113,12 @@ def _drawn(base: Family, prompts: Sequence[str], folder: Path, listener: Listene
             with beside(paths[number]) as part:
                 picture.save(part)
     listener(Progress("Drawing prompts", len(prompts), len(prompts)))
-    return [Image.open(path) for path in paths]
+    return [_read(path) for path in paths]
+
+
+def _read(path: Path) -> Image.Image:
+    with Image.open(path) as picture:  # as many at once are more than a process may open
+        return picture.convert("RGB")
 
 
 @dataclass(frozen=True)

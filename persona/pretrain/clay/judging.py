@@ -134,18 +134,19 @@ def labels(scenes: list[Scene]) -> dict[str, Tensor]:
 
 
 class Sets:
-    """Pictures of sets in memory, indexed by class, so that a batch holds subjects that are hard to tell apart."""
+    """Pictures of sets and single ones; sets by class, so that a batch holds subjects that are hard to tell apart.
+
+    They stay on disk, in files that are open for a moment: some systems let a process open no more than 256.
+    """
 
     def __init__(self, sets: Path, singles: Path, set_masks: Path, masks: Path, seed: int) -> None:
         self.seed = seed
-        self.set_masks, self.masks = set_masks, masks
-        self.set_pixels = [pixels_of(sets, shard) for shard in shards_of(sets)]
+        self.sets, self.singles, self.set_masks, self.masks = sets, singles, set_masks, masks
         self.set_scenes = [scenes_of(sets, shard) for shard in shards_of(sets)]
         self.by_class: dict[str, list[tuple[int, int]]] = {noun: [] for noun in CLASSES}
         for s, scenes in enumerate(self.set_scenes):
             for first in range(0, len(scenes), SET):
                 self.by_class[scenes[first].entities[0].subject.class_noun].append((s, first))
-        self.pixels = [pixels_of(singles, shard) for shard in shards_of(singles)]
         self.scenes = [scenes_of(singles, shard) for shard in shards_of(singles)]
         self.alone = [
             (s, i) for s, scenes in enumerate(self.scenes) for i, one in enumerate(scenes) if len(one.entities) == 1
@@ -172,13 +173,13 @@ class Sets:
         chosen = [who for rank in zip_longest(*orders) for who in rank if who][:SUBJECTS]
         for g, (shard, first) in enumerate(chosen):
             for i in rng.choice(SET, 2, replace=False):
-                pixels.append(self.set_pixels[shard][first + i])
+                pixels.append(np.array(pixels_of(self.sets, shard)[first + i]))
                 scenes.append(self.set_scenes[shard][first + i])
                 groups.append(g)
                 masks.append(mask_of(self.set_masks, shard, first + i, 0))
         for place in np.searchsorted(self.chances, rng.random(2 * SUBJECTS)):
             s, i = self.alone[min(place, len(self.alone) - 1)]
-            pixels.append(self.pixels[s][i])
+            pixels.append(np.array(pixels_of(self.singles, s)[i]))
             scenes.append(self.scenes[s][i])
             groups.append(-1)
             masks.append(mask_of(self.masks, s, i, 0))

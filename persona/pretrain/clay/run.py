@@ -22,7 +22,7 @@ from persona.clay import encoder, judge, segmenter, write_manifest
 from persona.clay.judge import Judge
 from persona.config import PretrainConfig
 from persona.drawing import open_base
-from persona.errors import BadPhotos
+from persona.errors import BadOption, BadPhotos
 from persona.events import Listener, Progress, silent
 from persona.pretrain.clay import card, evaluation
 from persona.pretrain.clay.alignment import sight_shards
@@ -49,6 +49,8 @@ _FIXED = (
     "judge_steps",
     "text_steps",
 )  # what everything later is made of
+_LONGER = {"segmenter_steps": segmenter.FOLDER, "encoder_steps": encoder.FOLDER, "denoiser_steps": "unet"}
+"""Trainings that may be made longer afterwards, by the folders of their states."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def pretrain_clay(config: PretrainConfig, listener: Listener = silent) -> Made:
         listener: told how far each stage is.
 
     Raises:
-        BadOption: the folder holds a run with other pictures or another autoencoder.
+        BadOption: the folder holds a run with other pictures or another autoencoder, or one that went farther.
         BadPhotos: there are no photographs in the folder that is named.
         Busy: another run holds it.
         Diverged: a loss is no longer a number.
@@ -104,7 +106,10 @@ class _Pretraining:
 
     def begin(self) -> None:
         """Make sure that the folder is for these settings, and clear away what a kill has left half written."""
+        lengths = self._lengths()
         settle(self.out, self.config, {name: value for name, value in self.config.record().items() if name in _FIXED})
+        with beside(self.out / "lengths.json") as part:
+            part.write_text(json.dumps(lengths), encoding="utf-8")
 
     def render(self) -> None:
         """Render single scenes, sets of them, and textures."""
@@ -189,7 +194,7 @@ class _Pretraining:
         seconds = self._seconds()
         made = Made(weights, self.out / "CARD.md", self.out / "report.html", figures)
         with beside(made.card) as part:
-            part.write_text(card.text(figures, seconds, self.config), encoding="utf-8")
+            part.write_text(card.text(figures, seconds, self.config, self._lengths()), encoding="utf-8")
         sheets = {path.stem: [(path.stem, Image.open(path))] for path in sorted((self.out / "samples").glob("*.png"))}
         report.write(
             made.report,
@@ -206,6 +211,20 @@ class _Pretraining:
         return made
 
     # Pieces
+
+    def _lengths(self) -> dict[str, list[int]]:
+        """Return how many steps each training was to take, by its option: several where it was made longer."""
+        path = self.out / "lengths.json"
+        lengths: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        for name, folder in _LONGER.items():
+            steps, done = getattr(self.config, name), position_of(self.out / folder)["step"]
+            if done > steps:
+                flag = f"--{name.replace('_', '-')}"
+                there = f"{self.out} holds a training of {done} steps"
+                raise BadOption(f"{flag} {steps}: {there}. Give no fewer, or choose another --out.")
+            before = lengths.get(name, []) if done else []
+            lengths[name] = before if before[-1:] == [steps] else [*before, steps]
+        return lengths
 
     def _each_shard(self, stage: str, name: str, fill: Callable[[Path], Iterable[int]], of: str = "data") -> None:
         """Make a folder hold something of every shard of scenes, or of another folder."""
