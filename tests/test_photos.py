@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageFilter
+from PIL import Image, ImageCms, ImageFilter, ImageOps
 
 from persona.errors import BadPhotos
 from persona.events import Event, Note
@@ -120,13 +120,30 @@ def test_a_file_is_known_by_its_content_not_by_its_name(tmp_path: Path) -> None:
     assert [found.name for found in read(tmp_path)] == ["no-suffix", "really-a-jpeg.png"]
 
 
-def test_a_photo_taken_sideways_stands_upright(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned a quarter clockwise
-    picture().save(tmp_path / "a.png", exif=exif)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_taken_sideways_stands_upright(tmp_path: Path, orientation: int) -> None:
+    picture().save(tmp_path / "a.png", exif=exif_of((0x0112, 3, orientation)))
     (found,) = read(tmp_path)
-    assert found.image.size == (64, 96)
-    assert found.image.tobytes() == picture().rotate(-90, expand=True).tobytes()
+    with Image.open(tmp_path / "a.png") as image:
+        assert found.image.tobytes() == ImageOps.exif_transpose(image).tobytes()
+    if orientation == 6:  # the camera was turned a quarter clockwise
+        assert found.image.tobytes() == picture().rotate(-90, expand=True).tobytes()
+
+
+def exif_of(*tags: tuple[int, int, int]) -> bytes:
+    """Return EXIF of tags by their number, type and value."""
+    entries = b"".join(struct.pack("<HHII", number, kind, 1, value) for number, kind, value in tags)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(12)
+
+
+@pytest.mark.parametrize("kind", [2, 10], ids=["text", "negative"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "HEIF"])
+def test_odd_metadata_of_a_sideways_photo_is_let_pass(tmp_path: Path, form: str, kind: int) -> None:
+    """A resolution that is text, or below zero, is no reason to do without a sound photo."""
+    picture().save(tmp_path / "a", form, exif=exif_of((0x0112, 3, 6), (0x011A, kind, 0)))
+    photos, notes = told(tmp_path)
+    assert [found.image.size for found in photos] == [(64, 96)]
+    assert "a:" not in texts(notes)
 
 
 def deep() -> Image.Image:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
 from persona.atomic import digest
@@ -37,9 +37,23 @@ _DAMAGE = (
     IndexError,
     ArithmeticError,
     RuntimeError,
+    TypeError,
+    AttributeError,
+    KeyError,
     struct.error,
     zlib.error,
 )
+
+# What turns a picture upright, by EXIF's orientation.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,10 +182,17 @@ def _photo(path: Path) -> Photo:
         with Image.open(path, formats=_FORMATS) as image:
             # A JPEG can be decoded at a fraction of its size; other formats take no notice.
             image.draft("RGB", (2 * SHORT_SIDE, 2 * SHORT_SIDE))
-            turned = ImageOps.exif_transpose(image)
+            turned = _turned(image)
             upright, mask = _shrunk(_rgb(turned)), _mask(turned)
     name = os.fsencode(path.name).decode("utf-8", "replace")  # names that are no text would break what is written
     return Photo(name, upright, _caption(path), digest(path), mask)
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """Turn a picture upright; ``ImageOps.exif_transpose`` would also write its EXIF anew, and fail over odd tags."""
+    image.load()
+    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
