@@ -83,8 +83,9 @@ def test_photos_become_a_persona(
     keys = {key.split(".")[0] for key in weights(made)}
     assert keys == ({"unet", "text_encoder"} if text_encoder else {"unet"})
     assert (made.path / "report.html").stat().st_size > 1000
-    for file in made.path.rglob("*.json"):
+    for file in (made.path / "report.html", *made.path.rglob("*.json")):
         assert str(photo_folder) not in file.read_text()
+        assert config.base not in file.read_text()
     assert not (made.path / checkpoints.LOCK).exists()
 
 
@@ -402,6 +403,30 @@ def test_a_full_disk_is_refused_and_the_run_goes_on_later(
         with pytest.raises(NoSpace, match="Make room"):
             train(config)
     assert same(weights(train(config)), weights(finished))
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["first", "trained on"])
+def test_what_fails_at_the_end_of_a_run_is_made_when_it_goes_on(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """Be there no persona yet, or that of fewer steps."""
+    assert config.out
+    if before:
+        train(replace(config, steps=4))
+        (config.out / "report.html").unlink()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("persona.report.write", full)
+        with pytest.raises(NoSpace, match="Make room"):
+            train(config)
+    assert not (config.out / "report.html").exists()
+    events: list[Event] = []
+    assert train(config, events.append).step == 6
+    assert "trained already" not in notes(events)
+    assert (config.out / "report.html").is_file()
 
 
 def test_without_bitsandbytes_plain_adamw_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from persona.errors import BadOption, BadPersona, PersonaError, out_of_memory
 from persona.events import Listener, Note, Progress
 from persona.families import Family
 from persona.families.family import release
-from persona.folder import RECORD, Persona
+from persona.folder import RECORD, Persona, portable
 from persona.identity import Token
 from persona.methods.dreambooth import DreamBooth
 from persona.methods.settings import Settings
@@ -148,7 +148,7 @@ class Run:
             OSError: the disk is full.
         """
         start = agree(self.accelerator, self._start)
-        if start and self._is_done(start) and (made := self._made()):
+        if start and self._is_done(start) and (made := self._made(start)):
             passed = bool(start.record["passed"])
             more = "Its best has passed: more would not help" if passed else "Give more --steps to train on"
             self.listener(Note(f"{self.out} is trained already. {more}. To start over, give --fresh or another --out."))
@@ -165,12 +165,15 @@ class Run:
 
     # What is there already
 
-    def _made(self) -> Persona | None:
+    def _made(self, start: Checkpoint) -> Persona | None:
         """Return the persona that was made of the run, if it is whole; else its checkpoints can make it again."""
         try:
-            return Persona.open(self.out)
+            made = Persona.open(self.out)
         except BadPersona:
             return None
+        # One that was trained on, and stopped before the end was written down, is still that of before.
+        old = list(made.history) != start.record["history"] or not (made.history or made.step == start.step)
+        return None if old else made
 
     def _start(self) -> Checkpoint | None:
         """Return the checkpoint to go on from, once it is known that the folder is ours to write to."""
@@ -401,11 +404,11 @@ class Run:
             step=step,
             scores={name: value for name, value in best.items() if name != "step"},
             history=tuple(self.watch.history),
-            settings=self.config.record() | asdict(self.settings) | {"evidence": dict(self.token.evidence)},
+            settings=portable(self.config.record() | asdict(self.settings) | {"evidence": dict(self.token.evidence)}),
             photos=tuple(photo.sha256 for photo in self.photos),
-        ).write(weights.adapter)
-        self._report(made)
-        return made
+        )
+        self._report(made)  # before the record, which ends the run: what fails here is made when it goes on
+        return made.write(weights.adapter)
 
     def _report(self, made: Persona) -> None:
         names = list(made.scores)
