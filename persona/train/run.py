@@ -33,7 +33,7 @@ from persona.train.processes import agree
 from persona.train.rehearsal import DRAWING, PICTURES, PREVIEWS, PROMPTS, TRAINING
 from persona.train.thrift import LOADED, Choice, relieve
 from persona.train.views import STORE, draw_views
-from persona.train.watch import Watch
+from persona.train.watch import Watch, best_of
 
 READ_EVERY = 10
 """Steps between the times that a loss is read from an accelerator, each of which waits for it."""
@@ -392,9 +392,9 @@ class Run:
 
     def _conclude(self) -> Persona:
         """Make the folder a persona with the best weights, or the last where nothing was scored."""
-        best = self.watch.best or {"step": checkpoints.every(self.out)[-1].step}
+        there = {one.step: one for one in checkpoints.every(self.out)}  # the user may have removed some of them
+        best = best_of(one for one in self.watch.history if one["step"] in there) or {"step": max(there)}
         step = int(best["step"])
-        weights = next(one for one in checkpoints.every(self.out) if one.step == step)
         made = Persona(
             path=self.out,
             token=self.token.text,
@@ -408,7 +408,7 @@ class Run:
             photos=tuple(photo.sha256 for photo in self.photos),
         )
         self._report(made)  # before the record, which ends the run: what fails here is made when it goes on
-        return made.write(weights.adapter)
+        return made.write(there[step].adapter)
 
     def _report(self, made: Persona) -> None:
         names = list(made.scores)
