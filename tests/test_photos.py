@@ -276,6 +276,9 @@ def test_advice_names_copies_blur_and_one_background() -> None:
     blurred = photo(picture().filter(ImageFilter.GaussianBlur(4)), "blurred.png", "f" * 64)
     assert "blurred.png: blurred" in texts(list(advise([*sharp, blurred])))
 
+    clear = replace(photo(Image.new("RGB", (96, 64), "white"), "clear.png", "e" * 64), mask=Image.new("L", (96, 64)))
+    assert "clear.png: transparent altogether" in texts(list(advise([*sharp, clear])))
+
     same_wall = []
     for seed in range(3):
         wall = Image.new("RGB", (96, 96), "tan")
@@ -337,6 +340,21 @@ def test_masks_are_cut_as_their_photos_are() -> None:
     assert shown is not None
     torch.testing.assert_close(shown * 2 - 1, crops(one, **how)[:, 0])
     assert masks(photo(picture()), **how) is None
+
+
+@pytest.mark.parametrize(
+    ("subject", "share"), [((0, 20, 60, 80), 0.36), ((190, 20, 250, 80), 0.36), ((0, 0, 150, 100), 1.0)]
+)
+def test_each_crop_of_a_cut_out_shows_what_it_can_of_the_subject(
+    subject: tuple[int, int, int, int], share: float
+) -> None:
+    """Be it all of it, which the middle of this picture does not show, or nothing else."""
+    mask = Image.new("L", (250, 100), 20)  # with the haze that programs leave
+    mask.paste(255, subject)
+    one = replace(photo(mask.convert("RGB")), mask=mask)
+    shown = masks(one, (64, 64), count=4, flip=True, seed=0)
+    assert shown is not None
+    assert ((shown > 0.5).float().mean((1, 2)) > 0.95 * share).all()
 
 
 @given(
