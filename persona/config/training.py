@@ -87,6 +87,12 @@ class TrainConfig(Config):
         kind, _, folder = self.prior.partition(":")
         if kind not in ("generated", "self", "none", "folder") or (kind == "folder") != bool(folder):
             raise BadOption(f"--prior is generated, self, none or folder:DIR, not {self.prior!r}.")
+        if kind == "none" and self.prior_weight != 1:
+            raise BadOption("--prior-weight weighs class images, and --prior none has none. Leave one of them out.")
+        if kind in ("self", "none") and self.priors is not None:
+            raise BadOption(f"--priors counts class images, and --prior {kind} has none. Leave one of them out.")
+        if self.learning_rate == 0 and not self.text_encoder:
+            raise BadOption("--learning-rate 0 learns nothing. Give another, or --text-encoder to train that alone.")
         if self.adapter == "oft" and self.alpha is not None:
             raise BadOption("--alpha scales no oft adapter: it rotates. Leave it out.")
 
