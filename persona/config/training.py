@@ -19,7 +19,7 @@ Priors = Annotated[int | None, Option("How many class images.", min=1, max=100_0
 Rank = Annotated[int | None, Option("Rank of the adapter: how much it can hold.", min=1, max=4096)]
 StepBatch = Annotated[int | None, Option("Photos in a step.", min=1, max=4096)]
 TrainingResolution = Annotated[int | None, Option("Side of the training images, in pixels.", min=16, max=8192)]
-TextEncoder = Annotated[bool | None, Option("Train the text encoders too.")]
+TextEncoder = Annotated[bool | None, Option("Train the text encoders too: CLIP's, never T5.")]
 AdapterKind = Annotated[Adapter, Option("Kind of adapter.", expert=True)]
 OptimizerKind = Annotated[Optimizer, Option("Optimizer.", expert=True)]
 Bits = Annotated[Quantize, Option("Number format of the frozen base; nf4 is 4 bits, int8 is 8.", expert=True)]
