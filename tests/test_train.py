@@ -445,6 +445,19 @@ def test_where_bitsandbytes_has_no_kernels_plain_adamw_is_used() -> None:
     assert "bitsandbytes has none for meta" in notes(events)
 
 
+def test_without_bitsandbytes_own_library_plain_adamw_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is imported and made all the same, and what stands in for the library raises at the first step."""
+
+    def missing(*_: object, **__: object) -> None:
+        raise RuntimeError("\nCUDA VERSION MISMATCH\nand a page of advice")
+
+    monkeypatch.setattr("bitsandbytes.functional.optimizer_update_8bit_blockwise", missing)
+    events: list[Event] = []
+    made = make_optimizer("adamw8bit", [([torch.nn.Parameter(torch.zeros(1))], 0.1)], events.append)
+    assert type(made) is torch.optim.AdamW
+    assert "(CUDA VERSION MISMATCH)" in notes(events)
+
+
 def test_flat_parameters_learn_as_they_would_alone() -> None:
     alone = [torch.nn.Parameter(torch.randn(3, 2)), torch.nn.Parameter(torch.randn(4))]
     views = [torch.nn.Parameter(parameter.detach().clone()) for parameter in alone]
