@@ -118,6 +118,25 @@ def test_going_on_is_the_same_as_never_having_stopped(
     assert same(weights(whole), weights(resumed))
 
 
+def test_a_run_goes_on_with_the_optimizer_that_it_began_with(
+    config: TrainConfig, finished: Persona, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where 8 bits were not to be had at first, and are now; or were, and are not any more."""
+    plain, packed = (replace(config, out=tmp_path / name) for name in ("plain", "packed"))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "bitsandbytes", None)
+        straight = train(config)
+        train(replace(plain, steps=2))
+    events: list[Event] = []
+    assert same(weights(train(plain, events.append)), weights(straight))
+    assert "Going on with plain AdamW" in notes(events)
+    assert not same(weights(straight), weights(finished))
+    train(replace(packed, steps=2))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    assert train(packed, events.append).step == 6
+    assert "which begins anew" in notes(events)
+
+
 @processes.needs_fork
 @pytest.mark.parametrize("moment", ["between", "writing"])
 def test_a_killed_run_goes_on_to_the_bit(config: TrainConfig, finished: Persona, tmp_path: Path, moment: str) -> None:

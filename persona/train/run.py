@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 from persona import adapter, checkpoints, report
 from persona.atomic import digest_of, sweep
@@ -330,8 +330,15 @@ class Run:
             learning = adapter.load(self.base, start.adapter)
         else:
             learning = adapter.attach(self.base, settings.make(self.asked, self.base), seed=self.asked.seed)
-        optimizer = make_optimizer(settings.optimizer, settings.rates(self.base, learning), self.listener)
-        if start:
+        kind = settings.optimizer
+        if start and kind != "adamw" and not start.in_8_bits:
+            kind = "adamw"
+            self.listener(Note("Going on with plain AdamW, as the run began."))
+        optimizer = make_optimizer(kind, settings.rates(self.base, learning), self.listener)
+        if start and start.in_8_bits and isinstance(optimizer, AdamW):
+            told = "The state of the 8-bit optimizer is of no use to plain AdamW, which begins anew."
+            self.listener(Note(f"{told} To keep it, stop, and resume where bitsandbytes works.", warning=True))
+        elif start:
             checkpoints.restore(start, optimizer)
         return optimizer
 
