@@ -535,6 +535,17 @@ def test_the_best_checkpoint_is_kept_and_training_stops_once_it_has_passed(confi
     assert "trained already" in notes(events)
 
 
+def test_the_best_of_the_checkpoints_that_are_left_is_taken(config: TrainConfig, scored: None) -> None:
+    """Where the user made room, and trains on."""
+    made = train(replace(config, score_every=2))
+    assert made.step == 4
+    shutil.rmtree(made.path / "checkpoints" / "step-000004")
+    for _ in range(2):  # the second time it is only opened
+        made = train(replace(config, steps=8, score_every=2))
+        assert (made.step, made.scores["total"]) == (6, 0.5)
+        assert [one["step"] for one in made.history] == [2, 4, 6, 8]
+
+
 def test_previews_have_the_size_that_is_trained(config: TrainConfig) -> None:
     """Which is what memory was planned for."""
     made = train(replace(config, steps=2, score_every=2, resolution=48))
