@@ -174,6 +174,8 @@ def test_a_large_photo_is_kept_at_a_size_that_memory_bears(tmp_path: Path) -> No
     Image.new("RGB", (4000, 3000)).save(tmp_path / "a.jpg")
     (found,) = read(tmp_path)
     assert found.image.size == (2048, 1536)
+    (found,) = read(tmp_path, side=2400)
+    assert found.image.size == (3200, 2400)
 
 
 def test_captions_lie_beside_the_photos(tmp_path: Path) -> None:

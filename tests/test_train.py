@@ -34,6 +34,7 @@ from persona.photos import Photo, reading
 from persona.score import Scores
 from persona.train import train, watch
 from persona.train.loop import flatten, make_optimizer, steps
+from persona.train.material import given_pictures
 
 Folder = Callable[[str], Path]
 
@@ -376,9 +377,9 @@ def test_no_more_class_pictures_are_read_than_are_used(
     opened: list[str] = []
     real = reading._photo
 
-    def noted(path: Path) -> Photo:
+    def noted(path: Path, side: int) -> Photo:
         opened.append(path.name)
-        return real(path)
+        return real(path, side)
 
     monkeypatch.setattr(reading, "_photo", noted)
     events: list[Event] = []
@@ -386,6 +387,34 @@ def test_no_more_class_pictures_are_read_than_are_used(
     assert [name for name in opened if name.endswith("png")][3:] == [f"{number}.png" for number in range(used)]
     assert ("of 6 class images are used; --priors N takes more." in notes(events)) == (used < 6)
     assert "Skipped" not in notes(events)
+
+
+def test_captions_of_class_pictures_name_no_subject(config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "dogs").mkdir()
+    for number, caption in enumerate(("an old [V] dog", "[V]", "a [red] dog")):
+        fromarray(np.full((32, 32, 3), 40 * number, np.uint8)).save(tmp_path / "dogs" / f"{number}.png")
+        (tmp_path / "dogs" / f"{number}.txt").write_text(caption)
+    events: list[Event] = []
+    found = given_pictures(replace(config, prior=f"folder:{tmp_path / 'dogs'}"), events.append)
+    assert [picture.caption for picture in found] == ["an old dog", "", "a [red] dog"]
+    assert "0.png, 1.png: [V] is left out" in notes(events)
+
+
+def test_no_fewer_pixels_of_a_picture_are_kept_than_are_trained_on(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dogs").mkdir()
+    fromarray(np.zeros((1700, 1700), np.uint8)).save(tmp_path / "dogs" / "0.png")
+    config = replace(config, prior=f"folder:{tmp_path / 'dogs'}", resolution=1600)
+    (found,) = given_pictures(config, print)
+    assert found.image.size == (1600, 1600)
+
+    def read(*given: object) -> None:
+        raise LookupError(given[2])
+
+    monkeypatch.setattr(sys.modules["persona.train"], "read", read)
+    with pytest.raises(LookupError, match="1600"):
+        train(config)
 
 
 def test_a_folder_in_use_is_refused(config: TrainConfig, tmp_path: Path) -> None:

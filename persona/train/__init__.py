@@ -24,7 +24,7 @@ from persona.photos import Photo, read
 from persona.sample import tell_unknown
 from persona.score import strange
 from persona.train import speed
-from persona.train.material import given_pictures
+from persona.train.material import given_pictures, kept_side
 from persona.train.processes import agree, launched
 from persona.train.rehearsal import DRAWING
 from persona.train.run import Run, check_ours, fingerprint
@@ -49,7 +49,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     accelerator = launched()
     if not accelerator.is_main_process:
         listener = silent
-    photos, given = read(config.photos, listener), given_pictures(config, listener)
+    photos, given = read(config.photos, listener, kept_side(config)), given_pictures(config, listener)
     agree(accelerator, partial(_check_folder, config))
     _check_effects(config, listener)
     dtype = drawing.number_format(config.precision, accelerator.device)
