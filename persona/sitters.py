@@ -14,7 +14,7 @@ from persona.folder import Persona
 from persona.identity import bare, fill, mentions
 from persona.methods.guidance import IMAGE_GUIDANCE
 from persona.methods.jedi import STORE, JeDi
-from persona.placing import check_single
+from persona.placing import check_single, named
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,14 @@ def _learnt(config: SampleConfig, listener: Listener) -> Sitter:
     """Let the base wear a persona, where one is drawn."""
     persona = _persona(config, listener)
     filled = [_fill(prompt, persona, listener) for prompt in config.prompts]
-    base = base_of(persona, config.base, listener)
+    how = {"negative": _fill(config.negative, persona, listener)} if "V" in named(config.negative) else {}
+    base = base_of(persona, config.base, listener, negative=config.negative)
     if persona is None:
-        return Sitter(base, base, filled, {})
+        return Sitter(base, base, filled, {}, how=how)
     wear(base, persona, step=config.checkpoint)
     adapter.scale(base, persona.recommended_scale if config.scale is None else config.scale)
     told = facts_of(persona, step=config.checkpoint, scale=config.scale)
-    return Sitter(base, base, filled, told, [persona.token])
+    return Sitter(base, base, filled, told, [persona.token], how)
 
 
 def _persona(config: SampleConfig, listener: Listener) -> Persona | None:

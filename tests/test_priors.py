@@ -12,6 +12,7 @@ from results import pixels
 from persona import families, priors
 from persona.config import PriorsConfig
 from persona.drawing import number_format
+from persona.errors import BadPrompt, NoSpace
 from persona.events import Event, Note, Progress
 from persona.families import Family
 
@@ -24,6 +25,11 @@ def base(base_folder: Callable[..., Path]) -> Family:
 @pytest.fixture
 def config(tmp_path: Path) -> PriorsConfig:
     return PriorsConfig(class_noun="dog", n=5, steps=2, store=tmp_path / "store")
+
+
+def test_no_subject_is_named_in_what_shows_any_of_its_class() -> None:
+    with pytest.raises(BadPrompt, match=r"\[V\] stands for a subject"):
+        PriorsConfig(class_noun="dog", prompt=("a dog", "a [v] dog"))
 
 
 def test_pictures_are_drawn_once_and_found_again(base: Family, config: PriorsConfig) -> None:

@@ -82,6 +82,36 @@ def test_guidance_and_what_shall_not_be_shown_reach_the_base(here: Path, one: Fa
     assert min(away(guidance=how["guidance"]), away(negative=how["negative"])) > 2
 
 
+def test_what_a_base_cannot_be_led_away_from_is_told_before_it_is_loaded(
+    base_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("persona.families.load")
+    given: dict[str, Any] = {"base": str(base_folder("flux")), "negative": "blurry"}
+    with pytest.raises(BadOption, match="takes no negative prompt"):
+        sample(config("a dog", **given))
+    with pytest.raises(BadOption, match="takes no negative prompt"):
+        interpolate(InterpolateConfig(prompts=("a dog", "a cat"), **given))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_a_persona_may_lie_in_a_folder_whose_name_is_no_text(here: Path) -> None:
+    folder = Path("personas/dog-zwx").rename(os.fsdecode(b"caf\xe9"))
+    (picture,) = sample(config(persona=folder, n=1))
+    assert facts(picture.path)["persona"] == "caf\ufffd"
+
+
+@pytest.mark.usefixtures("exact")
+def test_what_shall_not_be_shown_may_be_the_subject(here: Path) -> None:
+    named, filled, other = (
+        sample(config("a cat and a zwx dog", n=1, negative=negative))[0].path
+        for negative in ("a [V] dog", "a zwx dog", "a dog")
+    )
+    assert apart(named, filled) == 0
+    assert apart(named, other) > 1
+    with pytest.raises(BadPrompt, match="Name one with --persona"):
+        sample(config("a cat", base="sd-v-zero", negative="a [V] dog"))
+
+
 @pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_each_picture_can_be_drawn_again_alone(here: Path, batch: int) -> None:

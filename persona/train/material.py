@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -43,7 +44,10 @@ def given_pictures(config: TrainConfig, listener: Listener) -> list[Photo]:
     found = pictures(folder, listener, of=of, most=most, side=kept_side(config))
     if len(found) == most < there:
         listener(Note(f"{most:,} of {there:,} {of} are used; --priors N takes more."))
-    return found
+    if subjects := [picture.name for picture in found if "V" in named(picture.caption or "")]:
+        told = "[V] is left out of the captions, since class images must not name the subject."
+        listener(Note(f"{some(subjects)}: {told}", warning=True))
+    return [replace(one, caption=plain(one.caption)) if one.name in subjects and one.caption else one for one in found]
 
 
 def drawn_pictures(config: TrainConfig, settings: Settings, base: Family, listener: Listener) -> list[Photo]:
