@@ -92,6 +92,7 @@ def test_a_folder_that_cannot_be_used_is_told_before_the_base_is_loaded(
     ("base", "given", "told"),
     [
         ("sd3", {"snr_gamma": 5.0}, "--snr-gamma weighs no times"),
+        ("sd3", {"resolution": 256}, "up to 128 pixels"),
         ("sd-eps", {"text_learning_rate": 1e-5}, "goes with --text-encoder"),
         ("sd-eps", {"targets": ("to_q", "to_w")}, r"no module named to_w\. Leave"),
     ],

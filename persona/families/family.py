@@ -155,6 +155,11 @@ class Family(Named):
         scale: int = self.pipe.vae_scale_factor
         return scale << halvings
 
+    @property
+    def largest(self) -> float:
+        """Longest side in pixels that the base knows the places of; without end in most families."""
+        return math.inf
+
     @cached_property
     def _words(self) -> frozenset[str]:
         return read_words(self.folder)

@@ -125,11 +125,12 @@ def _check_effects(config: TrainConfig, listener: Listener) -> None:
 
     Raises:
         BadBase: it cannot be found or reached.
-        BadOption: something would have none.
+        BadOption: something would have none, or the base can draw nothing that large.
     """
-    if not config.snr_gamma and config.text_learning_rate is None and not config.targets:
+    if not (config.snr_gamma or config.text_learning_rate is not None or config.targets or config.resolution):
         return
     base = families.blueprint(config.base, listener)
+    drawing.size_of(base, config.resolution)
     if config.snr_gamma and isinstance(base.noise, Flow):
         raise BadOption(f"--snr-gamma weighs no times of {base.name}, which learns by flow matching. Leave it out.")
     if config.text_learning_rate is not None and not Settings.of(config, base, 1).text_encoder:
