@@ -1,3 +1,4 @@
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -94,6 +95,17 @@ def test_a_run_that_was_killed_goes_on(base: Family, config: PriorsConfig, monke
     times = [path.stat().st_mtime_ns for path in kept]
     assert len(priors.ensure(config, base)) == 5
     assert [path.stat().st_mtime_ns for path in kept] == times
+
+
+def test_the_disk_that_is_full_is_named(base: Family, config: PriorsConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a training it is not that of its own folder."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(NoSpace, match=r"The disk of .*store is full"):
+        priors.ensure(config, base)
 
 
 def test_a_damaged_picture_is_drawn_again(base: Family, config: PriorsConfig) -> None:

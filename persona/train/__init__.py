@@ -1,17 +1,17 @@
 """Teach a base model one subject: photos in, a persona out."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from accelerate import Accelerator
 
 from persona import adapter, checkpoints, drawing, families, identity
+from persona.atomic import room
 from persona.config import TrainConfig
 from persona.drawing import Size
-from persona.errors import BadOption, NoSpace, out_of_memory, out_of_space
+from persona.errors import BadOption, out_of_memory
 from persona.events import Listener, Note, silent
 from persona.families import Bits, Family
 from persona.families.family import release
@@ -94,7 +94,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
         release()
         base = load(choice)
     out = config.out or folder_for(config.class_noun, token.text)
-    with _room(out), ExitStack() as stack:
+    with room(out), ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(out)))
         run = Run(config, choice, load, base, photos, given, token, out, accelerator, listener)
         del base  # the run may have to let go of it
@@ -175,14 +175,3 @@ def _token(
         return identity.choose(base, config.class_noun, listener, size)
 
     return agree(accelerator, choose)
-
-
-@contextmanager
-def _room(out: Path) -> Iterator[None]:
-    """Say what to do about a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if not out_of_space(error):
-            raise
-        raise NoSpace(f"The disk of {out} is full. Make room, and run the same command again to resume.") from error
