@@ -156,6 +156,8 @@ def base_of(
     name: str | None,
     listener: Listener = silent,
     opener: Callable[..., Family] = open_base,
+    *,
+    negative: str = "",
 ) -> Family:
     """Load the base of a persona, and make sure that it is that one.
 
@@ -164,18 +166,22 @@ def base_of(
         name: where the base is on this machine; ``None`` for where the persona says.
         listener: told what is fetched.
         opener: loads it; to draw with when left out.
+        negative: what the pictures shall not show.
 
     Raises:
         BadPersona: it is another than the persona was made for.
         BadBase: it is not here, or is damaged.
     """
-    if persona is None:
-        return opener(name or "clay", listener=listener)
+    where = name or (persona.base if persona else "clay")
     try:
-        base = opener(name or persona.base, listener=listener)
+        if negative:
+            blueprint(where, listener).check_negative(negative)
+        base = opener(where, listener=listener)
     except BadBase as error:
+        if persona is None:
+            raise
         raise BadBase(f"{persona.path} needs the base {persona.base}: say where it is with --base. {error}") from error
-    if base.hash != persona.base_hash:
+    if persona and base.hash != persona.base_hash:
         raise BadPersona(
             f"{persona.path} was made for another base: {persona.base} with the hash {persona.base_hash[:12]}, "
             f"while {base.name} has {base.hash[:12]}. Give that one, or train on this."

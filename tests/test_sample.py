@@ -15,11 +15,12 @@ from processes import forked, needs_fork
 from results import apart, facts, notes, pixels
 
 from persona import families
-from persona.config import SampleConfig
+from persona.config import InterpolateConfig, SampleConfig
 from persona.errors import BadBase, BadOption, BadPersona, BadPrompt
 from persona.events import Event, Note, Progress
 from persona.families import Family
 from persona.folder import Persona
+from persona.interpolate import interpolate
 from persona.sample import Picture, sample
 
 

@@ -233,6 +233,13 @@ class Family(Named):
         """Return the conditioning of prompts, one row each: the remembered, or else encoded, each but once."""
         return self._read.rows(prompts, self.device)
 
+    def check_negative(self, negative: str) -> None:
+        """Make sure that the base can be led away from a prompt; it may be empty.
+
+        Raises:
+            BadOption: it cannot.
+        """
+
     def unwanted(self, negative: str, wanted: Conditioning) -> Conditioning:
         """Return what guidance leads away from: the conditioning of a prompt, for each row of what is wanted."""
         return self.conditioning([negative] * len(next(iter(wanted.values()))))
