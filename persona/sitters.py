@@ -1,5 +1,6 @@
 """Who is drawn: a persona, the subject of references, those of portraits, a new one, or nobody but the base."""
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,7 +100,8 @@ def facts_of(persona: Persona, *, step: int | None = None, scale: float | None =
         scale: strength, where another than the recommended one is asked for.
     """
     return {
-        "persona": persona.path.resolve().name,
+        # A name that is no text would break what is written.
+        "persona": os.fsencode(persona.path.resolve().name).decode("utf-8", "replace"),
         "token": persona.token,
         "class": persona.class_noun,
         "step": str(step or persona.step),
@@ -169,6 +171,7 @@ def base_of(
         negative: what the pictures shall not show.
 
     Raises:
+        BadOption: the base cannot be led away from that; said before it is loaded.
         BadPersona: it is another than the persona was made for.
         BadBase: it is not here, or is damaged.
     """
