@@ -260,9 +260,12 @@ class Family(Named):
         release()  # what was freed, before there has to be room for the rest
         self.pipe.to(self.device)
 
-    def tile(self) -> None:
-        """Let the autoencoder take large pictures a tile at a time, and blend the seams."""
+    def tile(self, *, tiled: bool = True) -> None:
+        """Let the autoencoder take large pictures a tile at a time, and blend the seams; or whole again."""
         vae = self.pipe.vae
+        if not tiled:
+            vae.disable_tiling()
+            return
         vae.enable_tiling()
         vae.tile_sample_min_size = TILE
         vae.tile_latent_min_size = TILE // self.pipe.vae_scale_factor

@@ -26,12 +26,13 @@ from persona.identity import Token
 from persona.methods.dreambooth import DreamBooth
 from persona.methods.settings import Settings
 from persona.photos import Photo
+from persona.placing import any_of
 from persona.sample import tell_cut
 from persona.train.loop import make_optimizer, steps
 from persona.train.material import drawn_pictures, prepare
 from persona.train.processes import agree
 from persona.train.rehearsal import DRAWING, PICTURES, PREVIEWS, PROMPTS, TRAINING
-from persona.train.thrift import LOADED, Choice, relieve
+from persona.train.thrift import LOADED, Choice, relieve, says
 from persona.train.views import STORE, draw_views
 from persona.train.watch import Watch, best_of
 
@@ -130,6 +131,7 @@ class Run:
         """Take what is known when the folder of the run is; see :func:`persona.train.train`."""
         self.asked, self.photos, self.given, self.token, self.out = asked, photos, given, token, out
         self.accelerator, self.listener = accelerator, listener
+        self._processes: int = accelerator.num_processes
         self._load = load
         self._choose(choice, base)
         self.asked_settings = Settings.of(asked, base, len(photos))
@@ -200,13 +202,19 @@ class Run:
             return BadOption(f"{told} {_ELSE}") if finished else None
         if start.damaged:
             return BadPersona(f"{start.path} is damaged, so the run cannot resume from there. {_ELSE}")
-        held = "a finished persona" if finished else "a run"
-        other = BadOption(f"{self.out} holds {held} of other photos or settings. {_ELSE}")
-        return None if start.record["run"] == self._fingerprint() else other
+        held, begun = "a finished persona" if finished else "a run", start.record["run"]
+        if begun == self._fingerprint(self._processes):
+            choice = start.record["choice"]
+            fixed = next((name for name in sorted(choice.keys() & LOADED - _FREE) if says(self.asked, name)), None)
+            told = f"{self.out} holds {held} with --{fixed} {choice.get(fixed)}, chosen when memory was short."
+            return BadOption(f"{told} Leave --{fixed} out to resume it. {_ELSE}") if fixed else None
+        if begun == self._fingerprint(number := start.record.get("processes", self._processes)):
+            told = f"{self.out} holds {held} whose steps {number} processes share, not {self._processes}."
+            return BadOption(f"{told} Start as many to resume it. {_ELSE}")
+        return BadOption(f"{self.out} holds {held} of other photos or settings. {_ELSE}")
 
-    def _fingerprint(self) -> str:
-        given, processes = self.given, self.accelerator.num_processes
-        return fingerprint(self.asked, self.base, self.photos, given, self.token.text, processes)
+    def _fingerprint(self, processes: int) -> str:
+        return fingerprint(self.asked, self.base, self.photos, self.given, self.token.text, processes)
 
     def _is_done(self, start: Checkpoint) -> bool:
         return start.step >= self.settings.steps or bool(start.record["passed"])
@@ -221,11 +229,11 @@ class Run:
     def _change(self, choice: Choice) -> None:
         """Choose otherwise for the base that is loaded."""
         self._choose(choice, self.base)
-        if self.settings.tiling:
-            self.base.tile()
+        self.base.tile(tiled=self.settings.tiling)
 
     def _follow(self, choice: Choice) -> None:
-        """Choose as the run did before it was stopped, whatever memory there is now."""
+        """Choose as the run did before it was stopped, whatever memory there is now, but for what the user says."""
+        choice = {name: value for name, value in choice.items() if not (name in _FREE and says(self.asked, name))}
         if any(choice.get(name) != self.choice.get(name) for name in LOADED):
             self._reload(choice)
         else:
@@ -305,7 +313,7 @@ class Run:
         asked, photos, resolution = self.asked, [*self.photos], self.settings.resolution
         if asked.from_jedi:
             # One that was stopped before its first checkpoint has left nothing else that says whose views they are.
-            out = self.out / STORE / self._fingerprint()[:16]
+            out = self.out / STORE / self._fingerprint(self._processes)[:16]
             photos += draw_views(self.base, self.photos, asked.class_noun, resolution, asked.seed, out, self.listener)
         return photos, drawn_pictures(asked, self.settings, self.base, self.listener) or self.given
 
@@ -383,7 +391,8 @@ class Run:
             adapter=adapter.save(self.base),
             optimizer=optimizer,
             record={
-                "run": self._fingerprint(),
+                "run": self._fingerprint(self._processes),
+                "processes": self._processes,
                 "fresh": self.asked.fresh,
                 "choice": self.choice,
                 "token": self.token.text,
@@ -422,7 +431,7 @@ class Run:
         curves: dict[str, Any] = {name: [(one["step"], one[name]) for one in made.history] for name in names}
         report.write(
             self.out / "report.html",
-            title=f"{made.token}, a {made.class_noun}",
+            title=f"{made.token}, {any_of(made.class_noun)}",
             photos=[(photo.caption or photo.name, photo.image) for photo in self.photos],
             previews=self.watch.previews(),
             curves={"loss": self.losses, **curves},
