@@ -1,6 +1,5 @@
 """Who is drawn: a persona, the subject of references, those of portraits, a new one, or nobody but the base."""
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,8 +99,7 @@ def facts_of(persona: Persona, *, step: int | None = None, scale: float | None =
         scale: strength, where another than the recommended one is asked for.
     """
     return {
-        # A name that is no text would break what is written.
-        "persona": os.fsencode(persona.path.resolve().name).decode("utf-8", "replace"),
+        "persona": persona.path.resolve().name,
         "token": persona.token,
         "class": persona.class_noun,
         "step": str(step or persona.step),

@@ -1,6 +1,5 @@
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -93,13 +92,6 @@ def test_what_a_base_cannot_be_led_away_from_is_told_before_it_is_loaded(
         sample(config("a dog", **given))
     with pytest.raises(BadOption, match="takes no negative prompt"):
         interpolate(InterpolateConfig(prompts=("a dog", "a cat"), **given))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
-def test_a_persona_may_lie_in_a_folder_whose_name_is_no_text(here: Path) -> None:
-    folder = Path("personas/dog-zwx").rename(os.fsdecode(b"caf\xe9"))
-    (picture,) = sample(config(persona=folder, n=1))
-    assert facts(picture.path)["persona"] == "caf\ufffd"
 
 
 @pytest.mark.usefixtures("exact")

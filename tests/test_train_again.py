@@ -91,7 +91,12 @@ def test_a_token_that_was_given_is_not_taken_for_chosen(config: TrainConfig, mon
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("file", "no folder that can be written to"), ("theirs", r"other files \(thesis"), ("held", "Another run")],
+    [
+        ("file", "no folder that can be written to"),
+        ("theirs", r"other files \(thesis"),
+        ("held", "Another run"),
+        ("caf\udce9", "is no text"),
+    ],
 )
 def test_a_folder_that_cannot_be_used_is_told_before_the_base_is_loaded(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from persona import adapter, checkpoints, drawing, families, identity
 from persona.atomic import room
 from persona.config import TrainConfig
+from persona.config.words import is_text
 from persona.drawing import Size
 from persona.errors import BadOption, out_of_memory
 from persona.events import Listener, Note, silent
@@ -114,6 +115,8 @@ def _check_folder(config: TrainConfig) -> None:
     if config.out is None and config.token is None:
         return
     out = config.out or folder_for(config.class_noun, config.token or "")
+    if not is_text(str(out)):  # safetensors would not open its own file there, when all is learnt
+        raise BadOption(f"--out {str(out)!a} is no text, so weights in it could not be read. Choose another name.")
     drawing.check_output(out)
     if out.exists():
         with checkpoints.held(out):
