@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from persona.errors import NoSpace, out_of_space
+
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
@@ -121,6 +123,21 @@ def _names(path: Path, suffix: str) -> Iterator[Path]:
 def _flush(part: Path) -> None:
     with part.open("r+b") as file:  # Windows flushes nothing that is open for reading alone
         os.fsync(file.fileno())
+
+
+@contextmanager
+def room(place: Path) -> Iterator[None]:
+    """Say what to do where the disk of a place is full: what writes there resumes.
+
+    Raises:
+        NoSpace: it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not out_of_space(error):
+            raise
+        raise NoSpace(f"The disk of {place} is full. Make room, and run the same command again to resume.") from error
 
 
 def _remove(part: Path) -> None:

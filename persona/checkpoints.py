@@ -51,6 +51,12 @@ class Checkpoint:
         return (self.path / OPTIMIZER).is_file()
 
     @property
+    def in_8_bits(self) -> bool:
+        """Whether its optimizer was bitsandbytes' own; where that could not be had, it was plain AdamW."""
+        with safe_open(self.path / OPTIMIZER, "pt") as file:
+            return any(key.endswith(".state1") for key in file.keys())  # noqa: SIM118  # it is no mapping
+
+    @property
     def record(self) -> dict[str, Any]:
         """What was recorded with it."""
         record: dict[str, Any] = json.loads((self.path / RECORD).read_text(encoding="utf-8"))

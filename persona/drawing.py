@@ -249,8 +249,14 @@ def whole(path: Path) -> bool:
 
 
 def size_of(base: Family, resolution: int | None) -> Size:
-    """Return the size of square pictures: what was asked for, as near as the base can draw it."""
+    """Return the size of square pictures: what was asked for, as near as the base can draw it.
+
+    Raises:
+        BadOption: it is more than the base can draw at all.
+    """
     side = max(base.granularity, round((resolution or base.resolution) / base.granularity) * base.granularity)
+    if side > base.largest:
+        raise BadOption(f"{base.name} knows images of up to {base.largest:.0f} pixels a side. Lower --resolution.")
     return side, side
 
 

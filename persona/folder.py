@@ -84,7 +84,7 @@ class Persona:
         with beside(self.path / ADAPTER) as part:
             shutil.copyfile(adapter, part)
         weights = [self.path / ADAPTER, *sorted(self.path.glob(f"checkpoints/*/{ADAPTER}"))]
-        record = _portable(asdict(self))
+        record = portable(asdict(self))
         del record["path"]
         record["versions"] = versions()
         record["files"] = {path.relative_to(self.path).as_posix(): digest(path) for path in weights}
@@ -240,15 +240,15 @@ def _check_weights(path: Path) -> None:
         raise BadPersona(f"{path} is damaged or cut off. Copy or train the persona again.") from None
 
 
-def _portable(value: Any) -> Any:
+def portable(value: Any) -> Any:
     """Keep of every path its last part: where it lay on this machine is nobody's business."""
     if isinstance(value, Path):
         return value.name
     if isinstance(value, str):
         return _last_part(value) if _is_path(value) else value
     if isinstance(value, Mapping):
-        return {str(key): _portable(item) for key, item in value.items()}
-    return [_portable(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(key): portable(item) for key, item in value.items()}
+    return [portable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _is_path(text: str) -> bool:

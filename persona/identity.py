@@ -161,7 +161,7 @@ def check(base: Base, token: str, class_noun: str) -> tuple[Token, list[Note]]:
         BadToken: the base cannot read it at all.
     """
     ids = _ids(base.tokenizers, token)
-    if not all(ids) or any(set(one) == {t.unk_token_id} for one, t in zip(ids, base.tokenizers, strict=True)):
+    if not all(ids) or any(t.unk_token_id in one for one, t in zip(ids, base.tokenizers, strict=True)):
         raise BadToken(f"The base cannot read {token!r}. Take plain letters, or leave --token out: one is chosen.")
     return Token(token, ids), list(_advice(base.tokenizers, token, ids, class_noun))
 

@@ -22,14 +22,14 @@ from persona.atomic import keep
 from persona.between import between, even, mix, slerp
 from persona.config import InterpolateConfig
 from persona.drawing import Size, check_output, processes, save, size_of
-from persona.errors import BadOption, BadPersona
+from persona.errors import BadOption, BadPersona, BadPrompt
 from persona.events import Listener, Note, Progress, silent
 from persona.eye import distance
 from persona.fading import ends, fade
 from persona.families import Family
 from persona.folder import Persona, slug
-from persona.identity import renamed
-from persona.placing import check_single
+from persona.identity import fill, renamed
+from persona.placing import check_single, named
 from persona.sample import drawn_with, tell_cut, tell_unknown
 from persona.sheet import Row, sheet
 from persona.sitters import base_of, facts_of, spoken, tell_drawn, wear
@@ -95,6 +95,7 @@ class _Line:
     base: Family
     personas: Sequence[Persona]
     prompts: tuple[str, str]
+    negative: str
     seeds: tuple[int, int]
     strengths: tuple[dict[str, float], dict[str, float]]
     config: InterpolateConfig
@@ -136,7 +137,7 @@ class _Line:
             [self.seeds[0]] * len(places),  # of noise that is added on the way, where the sampler is an ancestral one
             steps=self.config.steps,
             guidance=self.config.guidance,
-            negative=self.config.negative,
+            negative=self.negative,
             size=self.size,
             conditioning=between(self.base.conditioning(self.prompts), places),
             latents=torch.stack([slerp(noise[0].flatten(), noise[1].flatten(), at).view_as(noise[0]) for at in places]),
@@ -226,15 +227,15 @@ def _what(config: InterpolateConfig, personas: list[Persona]) -> tuple[str, str]
 
 
 def _line(config: InterpolateConfig, personas: list[Persona], listener: Listener) -> _Line:
-    prompts = _prompts(config, personas, listener)
-    base = base_of(personas[0] if personas else None, config.base, listener)
+    prompts, negative = _prompts(config, personas, listener), _negative(config, personas, listener)
+    base = base_of(personas[0] if personas else None, config.base, listener, negative=config.negative)
     for name, persona in zip(_NAMES, personas, strict=False):
         wear(base, persona, name=name)
     tell_cut(base, prompts, listener)
     tell_unknown(base, prompts, [persona.token for persona in personas], listener)
     seeds = config.seeds[0], config.seeds[-1]
     size = size_of(base, config.resolution)
-    line = _Line(base, personas, prompts, seeds, _strengths(config, personas), config, size)
+    line = _Line(base, personas, prompts, negative, seeds, _strengths(config, personas), config, size)
     line.wear(1 / (config.frames - 1))  # what has no strength between is refused before anything is drawn
     return line
 
@@ -249,6 +250,15 @@ def _prompts(config: InterpolateConfig, personas: list[Persona], listener: Liste
     if (second, end) != (first, start):
         filled.append(spoken(second, end, listener))
     return filled[0], filled[-1]
+
+
+def _negative(config: InterpolateConfig, personas: list[Persona], listener: Listener) -> str:
+    """Fill in the token of the persona in what the frames shall not show."""
+    if "V" not in named(config.negative):
+        return config.negative
+    if len(personas) != 1:
+        raise BadPrompt("[V] in --negative stands for the subject of one persona. Give one --persona, or leave it out.")
+    return fill(config.negative, personas[0].token, personas[0].class_noun, listener)
 
 
 def _strengths(config: InterpolateConfig, personas: list[Persona]) -> tuple[dict[str, float], dict[str, float]]:

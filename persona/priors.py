@@ -10,7 +10,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from persona.atomic import beside, cache, digest_of
+from persona.atomic import beside, cache, digest_of, room
 from persona.config import PriorsConfig
 from persona.drawing import Job, draw, open_base, processes, size_of, whole
 from persona.events import Listener, Note, silent
@@ -30,7 +30,8 @@ def gen_priors(config: PriorsConfig, listener: Listener = silent) -> list[Path]:
 
     Raises:
         BadBase: the base cannot be found, or is damaged.
-        OSError: the disk is full, or the store may not be written to. Run again, and it goes on where it was.
+        NoSpace: the disk of the store is full. Run again, and it goes on where it was.
+        OSError: the store may not be written to.
     """
     return ensure(config, open_base(config.base, listener), listener)
 
@@ -43,15 +44,16 @@ def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> l
         "size": size_of(base, config.resolution),
     }
     prompts = tuple(dict.fromkeys(config.prompt)) or (any_of(config.class_noun),)
-    folders = {prompt: _folder(config, base, prompt, how) for prompt in prompts}
     # Whole rounds through the prompts share a seed, so that more pictures only add to those that are there.
     rounds = ((prompt, seed) for seed in count(config.seed) for prompt in prompts)
-    jobs = [Job(prompt, seed, folders[prompt] / f"{seed}.png") for prompt, seed in islice(rounds, config.n)]
-    missing = [job for job in jobs if not whole(job.path)]
-    processes().wait_for_everyone()  # all have seen the same pictures missing before the first is drawn
-    if len(missing) < len(jobs):
-        listener(Note(f"{len(jobs) - len(missing)} of {len(jobs)} class images were there already."))
-    draw(base, missing, listener, "Drawing class images", ancestral=True, batch=config.batch, **how)
+    with room(store(config)):
+        folders = {prompt: _folder(config, base, prompt, how) for prompt in prompts}
+        jobs = [Job(prompt, seed, folders[prompt] / f"{seed}.png") for prompt, seed in islice(rounds, config.n)]
+        missing = [job for job in jobs if not whole(job.path)]
+        processes().wait_for_everyone()  # all have seen the same pictures missing before the first is drawn
+        if len(missing) < len(jobs):
+            listener(Note(f"{len(jobs) - len(missing)} of {len(jobs)} class images were there already."))
+        draw(base, missing, listener, "Drawing class images", ancestral=True, batch=config.batch, **how)
     return [job.path for job in jobs]
 
 

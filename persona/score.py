@@ -36,8 +36,8 @@ SEEDS = (0, 1)
 """Seeds of the pictures that are drawn of each prompt, the same each time."""
 
 ODD_TO_JUDGE = 0.5
-"""Identity recovered below which a photo seems to show another subject than the others: of 500 renders, each beside four
-others of its subject, one has less; of 786 of another subject of the class nine in ten do."""
+"""Identity recovered below which a photo seems to show another subject than the others: of 500 renders, each beside
+four others of its subject, one has less; of 786 of another subject of the class nine in ten do."""
 SURE_OF_PLACE = 0.94
 """How sure the judge is of the place on photos of its world: on all of five renders of a subject .96 and more (of a
 hundred subjects two have .92), on photographs of one of DreamBench's twenty .93 and less."""

@@ -14,7 +14,7 @@ from persona.folder import Persona
 from persona.identity import bare, fill, mentions
 from persona.methods.guidance import IMAGE_GUIDANCE
 from persona.methods.jedi import STORE, JeDi
-from persona.placing import check_single
+from persona.placing import check_single, named
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,14 @@ def _learnt(config: SampleConfig, listener: Listener) -> Sitter:
     """Let the base wear a persona, where one is drawn."""
     persona = _persona(config, listener)
     filled = [spoken(prompt, persona, listener) for prompt in config.prompts]
-    base = base_of(persona, config.base, listener)
+    how = {"negative": spoken(config.negative, persona, listener)} if "V" in named(config.negative) else {}
+    base = base_of(persona, config.base, listener, negative=config.negative)
     if persona is None:
-        return Sitter(base, base, filled, {})
+        return Sitter(base, base, filled, {}, how=how)
     wear(base, persona, step=config.checkpoint)
     adapter.scale(base, persona.recommended_scale if config.scale is None else config.scale)
     told = facts_of(persona, step=config.checkpoint, scale=config.scale)
-    return Sitter(base, base, filled, told, [persona.token])
+    return Sitter(base, base, filled, told, [persona.token], how)
 
 
 def _persona(config: SampleConfig, listener: Listener) -> Persona | None:
@@ -165,6 +166,8 @@ def base_of(
     name: str | None,
     listener: Listener = silent,
     opener: Callable[..., Family] = open_base,
+    *,
+    negative: str = "",
 ) -> Family:
     """Load the base of a persona, and make sure that it is that one.
 
@@ -173,18 +176,23 @@ def base_of(
         name: where the base is on this machine; ``None`` for where the persona says.
         listener: told what is fetched.
         opener: loads it; to draw with when left out.
+        negative: what the pictures shall not show.
 
     Raises:
+        BadOption: the base cannot be led away from that; said before it is loaded.
         BadPersona: it is another than the persona was made for.
         BadBase: it is not here, or is damaged.
     """
-    if persona is None:
-        return opener(name or "clay", listener=listener)
+    where = name or (persona.base if persona else "clay")
     try:
-        base = opener(name or persona.base, listener=listener)
+        if negative:
+            blueprint(where, listener).check_negative(negative)
+        base = opener(where, listener=listener)
     except BadBase as error:
+        if persona is None:
+            raise
         raise BadBase(f"{persona.path} needs the base {persona.base}: say where it is with --base. {error}") from error
-    if base.hash != persona.base_hash:
+    if persona and base.hash != persona.base_hash:
         raise BadPersona(
             f"{persona.path} was made for another base: {persona.base} with the hash {persona.base_hash[:12]}, "
             f"while {base.name} has {base.hash[:12]}. Give that one, or train on this."

@@ -94,6 +94,21 @@ def test_types_are_checked_for_notebooks(changed: dict[str, Any], said: str) -> 
     assert str(refusal.value) == said
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"prior": "none", "prior_weight": 2.0}, "--prior-weight weighs"),
+        ({"prior": "none", "priors": 9}, "--priors counts"),
+        ({"prior": "self", "priors": 9}, "--priors counts"),
+        ({"learning_rate": 0.0}, "--learning-rate 0 learns nothing"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadOption, match=said):
+        train(**changed)
+    assert train(prior="self", prior_weight=2.0, learning_rate=0.0, text_encoder=True)
+
+
 def test_a_lone_prompt_is_no_row_of_letters() -> None:
     with pytest.raises(BadOption, match="takes a tuple"):
         SampleConfig(prompts="a [V] dog")  # type: ignore[arg-type]

@@ -135,3 +135,10 @@ def test_pictures_have_the_nearest_size_that_the_base_can_draw(
 ) -> None:
     base = families.load(str(base_folder("sd-v-zero")), device="cpu")
     assert drawing.size_of(base, asked) == (side, side)
+
+
+def test_a_size_beyond_the_places_that_a_base_knows_is_refused(base_folder: Callable[..., Path]) -> None:
+    base = families.load(str(base_folder("sd3")), device="cpu")
+    assert drawing.size_of(base, 128) == (128, 128)
+    with pytest.raises(BadOption, match=r"up to 128 pixels .*--resolution"):
+        drawing.size_of(base, 136)

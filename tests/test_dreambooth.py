@@ -190,6 +190,14 @@ def test_a_photo_that_was_cut_out_is_learnt_where_its_subject_is(base_folder: Fo
     assert (empty == 1).all()
 
 
+def test_no_bucket_is_longer_than_the_base_knows_places(base_folder: Folder, photos: list[Photo]) -> None:
+    base = families.load(str(base_folder("sd3")), device="cpu")
+    wide = [replace(photos[0], image=Image.new("RGB", (200, 100)))]
+    for resolution, shape in ((64, (12, 22)), (100, (20, 30)), (128, (32, 32))):
+        (example,) = encode(base, wide, lambda photo: "a dog", Cut(resolution), stage="Encoding")
+        assert example.latents.shape[-2:] == shape
+
+
 def test_the_class_is_what_is_left_without_the_token() -> None:
     latents = torch.zeros(1, 4, 8, 8)
     given = [Example(latents, prompt) for prompt in ("a sks dog", "a dog, sks", "a sksy dog and sks", "a sks owl")]

@@ -139,12 +139,13 @@ def test_words_that_a_base_has_read_about_get_a_hint() -> None:
     assert check(Painter(tokenizer("dog", "sks")), "sks", "dog")[1] == []
 
 
-def test_a_token_that_cannot_be_read_is_refused() -> None:
+@pytest.mark.parametrize("read", [[3], [9, 3]], ids=["unknown", "as T5 reads it"])
+def test_a_token_that_cannot_be_read_is_refused(read: list[int]) -> None:
     class Words:
         unk_token_id = 3
 
         def encode(self, word: str, add_special_tokens: bool) -> list[int]:
-            return [3]
+            return read
 
     with pytest.raises(BadToken, match="cannot read 'zwx'"):
         check(Painter(Words()), "zwx", "dog")

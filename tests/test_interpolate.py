@@ -76,6 +76,14 @@ def test_two_seeds_move_the_noise(here: Path) -> None:
     assert same(end, drawn("a dog", base="sd-v-zero", seed=8))
 
 
+def test_what_shall_not_be_shown_may_be_the_subject(here: Path) -> None:
+    how: dict[str, Any] = {"persona": (Path("dog-zwx"),), "guidance": 3.0}
+    _, end = ends(interpolate(config("a zwx dog", negative="a [V] dog in the snow", **how)))
+    assert same(end, drawn("a zwx dog", negative="a zwx dog in the snow", **(how | {"persona": Path("dog-zwx")})))
+    with pytest.raises(BadPrompt, match="subject of one persona"):
+        interpolate(config("a dog", "a cat", base="sd-v-zero", negative="a [V] dog"))
+
+
 def test_what_is_cut_of_a_prompt_is_told_once(here: Path) -> None:
     events: list[Event] = []
     interpolate(config("a dog" + " in the snow" * 20, base="sd-v-zero", seeds=(3, 8), frames=2), events.append)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageFilter
+from PIL import Image, ImageCms, ImageFilter, ImageOps
 
 from persona.errors import BadPhotos
 from persona.events import Event, Note
@@ -120,13 +120,30 @@ def test_a_file_is_known_by_its_content_not_by_its_name(tmp_path: Path) -> None:
     assert [found.name for found in read(tmp_path)] == ["no-suffix", "really-a-jpeg.png"]
 
 
-def test_a_photo_taken_sideways_stands_upright(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned a quarter clockwise
-    picture().save(tmp_path / "a.png", exif=exif)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_taken_sideways_stands_upright(tmp_path: Path, orientation: int) -> None:
+    picture().save(tmp_path / "a.png", exif=exif_of((0x0112, 3, orientation)))
     (found,) = read(tmp_path)
-    assert found.image.size == (64, 96)
-    assert found.image.tobytes() == picture().rotate(-90, expand=True).tobytes()
+    with Image.open(tmp_path / "a.png") as image:
+        assert found.image.tobytes() == ImageOps.exif_transpose(image).tobytes()
+    if orientation == 6:  # the camera was turned a quarter clockwise
+        assert found.image.tobytes() == picture().rotate(-90, expand=True).tobytes()
+
+
+def exif_of(*tags: tuple[int, int, int]) -> bytes:
+    """Return EXIF of tags by their number, type and value; 38 is where a negative fraction is, behind two tags."""
+    entries = b"".join(struct.pack("<HHII", number, kind, 1, value) for number, kind, value in tags)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<Iii", 0, -1, 1)
+
+
+@pytest.mark.parametrize(("kind", "value"), [(2, 0), (10, 38)], ids=["text", "negative"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "HEIF"])
+def test_odd_metadata_of_a_sideways_photo_is_let_pass(tmp_path: Path, form: str, kind: int, value: int) -> None:
+    """A resolution that is text, or below zero, is no reason to do without a sound photo."""
+    picture().save(tmp_path / "a", form, exif=exif_of((0x0112, 3, 6), (0x011A, kind, value)))
+    photos, notes = told(tmp_path)
+    assert [found.image.size for found in photos] == [(64, 96)]
+    assert "a:" not in texts(notes)
 
 
 def deep() -> Image.Image:
@@ -157,6 +174,8 @@ def test_a_large_photo_is_kept_at_a_size_that_memory_bears(tmp_path: Path) -> No
     Image.new("RGB", (4000, 3000)).save(tmp_path / "a.jpg")
     (found,) = read(tmp_path)
     assert found.image.size == (2048, 1536)
+    (found,) = read(tmp_path, side=2400)
+    assert found.image.size == (3200, 2400)
 
 
 def test_captions_lie_beside_the_photos(tmp_path: Path) -> None:
@@ -259,6 +278,9 @@ def test_advice_names_copies_blur_and_one_background() -> None:
     blurred = photo(picture().filter(ImageFilter.GaussianBlur(4)), "blurred.png", "f" * 64)
     assert "blurred.png: blurred" in texts(list(advise([*sharp, blurred])))
 
+    clear = replace(photo(Image.new("RGB", (96, 64), "white"), "clear.png", "e" * 64), mask=Image.new("L", (96, 64)))
+    assert "clear.png: transparent altogether" in texts(list(advise([*sharp, clear])))
+
     same_wall = []
     for seed in range(3):
         wall = Image.new("RGB", (96, 96), "tan")
@@ -320,6 +342,21 @@ def test_masks_are_cut_as_their_photos_are() -> None:
     assert shown is not None
     torch.testing.assert_close(shown * 2 - 1, crops(one, **how)[:, 0])
     assert masks(photo(picture()), **how) is None
+
+
+@pytest.mark.parametrize(
+    ("subject", "share"), [((0, 20, 60, 80), 0.36), ((190, 20, 250, 80), 0.36), ((0, 0, 150, 100), 1.0)]
+)
+def test_each_crop_of_a_cut_out_shows_what_it_can_of_the_subject(
+    subject: tuple[int, int, int, int], share: float
+) -> None:
+    """Be it all of it, which the middle of this picture does not show, or nothing else."""
+    mask = Image.new("L", (250, 100), 20)  # with the haze that programs leave
+    mask.paste(255, subject)
+    one = replace(photo(mask.convert("RGB")), mask=mask)
+    shown = masks(one, (64, 64), count=4, flip=True, seed=0)
+    assert shown is not None
+    assert ((shown > 0.5).float().mean((1, 2)) > 0.95 * share).all()
 
 
 @given(

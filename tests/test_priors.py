@@ -1,3 +1,4 @@
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from results import pixels
 from persona import families, priors
 from persona.config import PriorsConfig
 from persona.drawing import number_format
+from persona.errors import BadPrompt, NoSpace
 from persona.events import Event, Note, Progress
 from persona.families import Family
 
@@ -24,6 +26,11 @@ def base(base_folder: Callable[..., Path]) -> Family:
 @pytest.fixture
 def config(tmp_path: Path) -> PriorsConfig:
     return PriorsConfig(class_noun="dog", n=5, steps=2, store=tmp_path / "store")
+
+
+def test_no_subject_is_named_in_what_shows_any_of_its_class() -> None:
+    with pytest.raises(BadPrompt, match=r"\[V\] stands for a subject"):
+        PriorsConfig(class_noun="dog", prompt=("a dog", "a [v] dog"))
 
 
 def test_pictures_are_drawn_once_and_found_again(base: Family, config: PriorsConfig) -> None:
@@ -88,6 +95,17 @@ def test_a_run_that_was_killed_goes_on(base: Family, config: PriorsConfig, monke
     times = [path.stat().st_mtime_ns for path in kept]
     assert len(priors.ensure(config, base)) == 5
     assert [path.stat().st_mtime_ns for path in kept] == times
+
+
+def test_the_disk_that_is_full_is_named(base: Family, config: PriorsConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a training it is not that of its own folder."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(NoSpace, match=r"The disk of .*store is full"):
+        priors.ensure(config, base)
 
 
 def test_a_damaged_picture_is_drawn_again(base: Family, config: PriorsConfig) -> None:

@@ -16,12 +16,13 @@ from processes import forked, needs_fork
 from results import apart, facts, notes, pixels
 
 from persona import families
-from persona.config import SampleConfig
+from persona.config import InterpolateConfig, SampleConfig
 from persona.errors import BadBase, BadOption, BadPersona, BadPrompt
 from persona.events import Event, Note, Progress
 from persona.families import Family
 from persona.families.vocabulary import unknown
 from persona.folder import Persona
+from persona.interpolate import interpolate
 from persona.sample import Picture, sample, tell_unknown
 
 
@@ -84,6 +85,29 @@ def test_guidance_and_what_shall_not_be_shown_reach_the_base(here: Path, one: Fa
 
     assert away(**how) <= 1
     assert min(away(guidance=how["guidance"]), away(negative=how["negative"])) > 2
+
+
+def test_what_a_base_cannot_be_led_away_from_is_told_before_it_is_loaded(
+    base_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("persona.families.load")
+    given: dict[str, Any] = {"base": str(base_folder("flux")), "negative": "blurry"}
+    with pytest.raises(BadOption, match="takes no negative prompt"):
+        sample(config("a dog", **given))
+    with pytest.raises(BadOption, match="takes no negative prompt"):
+        interpolate(InterpolateConfig(prompts=("a dog", "a cat"), **given))
+
+
+@pytest.mark.usefixtures("exact")
+def test_what_shall_not_be_shown_may_be_the_subject(here: Path) -> None:
+    named, filled, other = (
+        sample(config("a cat and a zwx dog", n=1, negative=negative))[0].path
+        for negative in ("a [V] dog", "a zwx dog", "a dog")
+    )
+    assert apart(named, filled) == 0
+    assert apart(named, other) > 1
+    with pytest.raises(BadPrompt, match="Name one with --persona"):
+        sample(config("a cat", base="sd-v-zero", negative="a [V] dog"))
 
 
 @pytest.mark.usefixtures("exact")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from persona import checkpoints, families
 from persona.config import TrainConfig
-from persona.errors import NoMemory
+from persona.errors import BadOption, NoMemory
 from persona.events import Event, Progress
 from persona.families import Family
 from persona.methods.dreambooth import DreamBooth
@@ -261,6 +261,40 @@ def test_a_run_that_went_on_with_less_does_so_after_it_was_stopped(
     assert made.settings["quantize"] == "nf4"
     found, wanted = (from_bytes((one.path / "adapter.safetensors").read_bytes()) for one in (made, whole))
     assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+def test_what_is_said_on_going_on_is_not_overridden(
+    config: TrainConfig, limited: Callable[[int, Fits], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was chosen when memory was short is not what the user wants now, or would be another run without it."""
+    limited(4, lambda method, _: checkpointed(method.base) and method.base.bits == "nf4")
+    made = train(replace(config, steps=3))
+    assert made.settings["gradient_checkpointing"]
+    monkeypatch.undo()
+    with pytest.raises(BadOption, match="Leave --quantize out to resume"):
+        train(replace(config, quantize="none"))
+    made = train(replace(config, gradient_checkpointing=False))
+    assert (made.step, made.settings["quantize"]) == (6, "nf4")
+    assert not made.settings["gradient_checkpointing"]
+
+
+def test_what_is_chosen_today_is_undone_where_a_run_began_without(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(replace(config, steps=3))
+    tiled: list[bool] = []
+    real = Family.encode_images
+
+    def encode(self: Family, *given: Any) -> Tensor:
+        tiled.append(self.pipe.vae.use_tiling)
+        return real(self, *given)
+
+    monkeypatch.setattr(Family, "encode_images", encode)
+    monkeypatch.setattr(sys.modules["persona.train"], "choose", lambda *_: ({"tiling": True}, None))
+    made = train(config)
+    assert tiled
+    assert not any(tiled)
+    assert made.settings["tiling"] is False
 
 
 def test_a_gradient_that_was_begun_is_forgotten(config: TrainConfig, limited: Callable[[int, Fits], None]) -> None:

@@ -34,6 +34,7 @@ from persona.photos import Photo, reading
 from persona.score import Scores
 from persona.train import train, watch
 from persona.train.loop import flatten, make_optimizer, steps
+from persona.train.material import given_pictures
 
 Folder = Callable[[str], Path]
 
@@ -83,8 +84,9 @@ def test_photos_become_a_persona(
     keys = {key.split(".")[0] for key in weights(made)}
     assert keys == ({"unet", "text_encoder"} if text_encoder else {"unet"})
     assert (made.path / "report.html").stat().st_size > 1000
-    for file in made.path.rglob("*.json"):
+    for file in (made.path / "report.html", *made.path.rglob("*.json")):
         assert str(photo_folder) not in file.read_text()
+        assert config.base not in file.read_text()
     assert not (made.path / checkpoints.LOCK).exists()
 
 
@@ -115,6 +117,25 @@ def test_going_on_is_the_same_as_never_having_stopped(
     assert "Resuming from step 2" in notes(halves)
     assert losses(halves) == losses(straight)
     assert same(weights(whole), weights(resumed))
+
+
+def test_a_run_goes_on_with_the_optimizer_that_it_began_with(
+    config: TrainConfig, finished: Persona, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where 8 bits were not to be had at first, and are now; or were, and are not any more."""
+    plain, packed = (replace(config, out=tmp_path / name) for name in ("plain", "packed"))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "bitsandbytes", None)
+        straight = train(config)
+        train(replace(plain, steps=2))
+    events: list[Event] = []
+    assert same(weights(train(plain, events.append)), weights(straight))
+    assert "Going on with plain AdamW" in notes(events)
+    assert not same(weights(straight), weights(finished))
+    train(replace(packed, steps=2))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    assert train(packed, events.append).step == 6
+    assert "which begins anew" in notes(events)
 
 
 @processes.needs_fork
@@ -356,9 +377,9 @@ def test_no_more_class_pictures_are_read_than_are_used(
     opened: list[str] = []
     real = reading._photo
 
-    def noted(path: Path) -> Photo:
+    def noted(path: Path, side: int) -> Photo:
         opened.append(path.name)
-        return real(path)
+        return real(path, side)
 
     monkeypatch.setattr(reading, "_photo", noted)
     events: list[Event] = []
@@ -366,6 +387,34 @@ def test_no_more_class_pictures_are_read_than_are_used(
     assert [name for name in opened if name.endswith("png")][3:] == [f"{number}.png" for number in range(used)]
     assert ("of 6 class images are used; --priors N takes more." in notes(events)) == (used < 6)
     assert "Skipped" not in notes(events)
+
+
+def test_captions_of_class_pictures_name_no_subject(config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "dogs").mkdir()
+    for number, caption in enumerate(("an old [V] dog", "[V]", "a [red] dog")):
+        fromarray(np.full((32, 32, 3), 40 * number, np.uint8)).save(tmp_path / "dogs" / f"{number}.png")
+        (tmp_path / "dogs" / f"{number}.txt").write_text(caption)
+    events: list[Event] = []
+    found = given_pictures(replace(config, prior=f"folder:{tmp_path / 'dogs'}"), events.append)
+    assert [picture.caption for picture in found] == ["an old dog", "", "a [red] dog"]
+    assert "0.png, 1.png: [V] is left out" in notes(events)
+
+
+def test_no_fewer_pixels_of_a_picture_are_kept_than_are_trained_on(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dogs").mkdir()
+    fromarray(np.zeros((1700, 1700), np.uint8)).save(tmp_path / "dogs" / "0.png")
+    config = replace(config, prior=f"folder:{tmp_path / 'dogs'}", resolution=1600)
+    (found,) = given_pictures(config, print)
+    assert found.image.size == (1600, 1600)
+
+    def read(*given: object) -> None:
+        raise LookupError(given[2])
+
+    monkeypatch.setattr(sys.modules["persona.train"], "read", read)
+    with pytest.raises(LookupError, match="1600"):
+        train(config)
 
 
 def test_a_folder_in_use_is_refused(config: TrainConfig, tmp_path: Path) -> None:
@@ -404,6 +453,30 @@ def test_a_full_disk_is_refused_and_the_run_goes_on_later(
     assert same(weights(train(config)), weights(finished))
 
 
+@pytest.mark.parametrize("before", [False, True], ids=["first", "trained on"])
+def test_what_fails_at_the_end_of_a_run_is_made_when_it_goes_on(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """Be there no persona yet, or that of fewer steps."""
+    assert config.out
+    if before:
+        train(replace(config, steps=4))
+        (config.out / "report.html").unlink()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("persona.report.write", full)
+        with pytest.raises(NoSpace, match="Make room"):
+            train(config)
+    assert not (config.out / "report.html").exists()
+    events: list[Event] = []
+    assert train(config, events.append).step == 6
+    assert "trained already" not in notes(events)
+    assert (config.out / "report.html").is_file()
+
+
 def test_without_bitsandbytes_plain_adamw_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     events: list[Event] = []
@@ -418,6 +491,19 @@ def test_where_bitsandbytes_has_no_kernels_plain_adamw_is_used() -> None:
     made = make_optimizer("adamw8bit", [([torch.nn.Parameter(torch.zeros(1, device="meta"))], 0.1)], events.append)
     assert type(made) is torch.optim.AdamW
     assert "bitsandbytes has none for meta" in notes(events)
+
+
+def test_without_bitsandbytes_own_library_plain_adamw_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is imported and made all the same, and what stands in for the library raises at the first step."""
+
+    def missing(*_: object, **__: object) -> None:
+        raise RuntimeError("\nCUDA VERSION MISMATCH\nand a page of advice")
+
+    monkeypatch.setattr("bitsandbytes.functional.optimizer_update_8bit_blockwise", missing)
+    events: list[Event] = []
+    made = make_optimizer("adamw8bit", [([torch.nn.Parameter(torch.zeros(1))], 0.1)], events.append)
+    assert type(made) is torch.optim.AdamW
+    assert "(CUDA VERSION MISMATCH)" in notes(events)
 
 
 def test_flat_parameters_learn_as_they_would_alone() -> None:
@@ -476,6 +562,17 @@ def test_the_best_checkpoint_is_kept_and_training_stops_once_it_has_passed(confi
     events: list[Event] = []
     assert train(replace(config, steps=12, score_every=2), events.append) == made
     assert "trained already" in notes(events)
+
+
+def test_the_best_of_the_checkpoints_that_are_left_is_taken(config: TrainConfig, scored: None) -> None:
+    """Where the user made room, and trains on."""
+    made = train(replace(config, score_every=2))
+    assert made.step == 4
+    shutil.rmtree(made.path / "checkpoints" / "step-000004")
+    for _ in range(2):  # the second time it is only opened
+        made = train(replace(config, steps=8, score_every=2))
+        assert (made.step, made.scores["total"]) == (6, 0.5)
+        assert [one["step"] for one in made.history] == [2, 4, 6, 8]
 
 
 def test_previews_have_the_size_that_is_trained(config: TrainConfig) -> None:

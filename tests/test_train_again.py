@@ -1,5 +1,6 @@
 """The same command typed again: what it goes on with, and what it is refused for before anything large is loaded."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import trainings
 from results import notes
 
-from persona import checkpoints, identity
+from persona import checkpoints, families, identity
 from persona.config import TrainConfig
+from persona.drawing import number_format
 from persona.errors import BadOption, PersonaError
 from persona.events import Event
+from persona.photos import read
 from persona.train import train
+from persona.train.run import fingerprint
 
 Folder = Callable[[str], Path]
 
@@ -39,6 +44,18 @@ def test_class_pictures_are_known_by_what_they_show_not_by_how_their_folder_is_s
     (dogs / "0.txt").write_text("a dog on a sofa")
     with pytest.raises(BadOption, match="other photos or settings"):
         train(replace(config, prior="folder:dogs"))
+
+
+def test_a_run_of_another_number_of_processes_is_told_from_that_of_other_settings(config: TrainConfig) -> None:
+    made = train(config)
+    (state,) = made.path.glob("checkpoints/*/state.json")
+    record = json.loads(state.read_text())
+    assert record["processes"] == 1
+    base = families.load(config.base, device="cpu", dtype=number_format("auto", torch.device("cpu")))
+    run = fingerprint(config, base, read(config.photos), [], "sks", 2)
+    state.write_text(json.dumps(record | {"run": run, "processes": 2}))
+    with pytest.raises(BadOption, match=r"2 processes share, not 1\. Start as many"):
+        train(config)
 
 
 def test_a_persona_without_checkpoints_is_said_to_be_good_for_drawing(config: TrainConfig) -> None:
@@ -74,7 +91,12 @@ def test_a_token_that_was_given_is_not_taken_for_chosen(config: TrainConfig, mon
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("file", "no folder that can be written to"), ("theirs", r"other files \(thesis"), ("held", "Another run")],
+    [
+        ("file", "no folder that can be written to"),
+        ("theirs", r"other files \(thesis"),
+        ("held", "Another run"),
+        ("caf\udce9", "is no text"),
+    ],
 )
 def test_a_folder_that_cannot_be_used_is_told_before_the_base_is_loaded(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str
@@ -92,6 +114,7 @@ def test_a_folder_that_cannot_be_used_is_told_before_the_base_is_loaded(
     ("base", "given", "told"),
     [
         ("sd3", {"snr_gamma": 5.0}, "--snr-gamma weighs no times"),
+        ("sd3", {"resolution": 256}, "up to 128 pixels"),
         ("sd-eps", {"text_learning_rate": 1e-5}, "goes with --text-encoder"),
         ("sd-eps", {"targets": ("to_q", "to_w")}, r"no module named to_w\. Leave"),
     ],

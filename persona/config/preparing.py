@@ -7,6 +7,7 @@ from typing import Annotated
 from persona.config.fields import Base, Batch, Class, Guidance, Networks, Resolution, Seed, Steps
 from persona.config.option import Config, Option
 from persona.config.words import check_class, check_prompts
+from persona.errors import BadPrompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +33,13 @@ class PriorsConfig(Config):
         Raises:
             BadOption: a setting is out of bounds.
             BadToken: the class noun is empty.
-            BadPrompt: a prompt is empty or far too long.
+            BadPrompt: a prompt is empty, far too long, or about a subject.
         """
         super().__post_init__()
         check_class(self.class_noun)
         check_prompts(self.prompt)
+        if any("[v]" in prompt.lower() for prompt in self.prompt):
+            raise BadPrompt("--prompt: [V] stands for a subject, and class images show any of the class. Leave it out.")
 
 
 @dataclass(frozen=True, kw_only=True)

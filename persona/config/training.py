@@ -19,7 +19,7 @@ Priors = Annotated[int | None, Option("How many class images.", min=1, max=100_0
 Rank = Annotated[int | None, Option("Rank of the adapter: how much it can hold.", min=1, max=4096)]
 StepBatch = Annotated[int | None, Option("Photos in a step.", min=1, max=4096)]
 TrainingResolution = Annotated[int | None, Option("Side of the training images, in pixels.", min=16, max=8192)]
-TextEncoder = Annotated[bool | None, Option("Train the text encoders too.")]
+TextEncoder = Annotated[bool | None, Option("Train the text encoders too: CLIP's, never T5.")]
 AdapterKind = Annotated[Adapter, Option("Kind of adapter.", expert=True)]
 OptimizerKind = Annotated[Optimizer, Option("Optimizer.", expert=True)]
 Bits = Annotated[Quantize, Option("Number format of the frozen base; nf4 is 4 bits, int8 is 8.", expert=True)]
@@ -87,6 +87,12 @@ class TrainConfig(Config):
         kind, _, folder = self.prior.partition(":")
         if kind not in ("generated", "self", "none", "folder") or (kind == "folder") != bool(folder):
             raise BadOption(f"--prior is generated, self, none or folder:DIR, not {self.prior!r}.")
+        if kind == "none" and self.prior_weight != 1:
+            raise BadOption("--prior-weight weighs class images, and --prior none has none. Leave one of them out.")
+        if kind in ("self", "none") and self.priors is not None:
+            raise BadOption(f"--priors counts class images, and --prior {kind} has none. Leave one of them out.")
+        if self.learning_rate == 0 and not self.text_encoder:
+            raise BadOption("--learning-rate 0 learns nothing. Give another, or --text-encoder to train that alone.")
         if self.adapter == "oft" and self.alpha is not None:
             raise BadOption("--alpha scales no oft adapter: it rotates. Leave it out.")
         if self.alpha == 0:

@@ -35,7 +35,7 @@ def check_token(token: str) -> None:
         raise BadToken(f"--token {token[:32]!r} must be a short word of letters and digits. Try --token sks.")
 
 
-def _is_text(prompt: str) -> bool:
+def is_text(prompt: str) -> bool:
     """Tell text from bytes that were none: Python passes those on as halves of characters."""
     return "\0" not in prompt and not any("\ud800" <= letter <= "\udfff" for letter in prompt)
 
@@ -64,7 +64,7 @@ def check_negative(prompt: str) -> None:
 
 
 def _check_text(name: str, prompt: str) -> None:
-    if not _is_text(prompt):
+    if not is_text(prompt):
         raise BadPrompt(f"{name} {prompt[:60]!a} is no text that can be written down. Type it again.")
     if len(prompt) > MAX_PROMPT:
         raise BadPrompt(f"{name} has {len(prompt)} characters; at most {MAX_PROMPT} are read. Shorten it.")

@@ -159,6 +159,11 @@ class Family(Named):
         scale: int = self.pipe.vae_scale_factor
         return scale << halvings
 
+    @property
+    def largest(self) -> float:
+        """Longest side in pixels that the base knows the places of; without end in most families."""
+        return math.inf
+
     @cached_property
     def _words(self) -> frozenset[str]:
         return read_words(self.folder)
@@ -232,6 +237,13 @@ class Family(Named):
         """Return the conditioning of prompts, one row each: the remembered, or else encoded, each but once."""
         return self._read.rows(prompts, self.device)
 
+    def check_negative(self, negative: str) -> None:
+        """Make sure that the base can be led away from a prompt; it may be empty.
+
+        Raises:
+            BadOption: it cannot.
+        """
+
     def unwanted(self, negative: str, wanted: Conditioning) -> Conditioning:
         """Return what guidance leads away from: the conditioning of a prompt, for each row of what is wanted."""
         return self.conditioning([negative] * len(next(iter(wanted.values()))))
@@ -252,9 +264,12 @@ class Family(Named):
         release()  # what was freed, before there has to be room for the rest
         self.pipe.to(self.device)
 
-    def tile(self) -> None:
-        """Let the autoencoder take large pictures a tile at a time, and blend the seams."""
+    def tile(self, *, tiled: bool = True) -> None:
+        """Let the autoencoder take large pictures a tile at a time, and blend the seams; or whole again."""
         vae = self.pipe.vae
+        if not tiled:
+            vae.disable_tiling()
+            return
         vae.enable_tiling()
         vae.tile_sample_min_size = TILE
         vae.tile_latent_min_size = TILE // self.pipe.vae_scale_factor

@@ -91,14 +91,18 @@ class Flux(Family):
             states, pooled, _ = self.pipe.encode_prompt(list(prompts), **how)
         return {"encoder_hidden_states": states, "pooled_projections": pooled}
 
-    def unwanted(self, negative: str, wanted: Conditioning) -> Conditioning:
-        """Return nothing: guidance is distilled into the model, so that it leads away from nothing.
+    def check_negative(self, negative: str) -> None:
+        """Refuse any: guidance is distilled into the model, so that it leads away from nothing.
 
         Raises:
             BadOption: a negative prompt was given.
         """
         if negative:
             raise BadOption(f"{self.name} was distilled and takes no negative prompt. Leave --negative out.")
+
+    def unwanted(self, negative: str, wanted: Conditioning) -> Conditioning:
+        """Return nothing; see :meth:`check_negative`."""
+        self.check_negative(negative)
         return {}
 
     def arguments(self, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> dict[str, Any]:

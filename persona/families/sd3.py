@@ -54,6 +54,13 @@ class StableDiffusion3(Family):
         guidance=4.5,
     )
 
+    @property
+    def largest(self) -> float:
+        """Longest side in pixels that its table of places goes to."""
+        config = self.denoiser.config
+        side: int = config.pos_embed_max_size * config.patch_size * self.pipe.vae_scale_factor
+        return side
+
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Return ``encoder_hidden_states`` (prompts, tokens, width) and ``pooled_projections`` (prompts, width)."""
         with self.autocast():

@@ -205,7 +205,9 @@ def encode(
         listener: told how far it is, and which pictures are too small.
     """
     examples: list[Example] = []
-    for size, alike in buckets(pictures, cut.resolution, base.granularity, base.recipe.widest, listener).items():
+    # A bucket's longer side is that of the square times the root of its aspect.
+    widest = max(1.0, min(base.recipe.widest, (base.largest / cut.resolution) ** 2))
+    for size, alike in buckets(pictures, cut.resolution, base.granularity, widest, listener).items():
         for picture in alike:
             listener(Progress(stage, len(examples), len(pictures)))
             how = (size, cut.crops, cut.flip, cut.seed)

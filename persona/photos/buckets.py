@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,7 @@ ENLARGED = 1.25
 """Enlargement from which a photo is called too small."""
 
 _ZOOM = 1.15  # the closest crop: closer ones would cut the subject off
+_OPAQUE = [0] * 128 + [255] * 128  # what counts for where the subject is: programs that cut out leave haze
 
 
 def buckets(
@@ -67,8 +69,9 @@ def _fit(size: Size, resolution: int, multiple_of: int, widest: float) -> Size:
 def crops(photo: Photo, size: Size, count: int, flip: bool, seed: int) -> Tensor:
     """Cut several crops of a photo, and mirror them.
 
-    The first crop is the largest one of that shape; the others are a little closer, each elsewhere. They depend on
-    the photo and the seed alone, not on the photos beside it.
+    The first crop is the largest one of that shape; the others are a little closer, each elsewhere. Of a photo that was
+    cut out they show as much of the subject as they can. They depend on the photo and the seed alone, not on the photos
+    beside it.
 
     Args:
         photo: what is cut.
@@ -99,8 +102,9 @@ def _crops(image: Image.Image, photo: Photo, size: Size, count: int, flip: bool,
     import torch  # not above: to look at a folder takes none of the seconds that it takes
 
     random = np.random.default_rng([seed, int(photo.sha256[:16], 16)])
-    closer = [_crop(image, size, random.uniform(1, _ZOOM), *random.random(2)) for _ in range(count - 1)]
-    pixels = torch.stack([middle(image, size), *map(_tensor, closer)])
+    cut = partial(_crop, image, size, subject=photo.mask.point(_OPAQUE).getbbox() if photo.mask else None)
+    closer = [cut(random.uniform(1, _ZOOM), *random.random(2)) for _ in range(count - 1)]
+    pixels = torch.stack([_tensor(one) for one in (cut(1.0, 0.5, 0.5), *closer)])
     return torch.cat([pixels, pixels.flip(-1)]) if flip else pixels
 
 
@@ -109,14 +113,24 @@ def middle(image: Image.Image, size: Size) -> Tensor:
     return _tensor(_crop(image, size, 1.0, 0.5, 0.5))
 
 
-def _crop(image: Image.Image, size: Size, zoom: float, x: float, y: float) -> Image.Image:
-    """Cut the part of the picture that lies at (x, y) of the room there is, each from 0 to 1."""
+def _crop(
+    image: Image.Image, size: Size, zoom: float, x: float, y: float, subject: tuple[int, int, int, int] | None = None
+) -> Image.Image:
+    """Cut the part of the picture that lies at (x, y) of the room there is, each from 0 to 1; or nearer a subject."""
     scale = min(image.width / size[0], image.height / size[1]) / zoom
     # Rounding must not lead out of the picture: Pillow refuses a box that does by a hair.
     width, height = min(size[0] * scale, image.width), min(size[1] * scale, image.height)
     left, top = (image.width - width) * x, (image.height - height) * y
+    if subject:
+        left, top = _onto(left, width, subject[0], subject[2]), _onto(top, height, subject[1], subject[3])
     box = (left, top, min(left + width, image.width), min(top + height, image.height))
     return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=3)
+
+
+def _onto(start: float, length: float, first: float, last: float) -> float:
+    """Move a stretch as little as brings it onto another, or into it where that is longer; return its start."""
+    low, high = sorted((first, last - length))
+    return min(max(start, low), high)
 
 
 def _tensor(image: Image.Image) -> Tensor:

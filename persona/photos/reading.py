@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
 from persona.atomic import digest
@@ -20,7 +20,7 @@ from persona.photos.advice import advise, some
 register_heif_opener()
 
 SHORT_SIDE = 1536
-"""Pixels of a photo's shorter side that are kept: more than any base trains on, less than 200 photos in memory need."""
+"""Pixels of a photo's shorter side that are kept: more than bases draw best, less than 200 photos in memory need."""
 
 # Named one by one: Pillow also opens formats that start other programs, and raw camera files as their thumbnails.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF")
@@ -37,9 +37,23 @@ DAMAGE = (
     IndexError,
     ArithmeticError,
     RuntimeError,
+    TypeError,
+    AttributeError,
+    KeyError,
     struct.error,
     zlib.error,
 )
+
+# What turns a picture upright, by EXIF's orientation.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +62,7 @@ class Photo:
 
     Attributes:
         name: file name, without the folder.
-        image: RGB, upright, at most :data:`SHORT_SIDE` pixels on its shorter side.
+        image: RGB, upright, at most :data:`SHORT_SIDE` pixels on its shorter side, or what more was asked for.
         caption: the text beside it (``name.txt``) in one line, where there is one.
         sha256: of the file's bytes, in hex.
         mask: grey, of the image's size, white where the subject is: the alpha of a photo that was cut out.
@@ -61,23 +75,26 @@ class Photo:
     mask: Image.Image | None = None
 
 
-def read(folder: Path, listener: Listener = silent) -> list[Photo]:
+def read(folder: Path, listener: Listener = silent, side: int = SHORT_SIDE) -> list[Photo]:
     """Read every photo of a folder to learn from, and say what could be better about them.
 
     Args:
         folder: as :func:`pictures` takes it.
         listener: told what was skipped, and what to do about duplicates, blur and the like.
+        side: as for :func:`pictures`.
 
     Raises:
         BadPhotos: as :func:`pictures`.
     """
-    found = pictures(folder, listener)
+    found = pictures(folder, listener, side=side)
     for note in advise(found):
         listener(note)
     return found
 
 
-def pictures(folder: Path, listener: Listener = silent, *, of: str = _NEEDED, most: int | None = None) -> list[Photo]:
+def pictures(
+    folder: Path, listener: Listener = silent, *, of: str = _NEEDED, most: int | None = None, side: int = SHORT_SIDE
+) -> list[Photo]:
     """Read every photo of a folder, or the first so many, in the order of their names.
 
     What is no photo is skipped with a note, a photo that cannot be decoded with a warning; nothing goes in silence.
@@ -87,6 +104,7 @@ def pictures(folder: Path, listener: Listener = silent, *, of: str = _NEEDED, mo
         listener: told what was skipped.
         of: what the folder should hold, for the words of an error.
         most: photos after which no more are read; all are when left out.
+        side: pixels of their shorter side that are kept.
 
     Raises:
         BadPhotos: the folder cannot be read, holds no photo, or holds a decompression bomb.
@@ -98,7 +116,7 @@ def pictures(folder: Path, listener: Listener = silent, *, of: str = _NEEDED, mo
         if len(photos) == most:
             break
         try:
-            photos[path] = _photo(path)
+            photos[path] = _photo(path, side)
         except Image.DecompressionBombError:
             raise _giant(path) from None
         except UnidentifiedImageError:  # one of the next ones too, so it comes first
@@ -153,7 +171,7 @@ def files(folder: Path, of: str = _NEEDED) -> list[Path]:
         raise BadPhotos(f"The folder {folder} cannot be read: {error.strerror}. Fix its permissions.") from None
 
 
-def _photo(path: Path) -> Photo:
+def _photo(path: Path, side: int = SHORT_SIDE) -> Photo:
     """Decode one file.
 
     Raises:
@@ -167,11 +185,18 @@ def _photo(path: Path) -> Photo:
         warnings.simplefilter("ignore")  # damaged metadata of a sound picture, and sizes that are merely large
         with Image.open(path, formats=FORMATS) as image:
             # A JPEG can be decoded at a fraction of its size; other formats take no notice.
-            image.draft("RGB", (2 * SHORT_SIDE, 2 * SHORT_SIDE))
-            turned = ImageOps.exif_transpose(image)
-            upright, mask = _shrunk(_rgb(turned)), _mask(turned)
+            image.draft("RGB", (2 * side, 2 * side))
+            turned = _turned(image)
+            upright, mask = _shrunk(_rgb(turned), side), _mask(turned, side)
     name = os.fsencode(path.name).decode("utf-8", "replace")  # names that are no text would break what is written
     return Photo(name, upright, _caption(path), digest(path), mask)
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """Turn a picture upright; ``ImageOps.exif_transpose`` would also write its EXIF anew, and fail over odd tags."""
+    image.load()
+    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -187,12 +212,12 @@ def _rgb(image: Image.Image) -> Image.Image:
     return _in_srgb(image, profile) if profile else image
 
 
-def _mask(image: Image.Image) -> Image.Image | None:
+def _mask(image: Image.Image, side: int) -> Image.Image | None:
     """Return how opaque an 8-bit picture is, where not all of it is."""
     if image.mode.startswith("I") or not image.has_transparency_data:
         return None
     alpha = image.convert("RGBA").getchannel("A")
-    return None if alpha.getextrema() == (255, 255) else _shrunk(alpha)
+    return None if alpha.getextrema() == (255, 255) else _shrunk(alpha, side)
 
 
 def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
@@ -204,8 +229,8 @@ def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     return converted or image
 
 
-def _shrunk(image: Image.Image) -> Image.Image:
-    scale = SHORT_SIDE / min(image.size)
+def _shrunk(image: Image.Image, side: int) -> Image.Image:
+    scale = side / min(image.size)
     if scale >= 1:
         return image
     size = (round(image.width * scale), round(image.height * scale))

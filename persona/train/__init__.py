@@ -1,17 +1,18 @@
 """Teach a base model one subject: photos in, a persona out."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from accelerate import Accelerator
 
 from persona import adapter, checkpoints, drawing, families, identity
+from persona.atomic import room
 from persona.config import TrainConfig
+from persona.config.words import is_text
 from persona.drawing import Size
-from persona.errors import BadOption, NoSpace, out_of_memory, out_of_space
+from persona.errors import BadOption, out_of_memory
 from persona.events import Listener, Note, silent
 from persona.families import Bits, Family
 from persona.families.family import release
@@ -24,7 +25,7 @@ from persona.photos import Photo, read
 from persona.sample import tell_unknown
 from persona.score import strange
 from persona.train import speed
-from persona.train.material import given_pictures
+from persona.train.material import given_pictures, kept_side
 from persona.train.processes import agree, launched
 from persona.train.rehearsal import DRAWING
 from persona.train.run import Run, check_ours, fingerprint
@@ -49,7 +50,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     accelerator = launched()
     if not accelerator.is_main_process:
         listener = silent
-    photos, given = read(config.photos, listener), given_pictures(config, listener)
+    photos, given = read(config.photos, listener, kept_side(config)), given_pictures(config, listener)
     agree(accelerator, partial(_check_folder, config))
     _check_effects(config, listener)
     dtype = drawing.number_format(config.precision, accelerator.device)
@@ -94,7 +95,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
         release()
         base = load(choice)
     out = config.out or folder_for(config.class_noun, token.text)
-    with _room(out), ExitStack() as stack:
+    with room(out), ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(out)))
         run = Run(config, choice, load, base, photos, given, token, out, accelerator, listener)
         del base  # the run may have to let go of it
@@ -114,6 +115,8 @@ def _check_folder(config: TrainConfig) -> None:
     if config.out is None and config.token is None:
         return
     out = config.out or folder_for(config.class_noun, config.token or "")
+    if not is_text(str(out)):  # safetensors would not open its own file there, when all is learnt
+        raise BadOption(f"--out {str(out)!a} is no text, so weights in it could not be read. Choose another name.")
     drawing.check_output(out)
     if out.exists():
         with checkpoints.held(out):
@@ -125,11 +128,12 @@ def _check_effects(config: TrainConfig, listener: Listener) -> None:
 
     Raises:
         BadBase: it cannot be found or reached.
-        BadOption: something would have none.
+        BadOption: something would have none, or the base can draw nothing that large.
     """
-    if not config.snr_gamma and config.text_learning_rate is None and not config.targets:
+    if not (config.snr_gamma or config.text_learning_rate is not None or config.targets or config.resolution):
         return
     base = families.blueprint(config.base, listener)
+    drawing.size_of(base, config.resolution)
     if config.snr_gamma and isinstance(base.noise, Flow):
         raise BadOption(f"--snr-gamma weighs no times of {base.name}, which learns by flow matching. Leave it out.")
     if config.text_learning_rate is not None and not Settings.of(config, base, 1).text_encoder:
@@ -174,14 +178,3 @@ def _token(
         return identity.choose(base, config.class_noun, listener, size)
 
     return agree(accelerator, choose)
-
-
-@contextmanager
-def _room(out: Path) -> Iterator[None]:
-    """Say what to do about a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if not out_of_space(error):
-            raise
-        raise NoSpace(f"The disk of {out} is full. Make room, and run the same command again to resume.") from error

@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,17 +79,26 @@ def make_optimizer(kind: str, rates: Sequence[tuple[list[nn.Parameter], float]],
     """
     groups = [group | {"lr": rate} for parameters, rate in rates for group in _groups(parameters)]
     if kind != "adamw":
-        device = groups[0]["params"][0].device.type
+        device = groups[0]["params"][0].device
         try:
-            if device not in EIGHT_BITS:
-                raise RuntimeError(f"bitsandbytes has none for {device}")  # it would say so at the first step
-            made: Optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit(groups)
+            if device.type not in EIGHT_BITS:
+                raise RuntimeError(f"bitsandbytes has none for {device.type}")  # it would say so at the first step
+            in_8_bits: Callable[..., Optimizer] = importlib.import_module("bitsandbytes").optim.AdamW8bit
+            _step_once(in_8_bits, device)
+            made = in_8_bits(groups)
         except (ImportError, OSError, RuntimeError) as error:  # not installed, or without a library for this device
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             listener(Note(f"No 8-bit optimizer here ({reason}): training with plain AdamW, which needs more memory."))
         else:
             return made
     return AdamW(groups)
+
+
+def _step_once(kind: Callable[..., Optimizer], device: torch.device) -> None:
+    """Take a step with an optimizer, of a parameter that is large enough for 8 bits: a library is missed but then."""
+    parameter = nn.Parameter(torch.zeros(4096, device=device))
+    parameter.grad = torch.zeros_like(parameter)
+    kind([parameter]).step()
 
 
 def _groups(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:

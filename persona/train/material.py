@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -15,9 +16,15 @@ from persona.identity import Token, caption
 from persona.methods.dreambooth import Cut, DreamBooth, Example, Half, encode, without
 from persona.methods.settings import Settings
 from persona.photos import Photo, files, pictures
-from persona.photos.reading import SUFFIXES
-from persona.placing import any_of
+from persona.photos.advice import some
+from persona.photos.reading import SHORT_SIDE, SUFFIXES
+from persona.placing import any_of, named, plain
 from persona.priors import ensure
+
+
+def kept_side(config: TrainConfig) -> int:
+    """Return the pixels of a photo's shorter side that are kept: no fewer than are trained on."""
+    return max(SHORT_SIDE, config.resolution or 0)
 
 
 def given_pictures(config: TrainConfig, listener: Listener) -> list[Photo]:
@@ -34,10 +41,13 @@ def given_pictures(config: TrainConfig, listener: Listener) -> list[Photo]:
     folder, of = Path(os.path.expanduser(name)), "class images"  # noqa: PTH111
     there = sum(path.suffix.lower() in SUFFIXES for path in files(folder, of))
     most = config.priors or blueprint(config.base, listener).recipe.priors
-    found = pictures(folder, listener, of=of, most=most)
+    found = pictures(folder, listener, of=of, most=most, side=kept_side(config))
     if len(found) == most < there:
         listener(Note(f"{most:,} of {there:,} {of} are used; --priors N takes more."))
-    return found
+    if subjects := [picture.name for picture in found if "V" in named(picture.caption or "")]:
+        told = "[V] is left out of the captions, since class images must not name the subject."
+        listener(Note(f"{some(subjects)}: {told}", warning=True))
+    return [replace(one, caption=plain(one.caption)) if one.name in subjects and one.caption else one for one in found]
 
 
 def drawn_pictures(config: TrainConfig, settings: Settings, base: Family, listener: Listener) -> list[Photo]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 from persona import adapter, checkpoints, report
 from persona.atomic import digest_of, sweep
@@ -21,19 +21,20 @@ from persona.errors import BadOption, BadPersona, PersonaError, out_of_memory
 from persona.events import Listener, Note, Progress
 from persona.families import Family
 from persona.families.family import release
-from persona.folder import RECORD, Persona
+from persona.folder import RECORD, Persona, portable
 from persona.identity import Token
 from persona.methods.dreambooth import DreamBooth
 from persona.methods.settings import Settings
 from persona.photos import Photo
+from persona.placing import any_of
 from persona.sample import tell_cut
 from persona.train.loop import make_optimizer, steps
 from persona.train.material import drawn_pictures, prepare
 from persona.train.processes import agree
 from persona.train.rehearsal import DRAWING, PICTURES, PREVIEWS, PROMPTS, TRAINING
-from persona.train.thrift import LOADED, Choice, relieve
+from persona.train.thrift import LOADED, Choice, relieve, says
 from persona.train.views import STORE, draw_views
-from persona.train.watch import Watch
+from persona.train.watch import Watch, best_of
 
 READ_EVERY = 10
 """Steps between the times that a loss is read from an accelerator, each of which waits for it."""
@@ -130,6 +131,7 @@ class Run:
         """Take what is known when the folder of the run is; see :func:`persona.train.train`."""
         self.asked, self.photos, self.given, self.token, self.out = asked, photos, given, token, out
         self.accelerator, self.listener = accelerator, listener
+        self._processes: int = accelerator.num_processes
         self._load = load
         self._choose(choice, base)
         self.asked_settings = Settings.of(asked, base, len(photos))
@@ -148,7 +150,7 @@ class Run:
             OSError: the disk is full.
         """
         start = agree(self.accelerator, self._start)
-        if start and self._is_done(start) and (made := self._made()):
+        if start and self._is_done(start) and (made := self._made(start)):
             passed = bool(start.record["passed"])
             more = "Its best has passed: more would not help" if passed else "Give more --steps to train on"
             self.listener(Note(f"{self.out} is trained already. {more}. To start over, give --fresh or another --out."))
@@ -165,12 +167,15 @@ class Run:
 
     # What is there already
 
-    def _made(self) -> Persona | None:
+    def _made(self, start: Checkpoint) -> Persona | None:
         """Return the persona that was made of the run, if it is whole; else its checkpoints can make it again."""
         try:
-            return Persona.open(self.out)
+            made = Persona.open(self.out)
         except BadPersona:
             return None
+        # One that was trained on, and stopped before the end was written down, is still that of before.
+        old = list(made.history) != start.record["history"] or not (made.history or made.step == start.step)
+        return None if old else made
 
     def _start(self) -> Checkpoint | None:
         """Return the checkpoint to go on from, once it is known that the folder is ours to write to."""
@@ -197,13 +202,19 @@ class Run:
             return BadOption(f"{told} {_ELSE}") if finished else None
         if start.damaged:
             return BadPersona(f"{start.path} is damaged, so the run cannot resume from there. {_ELSE}")
-        held = "a finished persona" if finished else "a run"
-        other = BadOption(f"{self.out} holds {held} of other photos or settings. {_ELSE}")
-        return None if start.record["run"] == self._fingerprint() else other
+        held, begun = "a finished persona" if finished else "a run", start.record["run"]
+        if begun == self._fingerprint(self._processes):
+            choice = start.record["choice"]
+            fixed = next((name for name in sorted(choice.keys() & LOADED - _FREE) if says(self.asked, name)), None)
+            told = f"{self.out} holds {held} with --{fixed} {choice.get(fixed)}, chosen when memory was short."
+            return BadOption(f"{told} Leave --{fixed} out to resume it. {_ELSE}") if fixed else None
+        if begun == self._fingerprint(number := start.record.get("processes", self._processes)):
+            told = f"{self.out} holds {held} whose steps {number} processes share, not {self._processes}."
+            return BadOption(f"{told} Start as many to resume it. {_ELSE}")
+        return BadOption(f"{self.out} holds {held} of other photos or settings. {_ELSE}")
 
-    def _fingerprint(self) -> str:
-        given, processes = self.given, self.accelerator.num_processes
-        return fingerprint(self.asked, self.base, self.photos, given, self.token.text, processes)
+    def _fingerprint(self, processes: int) -> str:
+        return fingerprint(self.asked, self.base, self.photos, self.given, self.token.text, processes)
 
     def _is_done(self, start: Checkpoint) -> bool:
         return start.step >= self.settings.steps or bool(start.record["passed"])
@@ -218,11 +229,11 @@ class Run:
     def _change(self, choice: Choice) -> None:
         """Choose otherwise for the base that is loaded."""
         self._choose(choice, self.base)
-        if self.settings.tiling:
-            self.base.tile()
+        self.base.tile(tiled=self.settings.tiling)
 
     def _follow(self, choice: Choice) -> None:
-        """Choose as the run did before it was stopped, whatever memory there is now."""
+        """Choose as the run did before it was stopped, whatever memory there is now, but for what the user says."""
+        choice = {name: value for name, value in choice.items() if not (name in _FREE and says(self.asked, name))}
         if any(choice.get(name) != self.choice.get(name) for name in LOADED):
             self._reload(choice)
         else:
@@ -302,7 +313,7 @@ class Run:
         asked, photos, resolution = self.asked, [*self.photos], self.settings.resolution
         if asked.from_jedi:
             # One that was stopped before its first checkpoint has left nothing else that says whose views they are.
-            out = self.out / STORE / self._fingerprint()[:16]
+            out = self.out / STORE / self._fingerprint(self._processes)[:16]
             photos += draw_views(self.base, self.photos, asked.class_noun, resolution, asked.seed, out, self.listener)
         return photos, drawn_pictures(asked, self.settings, self.base, self.listener) or self.given
 
@@ -327,8 +338,15 @@ class Run:
             learning = adapter.load(self.base, start.adapter)
         else:
             learning = adapter.attach(self.base, settings.make(self.asked, self.base), seed=self.asked.seed)
-        optimizer = make_optimizer(settings.optimizer, settings.rates(self.base, learning), self.listener)
-        if start:
+        kind = settings.optimizer
+        if start and kind != "adamw" and not start.in_8_bits:
+            kind = "adamw"
+            self.listener(Note("Going on with plain AdamW, as the run began."))
+        optimizer = make_optimizer(kind, settings.rates(self.base, learning), self.listener)
+        if start and start.in_8_bits and isinstance(optimizer, AdamW):
+            told = "The state of the 8-bit optimizer is of no use to plain AdamW, which begins anew."
+            self.listener(Note(f"{told} To keep it, stop, and resume where bitsandbytes works.", warning=True))
+        elif start:
             checkpoints.restore(start, optimizer)
         return optimizer
 
@@ -373,7 +391,8 @@ class Run:
             adapter=adapter.save(self.base),
             optimizer=optimizer,
             record={
-                "run": self._fingerprint(),
+                "run": self._fingerprint(self._processes),
+                "processes": self._processes,
                 "fresh": self.asked.fresh,
                 "choice": self.choice,
                 "token": self.token.text,
@@ -389,9 +408,9 @@ class Run:
 
     def _conclude(self) -> Persona:
         """Make the folder a persona with the best weights, or the last where nothing was scored."""
-        best = self.watch.best or {"step": checkpoints.every(self.out)[-1].step}
+        there = {one.step: one for one in checkpoints.every(self.out)}  # the user may have removed some of them
+        best = best_of(one for one in self.watch.history if one["step"] in there) or {"step": max(there)}
         step = int(best["step"])
-        weights = next(one for one in checkpoints.every(self.out) if one.step == step)
         made = Persona(
             path=self.out,
             token=self.token.text,
@@ -401,18 +420,18 @@ class Run:
             step=step,
             scores={name: value for name, value in best.items() if name != "step"},
             history=tuple(self.watch.history),
-            settings=self.config.record() | asdict(self.settings) | {"evidence": dict(self.token.evidence)},
+            settings=portable(self.config.record() | asdict(self.settings) | {"evidence": dict(self.token.evidence)}),
             photos=tuple(photo.sha256 for photo in self.photos),
-        ).write(weights.adapter)
-        self._report(made)
-        return made
+        )
+        self._report(made)  # before the record, which ends the run: what fails here is made when it goes on
+        return made.write(there[step].adapter)
 
     def _report(self, made: Persona) -> None:
         names = list(made.scores)
         curves: dict[str, Any] = {name: [(one["step"], one[name]) for one in made.history] for name in names}
         report.write(
             self.out / "report.html",
-            title=f"{made.token}, a {made.class_noun}",
+            title=f"{made.token}, {any_of(made.class_noun)}",
             photos=[(photo.caption or photo.name, photo.image) for photo in self.photos],
             previews=self.watch.previews(),
             curves={"loss": self.losses, **curves},

@@ -54,11 +54,16 @@ def leaner(asked: TrainConfig, now: Settings, stage: str, device: str, least: in
     """
     for name in _HELP[stage]:
         # However a batch is divided, a step is the same.
-        left_open = name == "batch" or getattr(asked, name) in (None, "auto")
+        left_open = name == "batch" or not says(asked, name)
         helps = device == "cuda" or name != "offload"  # on a CPU there is nowhere to put things aside
         if left_open and helps and (change := _less(name, now, least)):
             return change
     return {}
+
+
+def says(asked: TrainConfig, name: str) -> bool:
+    """Tell whether the user has given an option, by the name of its field, that else is chosen."""
+    return getattr(asked, name) not in (None, "auto")
 
 
 def _less(name: str, now: Settings, least: int) -> Choice:

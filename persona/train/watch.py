@@ -1,6 +1,6 @@
 """How a run is coming along, judged by its pictures: the loss says little about when to stop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -94,8 +94,8 @@ class Watch:
 
     @property
     def best(self) -> dict[str, float] | None:
-        """The scores of the best weights so far; of equals the earliest, which has forgotten least."""
-        return max(self.history, key=lambda scores: scores["total"], default=None)
+        """The scores of the best weights so far."""
+        return best_of(self.history)
 
     @property
     def passed(self) -> bool:
@@ -122,6 +122,11 @@ class Watch:
             for seed, image in zip(SEEDS, images, strict=True):
                 with beside(folder / f"{slug(template)}-{seed}.png") as part:
                     image.save(part)
+
+
+def best_of(history: Iterable[dict[str, float]]) -> dict[str, float] | None:
+    """Return the best of scores, if there are any; of equals the earliest, which has forgotten least."""
+    return max(history, key=lambda scores: scores["total"], default=None)
 
 
 def _open(path: Path) -> Image.Image:
