@@ -57,12 +57,13 @@ def load(name: str, device: str | torch.device = "cpu", listener: Listener = sil
     """
     from persona.clay import weights_folder
     from persona.clay.encoder import FOLDER, Encoder
+    from persona.clay.layers import UNREADABLE
 
     folder = weights_folder() if name == "clay" else Path(name)
     if shipped(folder):
         try:
             return Encoder.load(folder / FOLDER).to(device)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        except UNREADABLE as error:
             raise BadBase(
                 f"The image encoder in {folder / FOLDER} is damaged, or of another version. Get it again, or name a "
                 "CLIP."

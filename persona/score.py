@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from persona.clay.judge import WEIGHTS, Judge
+from persona.clay.layers import UNREADABLE
 from persona.drawing import Size
 from persona.errors import BadBase
 from persona.families import Family
@@ -98,7 +99,7 @@ def load_judge(base: Family) -> Judge:
     """
     try:
         return Judge.load(base.folder / "judge")
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise BadBase(
             f"The judge in {base.folder / 'judge'} is damaged, or of another version. Make it anew: pretrain clay."
         ) from error

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from safetensors import SafetensorError
 
 from persona.errors import BadBase, BadOption
 from persona.events import Listener, Note, silent
@@ -144,11 +143,12 @@ def _sought(picture: Image.Image, box: Box | None, base: Family, listener: Liste
 
 
 def _by_its_own(folder: Path, picture: Image.Image) -> Mask:
+    from persona.clay.layers import UNREADABLE
     from persona.clay.segmenter import Segmenter
 
     try:
         segmenter = Segmenter.load(folder)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise BadBase(
             f"The segmenter in {folder} is damaged, or of another version. Get it again, or take it out."
         ) from error

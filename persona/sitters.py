@@ -90,7 +90,7 @@ def spoken(prompt: str, persona: Persona | None, listener: Listener) -> str:
         BadPrompt: it names one, and there is no persona.
     """
     if persona is None:
-        if "[v]" in prompt.lower():
+        if "V" in named(prompt):
             raise BadPrompt("[V] stands for a persona's subject. Name one with --persona, or leave [V] out.")
         return prompt
     filled = fill(prompt, persona.token, persona.class_noun, listener)
@@ -143,7 +143,7 @@ def _shown(config: SampleConfig, listener: Listener) -> Sitter:
 def _bare(prompt: str, noun: str | None, listener: Listener) -> str:
     """Say what a picture shows to who knows from elsewhere which subject it is."""
     if noun is None:
-        if "[v]" in prompt.lower():
+        if "V" in named(prompt):
             raise BadPrompt("[V] stands for no more than the class noun here. Name it with --class, or leave [V] out.")
         return prompt
     said = bare(prompt, noun)

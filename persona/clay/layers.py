@@ -1,7 +1,11 @@
 """What the networks that look at clay's pictures are built of."""
 
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import init
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
+"""What loading such a network raises where its file is damaged, or of another version."""
 
 
 class Block(nn.Module):

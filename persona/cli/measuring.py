@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from persona.cli.following import real, typed
 from persona.cli.options import command
 from persona.config import CompareConfig, EvaluateConfig
+from persona.placing import named
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -149,4 +150,4 @@ def _pairs(found: "Evaluation") -> "list[list[Shot]]":
 
 def _is_about(shot: "Shot") -> bool:
     """Tell whether the subject was asked for; in which case it was typed is no matter."""
-    return "[v]" in shot.prompt.lower()
+    return "V" in named(shot.prompt)

@@ -8,6 +8,7 @@ from persona.config.fields import Base, Batch, Class, Guidance, Networks, Resolu
 from persona.config.option import Config, Option
 from persona.config.words import check_class, check_prompts
 from persona.errors import BadPrompt
+from persona.placing import named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class PriorsConfig(Config):
         super().__post_init__()
         check_class(self.class_noun)
         check_prompts(self.prompt)
-        if any("[v]" in prompt.lower() for prompt in self.prompt):
+        if any("V" in named(prompt) for prompt in self.prompt):
             raise BadPrompt("--prompt: [V] stands for a subject, and class images show any of the class. Leave it out.")
 
 
