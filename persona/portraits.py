@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 
 from persona import photos, segment
 from persona.config import InterpolateConfig, SampleConfig
@@ -17,6 +17,7 @@ from persona.methods.guidance import IMAGE_GUIDANCE, IMAGE_GUIDANCE_OF_TWO
 from persona.methods.subject_diffusion import SubjectDiffusion
 from persona.methods.telling import STORE
 from persona.photos import Photo
+from persona.photos.reading import upright
 from persona.placing import Box, Subject, check, read_masks, read_subjects
 
 
@@ -63,8 +64,8 @@ def read(subjects: Mapping[str, Subject], masks: Mapping[str, Path | Box]) -> di
 def _pixels(path: Path) -> str:
     """Return the size of a picture as its file has it, which is shrunk where it is large."""
     with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-    return f"{upright.width}x{upright.height}"
+        turned = upright(image)
+    return f"{turned.width}x{turned.height}"
 
 
 def _white(drawn: Photo) -> Image.Image:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pictures import exif_of
 from PIL import Image, ImageCms, ImageFilter, ImageOps
 
 from persona.errors import BadPhotos
@@ -128,12 +129,6 @@ def test_a_photo_taken_sideways_stands_upright(tmp_path: Path, orientation: int)
         assert found.image.tobytes() == ImageOps.exif_transpose(image).tobytes()
     if orientation == 6:  # the camera was turned a quarter clockwise
         assert found.image.tobytes() == picture().rotate(-90, expand=True).tobytes()
-
-
-def exif_of(*tags: tuple[int, int, int]) -> bytes:
-    """Return EXIF of tags by their number, type and value; 38 is where a negative fraction is, behind two tags."""
-    entries = b"".join(struct.pack("<HHII", number, kind, 1, value) for number, kind, value in tags)
-    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<Iii", 0, -1, 1)
 
 
 @pytest.mark.parametrize(("kind", "value"), [(2, 0), (10, 38)], ids=["text", "negative"])

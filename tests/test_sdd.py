@@ -15,6 +15,7 @@ import numpy as np
 import processes
 import pytest
 import tiny_networks
+from pictures import exif_of
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
@@ -140,6 +141,17 @@ def test_a_good_picture_becomes_a_record(knowing: None, config: SddConfig, tmp_p
     assert made.sheet is not None
     with Image.open(made.sheet) as page:
         assert page.width > 64
+
+
+def test_odd_metadata_of_a_sideways_picture_is_let_pass(knowing: None, config: SddConfig, tmp_path: Path) -> None:
+    sideways, exif = GOOD.transpose(Image.Transpose.ROTATE_90), exif_of((0x0112, 3, 6), (0x011A, 2, 0))
+    found = []
+    for name, picture, metadata in (("plain", GOOD, b""), ("odd", sideways, exif)):
+        (tmp_path / name).mkdir()
+        picture.save(tmp_path / name / "good.png", exif=metadata)
+        made = gen_sdd(replace(config, pictures=tmp_path / name, out=tmp_path / f"{name}-records"))
+        found.append(Records(made.folder).record(0).picture.tobytes())
+    assert found[0] == found[1]
 
 
 def test_what_each_filter_drops_is_counted(knowing: None, config: SddConfig) -> None:

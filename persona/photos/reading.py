@@ -186,13 +186,13 @@ def _photo(path: Path, side: int = SHORT_SIDE) -> Photo:
         with Image.open(path, formats=FORMATS) as image:
             # A JPEG can be decoded at a fraction of its size; other formats take no notice.
             image.draft("RGB", (2 * side, 2 * side))
-            turned = _turned(image)
-            upright, mask = _shrunk(_rgb(turned), side), _mask(turned, side)
+            turned = upright(image)
+            shown, mask = _shrunk(_rgb(turned), side), _mask(turned, side)
     name = os.fsencode(path.name).decode("utf-8", "replace")  # names that are no text would break what is written
-    return Photo(name, upright, _caption(path), digest(path), mask)
+    return Photo(name, shown, _caption(path), digest(path), mask)
 
 
-def _turned(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """Turn a picture upright; ``ImageOps.exif_transpose`` would also write its EXIF anew, and fail over odd tags."""
     image.load()
     turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.random import default_rng
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from persona import checkpoints
 from persona.atomic import beside
@@ -28,7 +28,7 @@ from persona.hub import fetched
 from persona.labelling import Captioner, Detector, Found, Sam, Tagger
 from persona.metrics import Mask
 from persona.photos.cutouts import cut, pixels_of
-from persona.photos.reading import DAMAGE, FORMATS, SUFFIXES
+from persona.photos.reading import DAMAGE, FORMATS, SUFFIXES, upright
 from persona.placing import Box
 from persona.pretrain.filters import APART, LONGEST, NOUNS, THINGS, Candidate, choose, on_white, overlap
 from persona.pretrain.records import Entity, Record, Records, marked, write
@@ -168,7 +168,7 @@ def _opened(source: _Source, resolution: int, dropped: Counter[str]) -> Image.Im
         with source.path.open("rb") as file:
             file.seek(source.offset)
             stored = Image.open(io.BytesIO(file.read(source.length)), formats=FORMATS)
-            picture = ImageOps.exif_transpose(stored).convert("RGB")
+            picture = upright(stored).convert("RGB")
     except _DAMAGE:
         dropped["unreadable"] += 1
         return None
