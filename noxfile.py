@@ -27,9 +27,9 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests that take seconds; `nox -s tests -- -k cli` runs some of them."""
-    # Tests use one core each; what a file has set up stays in one process.
+    # Tests use one core each; a file is shared out only where a process has nothing else left to do.
     session.run(
-        sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile", "--durations", "20", *session.posargs
+        sys.executable, "-m", "pytest", "-n", "auto", "--dist", "worksteal", "--durations", "20", *session.posargs
     )
 
 

@@ -36,6 +36,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
             patch.delenv(name, raising=False)
+        patch.setattr(os, "fsync", lambda file: None)  # nobody pulls the plug here, and flushes are waited for
         yield folder
 
 
