@@ -35,7 +35,7 @@ from persona.clay.judge import Judge
 from persona.cli import app
 from persona.config import CompareConfig, EvaluateConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, PersonaError
-from persona.evaluate import Evaluation, clay, compare, entrants, evaluate, methods, pictures
+from persona.evaluate import Evaluation, clay, compare, entrants, evaluate, methods, pictures, showing
 from persona.evaluate import run as running
 from persona.evaluate.subjects import INDEX, chosen, papers_prompts, read_dreambench
 from persona.events import Event, Note, Progress
@@ -250,10 +250,10 @@ def test_the_batch_changes_nothing(config: EvaluateConfig) -> None:
 def test_the_worst_that_the_page_shows_are_not_the_bases() -> None:
     three: Any = [SimpleNamespace(label=label) for label in ("rex", "bob", "base")]
     found: Any = SimpleNamespace(rows=[Row("rex"), Row("bob", best=True), Row("base")])
-    assert running._used(found, three) == ["bob"]
+    assert showing._used(found, three) == ["bob"]
     found.rows = [Row(one.label) for one in three]
-    assert running._used(found, three) == ["rex", "bob"]
-    assert running._used(found, three[2:]) == ["base"]
+    assert showing._used(found, three) == ["rex", "bob"]
+    assert showing._used(found, three[2:]) == ["base"]
 
 
 def test_comparing_says_what_the_first_is_above_the_second(config: EvaluateConfig, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ A way to draw a subject is an :class:`Entrant`; that of a method is made by one 
 :data:`persona.evaluate.methods.METHODS`, and all else here knows nothing of methods.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -50,6 +50,11 @@ class Entrant:
     text: Callable[[Prompt], str]
     learning: float | None = None
     leaves: bool = False
+
+
+def subjects_of(entrants: Sequence[Entrant]) -> list[Subject]:
+    """Return all whom entrants draw, each once."""
+    return list({entrant.subject.name: entrant.subject for entrant in entrants}.values())
 
 
 @dataclass
