@@ -477,13 +477,16 @@ def test_methods_that_look_at_photos_join_without_learning(
 
 
 def test_what_is_cut_out_otherwise_is_drawn_anew(
-    config: EvaluateConfig, able: Path, monkeypatch: pytest.MonkeyPatch
+    config: EvaluateConfig, able: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(able / segmenter.FOLDER)
     asked = replace(config, names=("subject-diffusion",), base=str(able), class_noun="dog", prompts="1", n=1)
     events: list[Event] = []
-    evaluate(asked, events.append)
-    assert sum("Nothing is here that could cut it out" in note for note in listened(events)[0]) == 1
+    cats = shutil.copytree(config.photos[0], tmp_path / "cats")
+    found = evaluate(replace(asked, photos=(*config.photos, cats)), events.append)
+    (told,) = (note for note in listened(events)[0] if "Nothing is here that could cut it out" in note)  # once for both
+    assert told in json.loads((config.out / "evaluation.json").read_text())["notes"]
+    assert told in html.unescape(found.report.read_text())
     monkeypatch.setattr(segment, "_sought", lambda picture, *_: (np.eye(picture.height, picture.width) > 0, ""))
     evaluate(asked)
     assert len(list(config.out.glob("pictures/subject-diffusion-*"))) == 2
@@ -505,12 +508,15 @@ def data_set(tmp_path: Path, photo_folder: Path) -> Path:
 
 def test_the_data_set_is_read_as_its_authors_wrote_it(data_set: Path) -> None:
     events: list[Event] = []
+    (data_set / "pot/broken.png").write_bytes(b"")
     rex, pot = read_dreambench(data_set, None, events.append)
     assert (rex.name, rex.class_noun, len(rex.photos)) == ("rex", "dog", 3)
     assert [p.text("dog") for p in rex.prompts[:2]] == ["a [V] dog on the beach", "a [V] dog wearing a red hat"]
     assert [p.text("teapot") for p in pot.prompts[:2]] == ["a [V] teapot in the snow", "a red [V] teapot"]
     assert {p.kind for p in rex.prompts} == {"subject", "class", "other"}
-    assert "1 of 3 subjects are not in" in listened(events)[0][0]
+    gone, broken = listened(events)[0]
+    assert "1 of 3 subjects are not in dataset" in gone  # the page shows no paths
+    assert "Skipped broken.png" in broken
     assert [one.name for one in read_dreambench(data_set, "pot, pot", events.append)] == ["pot"]
 
 

@@ -32,7 +32,7 @@ def contest(config: EvaluateConfig, studio: Studio) -> list[Entrant]:
         PersonaError: whatever loading a base, opening a persona or training one may raise.
     """
     if config.dreambench is not None:
-        subjects = _of_data_set(config, config.dreambench, studio.listener)
+        subjects = _of_data_set(config, config.dreambench, studio.hear)
         names = config.names or ("dreambooth",)
         _learn(names, subjects, studio)
         return [one for name in names for subject in subjects for one in METHODS[name](subject, studio)]
@@ -96,8 +96,8 @@ def _of_photos(
 ) -> tuple[dict[str, Subject], dict[str, str]]:
     """Return the subjects, by the folders of their photos or else by class, and the place of each persona's there."""
     folders = {folder.resolve(): str(folder) for folder in config.photos}  # none twice
-    albums = {folder: pictures(Path(folder), studio.listener) for folder in folders.values()}
-    homes = {name: _home(persona, albums, studio.warn) for name, persona in personas.items()}
+    albums = {folder: pictures(Path(folder), studio.hear) for folder in folders.values()}
+    homes = {name: _home(persona, albums, studio.hear) for name, persona in personas.items()}
     nouns = {home: personas[name].class_noun for name, home in reversed(homes.items())}
     for folder in albums:
         noun = nouns.get(folder) or config.class_noun
@@ -108,7 +108,7 @@ def _of_photos(
         raise BadOption("Methods draw from photos. Say where they are, and what they show: --photos PHOTOS --class dog")
     if not albums:
         without = "Without --photos nothing can say how well the subject is met: only what was asked for is measured."
-        studio.warn(Note(without, warning=True))
+        studio.hear(Note(without, warning=True))
     first = next(iter(personas.values()), None)
     base = base_of(first, config.base, studio.listener, families.outline) if first else studio.methods_outline
     names = dict(zip(albums, _told_apart([Path(folder) for folder in albums]), strict=True))

@@ -97,7 +97,7 @@ def jedi(subject: Subject, studio: Studio) -> list[Entrant]:
 
     def look(model: JeDi, size: Size) -> dict[str, Any]:
         known = references.prepare(model.base, subject.photos, subject.class_noun, size)
-        return {"references": references.fitting(model, known, 1, size, studio.listener)}
+        return {"references": references.fitting(model, known, 1, size, studio.hear)}
 
     def text(prompt: Prompt) -> str:
         return prompt.bare(subject.class_noun)
@@ -112,7 +112,7 @@ def subject_diffusion(subject: Subject, studio: Studio) -> list[Entrant]:
         raise BadOption("subject-diffusion draws from a photo. Say where it is with --photos.")
     base, shown = studio.base_of(None), {"V": Reference(subject.photos[0])}
     telling.STORE.check(base)
-    cutouts = portraits.cut_out(shown, base, studio.listener)
+    cutouts = portraits.cut_out(shown, base, studio.hear)
 
     def look(model: SubjectDiffusion, size: Size) -> dict[str, Any]:
         return {"portraits": portraits.paint(model, shown, cutouts)}

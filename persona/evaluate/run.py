@@ -9,7 +9,7 @@ from persona.drawing import check_output, processes
 from persona.errors import BadOption
 from persona.evaluate import tables
 from persona.evaluate.contest import CLAY, contest
-from persona.evaluate.entrants import Entrant, Studio, subjects_of
+from persona.evaluate.entrants import Entrant, Hearing, Studio, subjects_of
 from persona.evaluate.evaluator import Evaluator
 from persona.evaluate.judging import JudgeEvaluator
 from persona.evaluate.methods import bare_of
@@ -47,7 +47,7 @@ def evaluate(config: EvaluateConfig, listener: Listener = silent, *, versus: boo
     entrants = contest(config, studio)
     if versus:
         _check_comparable(entrants)
-    return measure(config, entrants, listener, versus=versus, notes=studio.notes)
+    return measure(config, entrants, listener, versus=versus, notes=studio.hear.notes)
 
 
 def measure(
@@ -56,7 +56,7 @@ def measure(
     listener: Listener = silent,
     *,
     versus: bool = False,
-    notes: Sequence[str] = (),
+    notes: list[str] | None = None,
 ) -> Evaluation:
     """Do as :func:`evaluate` does, for entrants that are known already.
 
@@ -65,20 +65,20 @@ def measure(
         entrants: who is measured.
         listener: see :func:`evaluate`.
         versus: see :func:`evaluate`.
-        notes: what was said of the entrants that is to be kept in mind of the figures.
+        notes: what was warned of already, and is to be kept in mind of the figures; what else is, is added.
     """
-    listener = _heard(listener)
-    evaluator = _evaluator(config, entrants, listener)
+    hear = Hearing(_heard(listener), [] if notes is None else notes)
+    evaluator = _evaluator(config, entrants, hear)
     for note in evaluator.notes:
-        listener(Note(note, warning=True))
-    notes = [*notes, *evaluator.notes]
-    _tell_unknown(entrants, listener)
-    series = [(entrant, *_drawn(config, entrant, listener)) for entrant in entrants]
-    shots = measured(series, evaluator, listener)
+        hear(Note(note, warning=True))
+    _tell_unknown(entrants, hear)
+    series = [(entrant, *_drawn(config, entrant, hear)) for entrant in entrants]
+    shots = measured(series, evaluator, hear)
     columns = [*evaluator.columns, *tables.TIMES]
     if fewer := tables.of_fewer(shots):
-        notes.append(f"Not in the choice of the best, as they do not draw all of the subjects: {', '.join(fewer)}.")
-        listener(Note(notes[-1]))
+        reason = "as they do not draw all of the subjects"
+        hear.notes.append(f"Not in the choice of the best, {reason}: {', '.join(fewer)}.")
+        hear(Note(hear.notes[-1]))
     rows = tables.with_best(tables.rows_of(shots, entrants, columns), evaluator, fewer)
     if versus:
         rows.append(tables.difference(shots, rows[0].label, rows[1].label, columns))
@@ -95,7 +95,7 @@ def measure(
     if processes().is_main_process:
         own = {(entrant.label, drawn.folder) for entrant, drawn, _ in series}
         shown = [shot for shot in found.shots if (shot.label, shot.path.parent) in own]
-        write(found, shown, config, entrants, evaluator, notes)
+        write(found, shown, config, entrants, evaluator, hear.notes)
     processes().wait_for_everyone()
     return found
 
