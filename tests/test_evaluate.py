@@ -237,7 +237,8 @@ def test_a_base_in_fewer_bits_is_said(config: EvaluateConfig, monkeypatch: pytes
     packed = families.load(str(config.base), device="cpu", bits="nf4")
     monkeypatch.setattr(entrants, "open_base", lambda *_, **__: packed)
     evaluate(replace(config, names=("base",), class_noun="dog", prompts="1", n=1))
-    (how,) = json.loads((config.out / "evaluation.json").read_text())["settings"]["drawn with"].values()
+    ((base, how),) = json.loads((config.out / "evaluation.json").read_text())["settings"]["drawn with"].items()
+    assert base == f"{Path(str(config.base)).name} {packed.hash[:12]}"  # two bases may be in folders of one name
     assert how.endswith("nf4 in float32")
 
 
@@ -292,14 +293,14 @@ def test_own_prompts_with_markup_are_shown_and_not_run(config: EvaluateConfig, t
 
 
 def test_what_makes_figures_say_less_stands_beside_them(config: EvaluateConfig, tmp_path: Path) -> None:
-    """Two personas of one album by different nouns, and a prompt that says neither."""
+    """Two personas of one album by different nouns, and a prompt that says neither, at length."""
     tom = personas.make(tmp_path / "tom", Path(str(config.base)), class_noun="cat")
-    (tmp_path / "prompts.txt").write_text("a [V] on the beach\n")
+    (tmp_path / "prompts.txt").write_text(f"a [V] on the beach{' in the snow' * 30}\n")
     events: list[Event] = []
     config = replace(config, names=(config.names[0], str(tom.path)), prompts=str(tmp_path / "prompts.txt"), n=1)
     found = evaluate(config, events.append)
     page, kept = html.unescape(found.report.read_text()), json.loads((config.out / "evaluation.json").read_text())
-    for said in ("tom draws cat where dog is asked for", "does not say dog after", "not say cat after"):
+    for said in ("tom draws cat where dog is asked for", "does not say dog after", "not say cat after", "zwx on the beach in"):
         (told,) = (note for note in listened(events)[0] if said in note)
         assert told in page
         assert told in kept["notes"]

@@ -21,7 +21,7 @@ from persona.evaluate.subjects import Subject
 from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.networks import CLIP, DINO, Networks, absent
-from persona.sample import tell_unknown
+from persona.sample import tell_cut, tell_unknown
 from persona.score import has_judge, load_judge, strange
 
 OWN = "The judge cannot tell what your own prompts ask for: prompt is left out, and with it the plot and the best."
@@ -71,7 +71,7 @@ def measure(
     evaluator = _evaluator(config, entrants, hear)
     for note in evaluator.notes:
         hear(Note(note, warning=True))
-    _tell_unknown(entrants, hear)
+    _tell_prompts(entrants, hear)
     series = [(entrant, *_drawn(config, entrant, hear)) for entrant in entrants]
     shots = measured(series, evaluator, hear)
     columns = [*evaluator.columns, *tables.TIMES]
@@ -152,10 +152,12 @@ def _judge(base: Family, entrants: Sequence[Entrant], guesses: Sequence[str]) ->
     return evaluator
 
 
-def _tell_unknown(entrants: Sequence[Entrant], listener: Listener) -> None:
+def _tell_prompts(entrants: Sequence[Entrant], listener: Listener) -> None:
+    """Warn of what their bases do not read of prompts."""
     for base in {entrant.base.hash: entrant.base for entrant in entrants}.values():
-        texts = {p.bare(e.subject.class_noun) for e in entrants if e.base.hash == base.hash for p in e.subject.prompts}
-        tell_unknown(base, sorted(texts), [], listener)
+        asked = [(e, prompt) for e in entrants if e.base.hash == base.hash for prompt in e.subject.prompts]
+        tell_cut(base, sorted({e.text(prompt) for e, prompt in asked}), listener)
+        tell_unknown(base, sorted({prompt.bare(e.subject.class_noun) for e, prompt in asked}), [], listener)
 
 
 # Drawing

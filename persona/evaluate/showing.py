@@ -17,6 +17,7 @@ from persona.evaluate.methods import BASE
 from persona.evaluate.pictures import how_of
 from persona.evaluate.published import TABLE, WARNING
 from persona.evaluate.subjects import Subject
+from persona.families import Family
 from persona.folder import versions
 from persona.report import Column, Plot, Row, Shot, write_evaluation
 
@@ -114,8 +115,7 @@ def _title(config: EvaluateConfig, entrants: Sequence[Entrant], subjects: Sequen
 
 
 def _settings(config: EvaluateConfig, entrants: Sequence[Entrant], evaluator: Evaluator) -> Mapping[str, Any]:
-    bases = {Path(entrant.base.name).name: entrant.base for entrant in entrants}
-    used = {name: how_of(config, base) for name, base in bases.items()}
+    bases = {entrant.base.hash: entrant.base for entrant in entrants}.values()
     told = {name: value for name, value in config.record().items() if value is not None}
     paths: dict[str, Any] = {name: Path(str(told[name])).name for name in ("dreambench", "prompts") if name in told}
     for name in ("photos", "base"):  # where they are on this machine is nobody's business
@@ -125,14 +125,15 @@ def _settings(config: EvaluateConfig, entrants: Sequence[Entrant], evaluator: Ev
         **paths,
         "names": [Path(name).name for name in config.names],
         "measured with": evaluator.name,
-        "drawn with": {
-            name: f"{base.hash[:12]}, {used[name].steps} steps, guidance {used[name].guidance:g}, "
-            f"{used[name].size[0]} pixels, {precision_of(base)}"
-            for name, base in bases.items()
-        },
+        "drawn with": {f"{Path(base.name).name} {base.hash[:12]}": _drawn_with(config, base) for base in bases},
         **{entrant.label: _common(entrant.label, entrants) for entrant in entrants if entrant.decides},
         "versions": versions(),
     }
+
+
+def _drawn_with(config: EvaluateConfig, base: Family) -> str:
+    how = how_of(config, base)
+    return f"{how.steps} steps, guidance {how.guidance:g}, {how.size[0]} pixels, {precision_of(base)}"
 
 
 def _common(label: str, entrants: Sequence[Entrant]) -> Mapping[str, Any]:
