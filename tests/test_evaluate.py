@@ -30,6 +30,7 @@ from typer.testing import CliRunner
 import persona
 from persona import drawing, families, segment
 from persona import evaluate as measuring
+from persona import networks as persona_networks
 from persona.clay import encoder, segmenter, weights_folder, world
 from persona.clay.judge import Judge
 from persona.cli import app
@@ -44,7 +45,7 @@ from persona.folder import ADAPTER, Persona
 from persona.methods import jedi, telling
 from persona.methods.jedi import JeDi
 from persona.methods.subject_diffusion import SubjectDiffusion
-from persona.networks import CLIPSEG
+from persona.networks import CLIP, CLIPSEG, DINO
 from persona.photos import Photo
 from persona.photos import pictures as read_photos
 from persona.pretrain.clay.judging import HEADS
@@ -300,7 +301,7 @@ def test_what_makes_figures_say_less_stands_beside_them(config: EvaluateConfig, 
     config = replace(config, names=(config.names[0], str(tom.path)), prompts=str(tmp_path / "prompts.txt"), n=1)
     found = evaluate(config, events.append)
     page, kept = html.unescape(found.report.read_text()), json.loads((config.out / "evaluation.json").read_text())
-    for said in ("tom draws cat where dog is asked for", "does not say dog after", "not say cat after", "zwx on the beach in"):
+    for said in ("tom draws cat where dog is", "does not say dog after", "not say cat after", "zwx on the beach in"):
         (told,) = (note for note in listened(events)[0] if said in note)
         assert told in page
         assert told in kept["notes"]
@@ -380,7 +381,7 @@ def test_photographs_are_measured_by_networks_that_are_here(
     events: list[Event] = []
     assert {"DINO", "CLIP-T", "PRES"} <= set(values(evaluate(config, events.append))["base"])
     assert not any("never shown" in note for note in listened(events)[0])
-    monkeypatch.setattr(running, "absent", lambda where: [CLIPSEG])
+    monkeypatch.setattr(running, "absent", lambda: [CLIPSEG])
     assert evaluate(replace(config, networks=None)).fidelity == "DINO"
     monkeypatch.setattr(running, "strange", lambda *_: False)
     assert "class kept" in values(evaluate(config))["base"]  # what its judge knows is the judge's
@@ -555,6 +556,7 @@ def test_the_protocol_teaches_and_draws_every_subject(
     learning = next(row for row in found.rows if row.label == "dreambooth").cells["learning, min"]
     assert learning.mean > 0
     page = found.report.read_text()
+    assert "no checkpoint was scored, so the last is measured" in page
     assert "2 subjects of DreamBench" in page
     assert ".04 to .08" in page  # the warning beside the published figures
     assert "Subject-Diffusion" in page
@@ -573,6 +575,38 @@ def test_the_protocol_teaches_and_draws_every_subject(
             evaluate(anew, events.append)
         assert "Learning rex." in listened(events)[0]  # another seed, or a caption more, is another training
         next((data_set / "rex").glob("*.png")).with_suffix(".txt").write_text("a [V] dog at home")
+
+
+def test_networks_are_fetched_before_the_trainings_that_they_score(
+    config: EvaluateConfig, judged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def folder_of(name: str, where: Path | None = None, *, fetch: bool = False) -> Path:
+        asked.extend([name] if fetch else [])
+        raise OSError("offline")
+
+    monkeypatch.setattr(persona_networks, "folder_of", folder_of)
+    monkeypatch.setattr(methods, "train", enough)
+    config = replace(config, names=("dreambooth",), class_noun="dog")
+    for changed, fetched in (
+        ({"networks": None}, [DINO, CLIP, CLIPSEG]),
+        ({"networks": None, "base": str(judged)}, []),  # which its own judge scores, or nothing
+        ({}, []),
+    ):
+        asked.clear()
+        with pytest.raises(_Enough):
+            evaluate(replace(config, **changed))
+        assert asked == fetched
+
+
+def test_a_size_that_cannot_be_drawn_is_refused_before_trainings(
+    config: EvaluateConfig, base_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods, "train", enough)
+    names, base = ("dreambooth",), str(base_folder("sd3"))
+    with pytest.raises(BadOption, match="Lower --resolution"):
+        evaluate(replace(config, names=names, base=base, class_noun="dog", resolution=8192))
 
 
 @pytest.mark.parametrize("method", ["jedi", "subject-diffusion"])

@@ -59,6 +59,9 @@ def bare_of(base: Family, subject: Subject) -> Entrant:
 def dreambooth(subject: Subject, studio: Studio) -> list[Entrant]:
     """Draw by a persona that was trained with nothing but the photos and the class."""
     persona, learning = learnt(subject, studio)
+    if not persona.scores:
+        hint = "Fetch DINO and CLIP into the hub's cache, where train looks, and use another --out."
+        studio.hear(Note(f"dreambooth: no checkpoint was scored, so the last is measured. {hint}", warning=True))
     return of_persona(persona, subject, studio, label="dreambooth", learning=learning)
 
 

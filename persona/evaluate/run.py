@@ -8,7 +8,7 @@ from persona.config import EvaluateConfig
 from persona.drawing import check_output, processes
 from persona.errors import BadOption
 from persona.evaluate import tables
-from persona.evaluate.contest import CLAY, contest
+from persona.evaluate.contest import contest, have_networks, judged
 from persona.evaluate.entrants import Entrant, Hearing, Studio, subjects_of
 from persona.evaluate.evaluator import Evaluator
 from persona.evaluate.judging import JudgeEvaluator
@@ -22,7 +22,7 @@ from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.networks import CLIP, DINO, Networks, absent
 from persona.sample import tell_cut, tell_unknown
-from persona.score import has_judge, load_judge, strange
+from persona.score import load_judge, strange
 
 OWN = "The judge cannot tell what your own prompts ask for: prompt is left out, and with it the plot and the best."
 """Of prompts that do not come with what should be read in their pictures."""
@@ -124,15 +124,13 @@ def _evaluator(config: EvaluateConfig, entrants: Sequence[Entrant], listener: Li
 
     It guesses at real photos too where these networks would first have to be fetched: clay needs no download.
     """
-    bases, missing = [entrant.base for entrant in entrants], absent(config.networks)
-    if all(has_judge(base) for base in bases) and config.dreambench in (None, CLAY):
+    bases = [entrant.base for entrant in entrants]
+    if judged(config, bases):
         guesses = _guesses(bases[0], subjects_of(entrants)) if config.dreambench is None else []
-        if not guesses or (config.networks is None and {DINO, CLIP}.intersection(missing)):
+        if not guesses or (config.networks is None and {DINO, CLIP}.intersection(absent())):
             return _judge(bases[0], entrants, guesses)
-    if missing and config.networks is None:
-        listener(Note(f"Fetching {', '.join(missing)}: at most 1.3 GB, once."))
-    with processes().local_main_process_first():  # one fetches for all
-        return NetworkEvaluator(Networks.find(config.networks, fetch=True, device=processes().device))
+    have_networks(config, listener)
+    return NetworkEvaluator(Networks.find(config.networks, device=processes().device))
 
 
 def _guesses(base: Family, subjects: Sequence[Subject]) -> list[str]:
