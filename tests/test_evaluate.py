@@ -38,8 +38,8 @@ from persona.config import CompareConfig, EvaluateConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, PersonaError
 from persona.evaluate import Evaluation, clay, compare, entrants, evaluate, methods, pictures, showing
 from persona.evaluate import run as running
-from persona.evaluate.subjects import INDEX, chosen, papers_prompts, read_dreambench
-from persona.events import Event, Note, Progress
+from persona.evaluate.subjects import INDEX, Subject, chosen, papers_prompts, read_dreambench
+from persona.events import Event, Note, Progress, silent
 from persona.families.vocabulary import read_words, unknown
 from persona.folder import ADAPTER, Persona
 from persona.methods import jedi, telling
@@ -476,6 +476,18 @@ def test_methods_that_look_at_photos_join_without_learning(
     told = json.loads(about.read_text())
     assert told["references"] == [[photo.sha256, photo.caption] for photo in photos[:looks_at]]
     assert (told.get("class") == "dog") == (method == "jedi")  # what photos without captions are called
+
+
+def test_weights_are_read_once_for_all_subjects(
+    able: Path, photos: list[Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Any] = []
+    load = JeDi.load
+    monkeypatch.setattr(JeDi, "load", lambda base: loaded.append(base) or load(base))
+    studio = entrants.Studio(tmp_path, str(able), 0, silent)
+    both = [methods.jedi(Subject(name, "dog", None, photos, [], []), studio)[0] for name in ("rex", "bob")]
+    assert both[0].decides["jedi"] == both[1].decides["jedi"] != ""
+    assert len(loaded) == 1
 
 
 def test_what_is_cut_out_otherwise_is_drawn_anew(

@@ -90,6 +90,7 @@ class Studio:
         checkpoints: whether each checkpoint of a persona is an entrant.
         scales: whether each of :data:`SCALES` is.
         fallback: base that methods draw with where the user names none.
+        weights: sha256 (hex) of what methods have learnt for that base, by their names, as far as it is known yet.
     """
 
     out: Path
@@ -99,6 +100,7 @@ class Studio:
     checkpoints: bool = False
     scales: bool = False
     fallback: str = "clay"
+    weights: dict[str, str] = field(default_factory=dict)
     _bases: dict[str, Family] = field(default_factory=dict)
 
     @cached_property

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from PIL.Image import Image
@@ -126,7 +127,8 @@ def subject_diffusion(subject: Subject, studio: Studio) -> list[Entrant]:
     # Two runs may cut it out otherwise: what does so may have been installed between them.
     seen = hashlib.sha256(cutouts["V"].tobytes()).hexdigest()
     also = {"references": _known(subject.photos[:1]), "cut out": seen}
-    return [_looking("subject-diffusion", SubjectDiffusion.load, subject, studio, also=also, look=look, text=text)]
+    load = partial(SubjectDiffusion.load, listener=studio.listener)
+    return [_looking("subject-diffusion", load, subject, studio, also=also, look=look, text=text)]
 
 
 def _known(photos: Sequence[Photo]) -> list[tuple[str, str | None]]:
@@ -151,9 +153,10 @@ def _looking(
     What else decides what its pictures are is said with it.
     """
     base = studio.base_of(None)
-    model = load(base)  # are there weights for this base at all
-    weights = hashlib.sha256(model.save()).hexdigest()
-    model.remove()
+    if name not in studio.weights:  # they are the same for all subjects
+        model = load(base)  # are there any for this base at all
+        studio.weights[name] = hashlib.sha256(model.save()).hexdigest()
+        model.remove()
 
     @contextmanager
     def seeing(size: Size) -> Iterator[Artist]:
@@ -168,7 +171,7 @@ def _looking(
         line=name,
         subject=subject,
         base=base,
-        decides={name: weights, "image guidance": IMAGE_GUIDANCE, **also},
+        decides={name: studio.weights[name], "image guidance": IMAGE_GUIDANCE, **also},
         open=seeing,
         text=text,
         learning=0.0,
