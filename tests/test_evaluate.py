@@ -628,7 +628,8 @@ def test_nothing_is_trained_beside_a_method_without_weights(
     monkeypatch.setattr(families, "load", None)
     names = ("dreambooth", method)
     for changed in ({"class_noun": "dog"}, {"photos": (), "dreambench": str(data_set)}):
-        with pytest.raises(BadBase, match=f"has no .* weights.*persona sample --{method}.*persona pretrain {method}"):
+        place = re.escape(str(Path(str(config.base)) / method))
+        with pytest.raises(BadBase, match=f"has no .* weights. Copy .* to {place}, .*persona pretrain {method}"):
             evaluate(replace(config, names=names, **changed))
     assert not list(config.out.rglob("personas"))
 
