@@ -36,7 +36,7 @@ from persona.clay.judge import Judge
 from persona.cli import app
 from persona.config import CompareConfig, EvaluateConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, PersonaError
-from persona.evaluate import Evaluation, clay, compare, entrants, evaluate, methods, pictures, showing
+from persona.evaluate import Evaluation, clay, compare, entrants, evaluate, methods, pictures, scoring, showing
 from persona.evaluate import run as running
 from persona.evaluate.subjects import INDEX, Subject, chosen, papers_prompts, read_dreambench
 from persona.events import Event, Note, Progress, silent
@@ -440,6 +440,16 @@ def test_two_processes_find_what_one_does(config: EvaluateConfig, tmp_path: Path
         for label, scores in alone.items():
             assert {name: shared[label][name] for name in scores} == pytest.approx(scores, abs=2e-2)
     assert (tmp_path / "shared/report.html").is_file()
+
+
+def test_scores_that_a_shared_disk_does_not_show_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    second: Any = SimpleNamespace(process_index=1, num_processes=2, wait_for_everyone=lambda: None)
+    monkeypatch.setattr(scoring, "processes", lambda: second)
+    entrant: Any = SimpleNamespace(subject=Subject("rex", "dog", None, [], [], []))
+    drawn: Any = SimpleNamespace(folder=tmp_path, pictures=[])
+    evaluator: Any = SimpleNamespace(mark="", columns=[])
+    with pytest.raises(PersonaError, match="Run the same command again"):
+        scoring.measured([(entrant, drawn, drawn)], evaluator, silent)
 
 
 @pytest.fixture
