@@ -27,9 +27,7 @@ from test_judge import small
 from torch.nn.functional import normalize
 from typer.testing import CliRunner
 
-import persona
-from persona import drawing, families, segment
-from persona import evaluate as measuring
+from persona import drawing, families, identity, segment
 from persona import networks as persona_networks
 from persona.clay import encoder, segmenter, weights_folder, world
 from persona.clay.judge import Judge
@@ -86,11 +84,16 @@ def dog(tmp_path_factory: pytest.TempPathFactory, base_folder: Callable[..., Pat
     return personas.make(tmp_path_factory.mktemp("personas") / "rex", base_folder(), alpha=16).path
 
 
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "CLASS_PICTURES", 1)
+
+
 @pytest.fixture
 def config(dog: Path, photo_folder: Path, base_folder: Callable[..., Path], networks: Path, tmp_path: Path) -> Any:
     return EvaluateConfig(
         names=(str(dog), "base"), photos=(photo_folder,), base=str(base_folder()), networks=networks,
-        out=tmp_path / "out", prompts="2", n=2, steps=1,
+        out=tmp_path / "out", prompts="2", n=1, steps=1,
     )  # fmt: skip
 
 
@@ -113,7 +116,7 @@ def test_what_has_one_name_is_told_apart(config: EvaluateConfig, dog: Path, phot
     for number, path in enumerate(sorted(photo_folder.glob("*.png"))):
         with Image.open(path) as image:
             image.rotate(90).save(cats / f"{number}.png")
-    both = replace(config, names=(str(dog), str(other)), prompts="1", n=1)
+    both = replace(config, names=(str(dog), str(other)), prompts="1")
     found = evaluate(both)
     own = [f"{path.parent.name}/rex" for path in (dog, other)]
     assert [row.label for row in found.rows][-2:] == own
@@ -126,7 +129,7 @@ def test_what_has_one_name_is_told_apart(config: EvaluateConfig, dog: Path, phot
 
 def test_a_persona_is_not_taken_for_a_method(config: EvaluateConfig, dog: Path, tmp_path: Path) -> None:
     named = shutil.copytree(dog, tmp_path / "mine" / "base")
-    found = evaluate(replace(config, names=(str(named), "base"), prompts="1", n=1))
+    found = evaluate(replace(config, names=(str(named), "base"), prompts="1"))
     assert [row.label for row in found.rows][-2:] == ["mine/base", "base"]
 
 
@@ -135,9 +138,10 @@ def test_a_persona_by_two_names_is_refused(config: EvaluateConfig, dog: Path) ->
         evaluate(replace(config, names=(str(dog), f"{dog}/../{dog.name}")))
 
 
-def test_a_persona_and_its_base_on_one_table(config: EvaluateConfig) -> None:
+def test_a_persona_and_its_base_on_one_table(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "CLASS_PICTURES", 3)
     events: list[Event] = []
-    found = evaluate(config, events.append)
+    found = evaluate(replace(config, n=2), events.append)
     assert [row.label for row in found.rows] == ["photos of the same subject", "rex", "base"]
     assert {"DINO", "identity", "CLIP-I", "CLIP-T", "PRES", "drift", "memorisation", "copies"} <= set(
         values(found)["rex"]
@@ -147,6 +151,7 @@ def test_a_persona_and_its_base_on_one_table(config: EvaluateConfig) -> None:
     about = [shot for shot in found.shots if "[V]" in shot.prompt]
     assert len(about) == 2 * 2 * 2
     assert {shot.seed for shot in about} == {0, 1}
+    assert [shot.seed for shot in found.shots if (shot.label, shot.prompt) == ("rex", "a dog")] == list(range(2 * 3))
     by_both = {label: {(s.prompt, s.seed) for s in found.shots if s.label == label} for label in ("rex", "base")}
     assert by_both["rex"] == by_both["base"]  # the same prompts and seeds
     record = json.loads((config.out / "evaluation.json").read_text())
@@ -205,7 +210,7 @@ def test_what_changes_the_scores_is_measured_again(config: EvaluateConfig, netwo
 
 
 def test_checkpoints_and_strengths_are_tried_with_the_best_marked(config: EvaluateConfig, dog: Path) -> None:
-    config = replace(config, names=(str(dog),), prompts="1", n=1, checkpoints=True, scales=True)
+    config = replace(config, names=(str(dog),), prompts="1", checkpoints=True, scales=True)
     found = evaluate(config)
     steps, scales = ["rex, step 1", "rex, step 2"], [f"rex, scale {scale:g}" for scale in (0.4, 0.6, 0.8, 1.0, 1.2)]
     assert [row.label for row in found.rows[1:]] == steps + scales
@@ -229,7 +234,7 @@ def test_who_has_no_checkpoints_is_said(config: EvaluateConfig, dog: Path, tmp_p
     whole = shutil.copytree(dog, tmp_path / "whole", ignore=shutil.ignore_patterns("checkpoints"))
     Persona.open(whole).write(whole / ADAPTER)
     events: list[Event] = []
-    found = evaluate(replace(config, names=(str(whole),), prompts="1", n=1, checkpoints=True), events.append)
+    found = evaluate(replace(config, names=(str(whole),), prompts="1", checkpoints=True), events.append)
     assert [row.label for row in found.rows[1:]] == ["whole"]
     assert any("has no checkpoints" in note for note in listened(events)[0])
 
@@ -237,16 +242,10 @@ def test_who_has_no_checkpoints_is_said(config: EvaluateConfig, dog: Path, tmp_p
 def test_a_base_in_fewer_bits_is_said(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = families.load(str(config.base), device="cpu", bits="nf4")
     monkeypatch.setattr(entrants, "open_base", lambda *_, **__: packed)
-    evaluate(replace(config, names=("base",), class_noun="dog", prompts="1", n=1))
+    evaluate(replace(config, names=("base",), class_noun="dog", prompts="1"))
     ((base, how),) = json.loads((config.out / "evaluation.json").read_text())["settings"]["drawn with"].items()
     assert base == f"{Path(str(config.base)).name} {packed.hash[:12]}"  # two bases may be in folders of one name
     assert how.endswith("nf4 in float32")
-
-
-def test_the_batch_changes_nothing(config: EvaluateConfig) -> None:
-    one = values(evaluate(replace(config, batch=1, out=config.out / "1")))
-    many = values(evaluate(replace(config, batch=8, out=config.out / "8")))
-    assert all(one[label] == pytest.approx(many[label], abs=2e-2) for label in one)
 
 
 def test_the_worst_that_the_page_shows_are_not_the_bases() -> None:
@@ -288,7 +287,7 @@ def test_of_several_processes_one_says_what_a_comparison_lacks(
 def test_own_prompts_with_markup_are_shown_and_not_run(config: EvaluateConfig, tmp_path: Path) -> None:
     evil = 'a [V] {class} <script>alert(1)</script>"|'
     (tmp_path / "prompts.txt").write_text(f"{evil}\na [V] dog on the beach\n")
-    found = evaluate(replace(config, prompts=str(tmp_path / "prompts.txt"), n=1))
+    found = evaluate(replace(config, prompts=str(tmp_path / "prompts.txt")))
     assert evil.replace("{class}", "dog") in {shot.prompt for shot in found.shots}
     assert found.report.read_text().count("<script") == 1
 
@@ -298,7 +297,7 @@ def test_what_makes_figures_say_less_stands_beside_them(config: EvaluateConfig, 
     tom = personas.make(tmp_path / "tom", Path(str(config.base)), class_noun="cat")
     (tmp_path / "prompts.txt").write_text(f"a [V] on the beach{' in the snow' * 30}\n")
     events: list[Event] = []
-    config = replace(config, names=(config.names[0], str(tom.path)), prompts=str(tmp_path / "prompts.txt"), n=1)
+    config = replace(config, names=(config.names[0], str(tom.path)), prompts=str(tmp_path / "prompts.txt"))
     found = evaluate(config, events.append)
     page, kept = html.unescape(found.report.read_text()), json.loads((config.out / "evaluation.json").read_text())
     for said in ("tom draws cat where dog is", "does not say dog after", "not say cat after", "zwx on the beach in"):
@@ -309,7 +308,7 @@ def test_what_makes_figures_say_less_stands_beside_them(config: EvaluateConfig, 
 
 def test_without_photos_only_what_was_asked_for_is_measured(config: EvaluateConfig) -> None:
     events: list[Event] = []
-    found = evaluate(replace(config, photos=(), n=1), events.append)
+    found = evaluate(replace(config, photos=()), events.append)
     assert "CLIP-T" in values(found)["rex"]
     assert "DINO" not in values(found)["rex"]
     assert any("Without --photos" in note for note in listened(events)[0])
@@ -325,7 +324,7 @@ def test_photos_are_those_that_a_persona_learnt_from(
     learnt = shutil.copytree(dog, tmp_path / "bob")
     photos = tuple(photo.sha256 for photo in read_photos(photo_folder))
     replace(Persona.open(learnt), photos=photos).write(learnt / ADAPTER)
-    both = replace(config, names=(str(learnt),), photos=(tmp_path / "others", photo_folder), class_noun="cat", n=1)
+    both = replace(config, names=(str(learnt),), photos=(tmp_path / "others", photo_folder), class_noun="cat")
     found = evaluate(replace(both, names=(str(learnt), "base")))
     assert {shot.subject for shot in found.shots if shot.label == "bob"} == {photo_folder.name}
     assert "as they do not draw all of the subjects: bob." in found.report.read_text()
@@ -358,7 +357,7 @@ def judged(base_folder: Callable[..., Path], tmp_path: Path) -> Path:
 def test_a_base_with_a_judge_is_measured_by_it(config: EvaluateConfig, judged: Path, tmp_path: Path) -> None:
     config = replace(config, networks=None)  # in the hub's cache, which has none
     events: list[Event] = []
-    found = evaluate(replace(config, base=str(judged), prompts="3", n=1), events.append)
+    found = evaluate(replace(config, base=str(judged), prompts="3"), events.append)
     (told,) = (note for note in listened(events)[0] if "never shown" in note)
     assert "what it says of their images is a guess" in told
     assert told in found.report.read_text()
@@ -368,7 +367,7 @@ def test_a_base_with_a_judge_is_measured_by_it(config: EvaluateConfig, judged: P
     assert (found.fidelity, found.prompt) == ("identity", "prompt")
     (tmp_path / "prompts.txt").write_text("a [V] dog on the moon\n")
     events.clear()
-    found = evaluate(replace(config, base=str(judged), prompts=str(tmp_path / "prompts.txt"), n=1), events.append)
+    found = evaluate(replace(config, base=str(judged), prompts=str(tmp_path / "prompts.txt")), events.append)
     (told,) = (note for note in listened(events)[0] if "your own prompts" in note)
     assert "prompt" not in values(found)["base"]
     assert told in found.report.read_text()
@@ -377,7 +376,7 @@ def test_a_base_with_a_judge_is_measured_by_it(config: EvaluateConfig, judged: P
 def test_photographs_are_measured_by_networks_that_are_here(
     config: EvaluateConfig, judged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(config, names=("base",), class_noun="dog", base=str(judged), prompts="1", n=1)
+    config = replace(config, names=("base",), class_noun="dog", base=str(judged), prompts="1")
     events: list[Event] = []
     assert {"DINO", "CLIP-T", "PRES"} <= set(values(evaluate(config, events.append))["base"])
     assert not any("never shown" in note for note in listened(events)[0])
@@ -421,8 +420,9 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from persona.config import EvaluateConfig
-from persona.evaluate import evaluate
+from persona.evaluate import evaluate, pictures
 
+pictures.CLASS_PICTURES = 1
 given = json.loads(sys.argv[1])
 photos, networks = tuple(map(Path, given.pop("photos"))), Path(given.pop("networks"))
 paths = {"photos": photos, "networks": networks, "out": Path("shared")}
@@ -475,7 +475,7 @@ def able(base_folder: Callable[..., Path], tmp_path: Path) -> Path:
 def test_methods_that_look_at_photos_join_without_learning(
     config: EvaluateConfig, able: Path, photos: list[Photo], method: str, looks_at: int
 ) -> None:
-    found = evaluate(replace(config, names=(method, "base"), base=str(able), class_noun="dog", prompts="1", n=1))
+    found = evaluate(replace(config, names=(method, "base"), base=str(able), class_noun="dog", prompts="1"))
     rows = values(found)
     assert rows[method]["DINO"] != rows["base"]["DINO"]
     assert rows[method]["drift"] == rows["base"]["drift"] == pytest.approx(0, abs=1e-4)
@@ -504,7 +504,7 @@ def test_what_is_cut_out_otherwise_is_drawn_anew(
     config: EvaluateConfig, able: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(able / segmenter.FOLDER)
-    asked = replace(config, names=("subject-diffusion",), base=str(able), class_noun="dog", prompts="1", n=1)
+    asked = replace(config, names=("subject-diffusion",), base=str(able), class_noun="dog", prompts="1")
     events: list[Event] = []
     cats = shutil.copytree(config.photos[0], tmp_path / "cats")
     found = evaluate(replace(asked, photos=(*config.photos, cats)), events.append)
@@ -567,6 +567,8 @@ def enough(*_: object) -> None:
 def test_the_protocol_teaches_and_draws_every_subject(
     data_set: Path, base_folder: Callable[..., Path], networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Which word it chooses is no matter here.
+    monkeypatch.setattr(identity, "choose", lambda base, noun, *_: identity.check(base, "zwx", noun)[0])
     config = EvaluateConfig(
         names=("dreambooth", "base"), dreambench=str(data_set), base=str(base_folder()), networks=networks,
         out=tmp_path / "out", prompts="1", n=1, steps=1,
@@ -766,12 +768,3 @@ def test_a_full_disk_loses_nothing(config: EvaluateConfig, monkeypatch: pytest.M
     assert not list(config.out.rglob(".*"))
     monkeypatch.setattr(pictures, "draw", real)
     assert values(evaluate(config)) == values(evaluate(replace(config, out=config.out / "fresh")))
-
-
-def test_the_public_names() -> None:
-    same: list[tuple[object, object]] = [
-        (persona.evaluate, evaluate),
-        (measuring, evaluate),
-        (persona.compare, compare),
-    ]
-    assert all(one is other for one, other in same)
