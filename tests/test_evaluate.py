@@ -491,9 +491,13 @@ def test_methods_that_look_at_photos_join_without_learning(
 def test_weights_are_read_once_for_all_subjects(
     able: Path, photos: list[Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded: list[Any] = []
-    load = JeDi.load
-    monkeypatch.setattr(JeDi, "load", lambda base: loaded.append(base) or load(base))
+    loaded, load = list[Any](), JeDi.load
+
+    def loading(base: Any) -> JeDi:
+        loaded.append(base)
+        return load(base)
+
+    monkeypatch.setattr(JeDi, "load", loading)
     studio = entrants.Studio(tmp_path, str(able), 0, silent)
     both = [methods.jedi(Subject(name, "dog", None, photos, [], []), studio)[0] for name in ("rex", "bob")]
     assert both[0].decides["jedi"] == both[1].decides["jedi"] != ""
