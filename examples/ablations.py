@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import persona
-from persona.evaluate import clay
+from persona.evaluate import Evaluation, clay
 from persona.evaluate.entrants import Entrant, Studio, of_persona
-from persona.evaluate.run import Evaluation, measure
+from persona.evaluate.run import measure
 from persona.evaluate.subjects import Prompt, Subject
 from persona.evaluate.tables import as_markdown
 

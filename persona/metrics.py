@@ -15,7 +15,7 @@ from torch import Tensor
 
 Mask = NDArray[np.bool_]
 """(H, W) of a picture's own size: where its subject is."""
-Box = tuple[float, float, float, float]
+_Crop = tuple[float, float, float, float]
 """Left, top, right and bottom, in pixels."""
 
 CELLS = 16
@@ -155,7 +155,7 @@ def _views(
     return np.stack([cells.reshape(-1, 3) for cells, _ in seen]), np.stack([touched.ravel() for _, touched in seen])
 
 
-def _middle(size: tuple[int, int], shape: tuple[int, int], zoom: float) -> Box:
+def _middle(size: tuple[int, int], shape: tuple[int, int], zoom: float) -> _Crop:
     """Return the largest box of a shape around the middle of a picture of a size, or a closer one, in pixels."""
     scale = min(size[0] / shape[0], size[1] / shape[1]) / zoom
     left, top = ((whole - side * scale) / 2 for whole, side in zip(size, shape, strict=True))
@@ -163,12 +163,12 @@ def _middle(size: tuple[int, int], shape: tuple[int, int], zoom: float) -> Box:
     return max(left, 0.0), max(top, 0.0), min(size[0] - left, size[0]), min(size[1] - top, size[1])
 
 
-def _layout(picture: Image.Image, box: Box | None = None) -> NDArray[np.float64]:
+def _layout(picture: Image.Image, box: _Crop | None = None) -> NDArray[np.float64]:
     """Return the colours (16, 16, 3) of a picture's cells, or of a part's."""
     return np.asarray(picture.convert("RGB").resize((CELLS, CELLS), Image.Resampling.BOX, box), np.float64)
 
 
-def _touched(mask: Mask | None, box: Box | None = None) -> Mask:
+def _touched(mask: Mask | None, box: _Crop | None = None) -> Mask:
     """Return the cells (16, 16) that a subject touches."""
     if mask is None:
         return np.zeros((CELLS, CELLS), bool)

@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 
 from persona.config.words import command_line
 from persona.errors import out_of_space
+from persona.events import Listener, Note, silent
 from persona.families.fingerprint import fingerprint, kept
 from persona.metrics import Mask
 
@@ -175,13 +176,12 @@ class Networks:
     mark: str = ""
 
     @classmethod
-    def find(cls, where: Path | None = None, *, fetch: bool = False, device: str | torch.device = "cpu") -> Self:
-        """Load what can be had.
+    def find(cls, where: Path | None = None, *, device: str | torch.device = "cpu") -> Self:
+        """Load what is on this disk.
 
         Args:
             where: folder that holds them under the last parts of their names, ``dino-vits16`` and so on; without one
                 they are looked for in the hub's own cache.
-            fetch: whether to fetch what is not in the cache.
             device: where to put them.
         """
         missing: list[str] = []
@@ -198,7 +198,7 @@ class Networks:
 
         def net(kind: Callable[[Path, str | torch.device], N], name: str, what: str) -> N | None:
             def load() -> N:
-                folder = folder_of(name, where, fetch=fetch)
+                folder = folder_of(name, where)
                 loaded = kind(folder, device)
                 files.update({f"{name}/{path.name}": path for path in kept(folder)})
                 return loaded
@@ -225,6 +225,22 @@ def absent(where: Path | None = None) -> list[str]:
             return False
 
     return [name for name in REVISIONS if not here(name)]
+
+
+def fetch(listener: Listener = silent) -> None:
+    """Fetch what is not in the hub's cache; what cannot be had is missed by whoever looks for it.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if missing := absent():
+        listener(Note(f"Fetching {', '.join(missing)}: at most 1.3 GB, once."))
+    for name in missing:
+        try:
+            folder_of(name, fetch=True)
+        except (OSError, ValueError) as error:  # of the hub, the network
+            if out_of_space(error):
+                raise
 
 
 def folder_of(name: str, where: Path | None = None, *, fetch: bool = False) -> Path:

@@ -27,24 +27,23 @@ from test_judge import small
 from torch.nn.functional import normalize
 from typer.testing import CliRunner
 
-import persona
-from persona import drawing, families, segment
-from persona import evaluate as measuring
+from persona import drawing, families, identity, segment
+from persona import networks as persona_networks
 from persona.clay import encoder, segmenter, weights_folder, world
 from persona.clay.judge import Judge
 from persona.cli import app
 from persona.config import CompareConfig, EvaluateConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, PersonaError
-from persona.evaluate import Evaluation, clay, compare, entrants, evaluate, methods, pictures
+from persona.evaluate import Evaluation, clay, compare, entrants, evaluate, methods, pictures, scoring, showing
 from persona.evaluate import run as running
-from persona.evaluate.subjects import INDEX, chosen, papers_prompts, read_dreambench
-from persona.events import Event, Note, Progress
+from persona.evaluate.subjects import INDEX, Subject, chosen, papers_prompts, read_dreambench
+from persona.events import Event, Note, Progress, silent
 from persona.families.vocabulary import read_words, unknown
 from persona.folder import ADAPTER, Persona
 from persona.methods import jedi, telling
 from persona.methods.jedi import JeDi
 from persona.methods.subject_diffusion import SubjectDiffusion
-from persona.networks import CLIPSEG
+from persona.networks import CLIP, CLIPSEG, DINO
 from persona.photos import Photo
 from persona.photos import pictures as read_photos
 from persona.pretrain.clay.judging import HEADS
@@ -85,11 +84,16 @@ def dog(tmp_path_factory: pytest.TempPathFactory, base_folder: Callable[..., Pat
     return personas.make(tmp_path_factory.mktemp("personas") / "rex", base_folder(), alpha=16).path
 
 
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "CLASS_PICTURES", 1)
+
+
 @pytest.fixture
 def config(dog: Path, photo_folder: Path, base_folder: Callable[..., Path], networks: Path, tmp_path: Path) -> Any:
     return EvaluateConfig(
         names=(str(dog), "base"), photos=(photo_folder,), base=str(base_folder()), networks=networks,
-        out=tmp_path / "out", prompts="2", n=2, steps=1,
+        out=tmp_path / "out", prompts="2", n=1, steps=1,
     )  # fmt: skip
 
 
@@ -112,7 +116,7 @@ def test_what_has_one_name_is_told_apart(config: EvaluateConfig, dog: Path, phot
     for number, path in enumerate(sorted(photo_folder.glob("*.png"))):
         with Image.open(path) as image:
             image.rotate(90).save(cats / f"{number}.png")
-    both = replace(config, names=(str(dog), str(other)), prompts="1", n=1)
+    both = replace(config, names=(str(dog), str(other)), prompts="1")
     found = evaluate(both)
     own = [f"{path.parent.name}/rex" for path in (dog, other)]
     assert [row.label for row in found.rows][-2:] == own
@@ -125,7 +129,7 @@ def test_what_has_one_name_is_told_apart(config: EvaluateConfig, dog: Path, phot
 
 def test_a_persona_is_not_taken_for_a_method(config: EvaluateConfig, dog: Path, tmp_path: Path) -> None:
     named = shutil.copytree(dog, tmp_path / "mine" / "base")
-    found = evaluate(replace(config, names=(str(named), "base"), prompts="1", n=1))
+    found = evaluate(replace(config, names=(str(named), "base"), prompts="1"))
     assert [row.label for row in found.rows][-2:] == ["mine/base", "base"]
 
 
@@ -134,9 +138,10 @@ def test_a_persona_by_two_names_is_refused(config: EvaluateConfig, dog: Path) ->
         evaluate(replace(config, names=(str(dog), f"{dog}/../{dog.name}")))
 
 
-def test_a_persona_and_its_base_on_one_table(config: EvaluateConfig) -> None:
+def test_a_persona_and_its_base_on_one_table(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "CLASS_PICTURES", 3)
     events: list[Event] = []
-    found = evaluate(config, events.append)
+    found = evaluate(replace(config, n=2), events.append)
     assert [row.label for row in found.rows] == ["photos of the same subject", "rex", "base"]
     assert {"DINO", "identity", "CLIP-I", "CLIP-T", "PRES", "drift", "memorisation", "copies"} <= set(
         values(found)["rex"]
@@ -146,6 +151,7 @@ def test_a_persona_and_its_base_on_one_table(config: EvaluateConfig) -> None:
     about = [shot for shot in found.shots if "[V]" in shot.prompt]
     assert len(about) == 2 * 2 * 2
     assert {shot.seed for shot in about} == {0, 1}
+    assert [shot.seed for shot in found.shots if (shot.label, shot.prompt) == ("rex", "a dog")] == list(range(2 * 3))
     by_both = {label: {(s.prompt, s.seed) for s in found.shots if s.label == label} for label in ("rex", "base")}
     assert by_both["rex"] == by_both["base"]  # the same prompts and seeds
     record = json.loads((config.out / "evaluation.json").read_text())
@@ -204,7 +210,7 @@ def test_what_changes_the_scores_is_measured_again(config: EvaluateConfig, netwo
 
 
 def test_checkpoints_and_strengths_are_tried_with_the_best_marked(config: EvaluateConfig, dog: Path) -> None:
-    config = replace(config, names=(str(dog),), prompts="1", n=1, checkpoints=True, scales=True)
+    config = replace(config, names=(str(dog),), prompts="1", checkpoints=True, scales=True)
     found = evaluate(config)
     steps, scales = ["rex, step 1", "rex, step 2"], [f"rex, scale {scale:g}" for scale in (0.4, 0.6, 0.8, 1.0, 1.2)]
     assert [row.label for row in found.rows[1:]] == steps + scales
@@ -228,7 +234,7 @@ def test_who_has_no_checkpoints_is_said(config: EvaluateConfig, dog: Path, tmp_p
     whole = shutil.copytree(dog, tmp_path / "whole", ignore=shutil.ignore_patterns("checkpoints"))
     Persona.open(whole).write(whole / ADAPTER)
     events: list[Event] = []
-    found = evaluate(replace(config, names=(str(whole),), prompts="1", n=1, checkpoints=True), events.append)
+    found = evaluate(replace(config, names=(str(whole),), prompts="1", checkpoints=True), events.append)
     assert [row.label for row in found.rows[1:]] == ["whole"]
     assert any("has no checkpoints" in note for note in listened(events)[0])
 
@@ -236,24 +242,19 @@ def test_who_has_no_checkpoints_is_said(config: EvaluateConfig, dog: Path, tmp_p
 def test_a_base_in_fewer_bits_is_said(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = families.load(str(config.base), device="cpu", bits="nf4")
     monkeypatch.setattr(entrants, "open_base", lambda *_, **__: packed)
-    evaluate(replace(config, names=("base",), class_noun="dog", prompts="1", n=1))
-    (how,) = json.loads((config.out / "evaluation.json").read_text())["settings"]["drawn with"].values()
+    evaluate(replace(config, names=("base",), class_noun="dog", prompts="1"))
+    ((base, how),) = json.loads((config.out / "evaluation.json").read_text())["settings"]["drawn with"].items()
+    assert base == f"{Path(str(config.base)).name} {packed.hash[:12]}"  # two bases may be in folders of one name
     assert how.endswith("nf4 in float32")
-
-
-def test_the_batch_changes_nothing(config: EvaluateConfig) -> None:
-    one = values(evaluate(replace(config, batch=1, out=config.out / "1")))
-    many = values(evaluate(replace(config, batch=8, out=config.out / "8")))
-    assert all(one[label] == pytest.approx(many[label], abs=2e-2) for label in one)
 
 
 def test_the_worst_that_the_page_shows_are_not_the_bases() -> None:
     three: Any = [SimpleNamespace(label=label) for label in ("rex", "bob", "base")]
     found: Any = SimpleNamespace(rows=[Row("rex"), Row("bob", best=True), Row("base")])
-    assert running._used(found, three) == ["bob"]
+    assert showing._used(found, three) == ["bob"]
     found.rows = [Row(one.label) for one in three]
-    assert running._used(found, three) == ["rex", "bob"]
-    assert running._used(found, three[2:]) == ["base"]
+    assert showing._used(found, three) == ["rex", "bob"]
+    assert showing._used(found, three[2:]) == ["base"]
 
 
 def test_comparing_says_what_the_first_is_above_the_second(config: EvaluateConfig, tmp_path: Path) -> None:
@@ -286,20 +287,20 @@ def test_of_several_processes_one_says_what_a_comparison_lacks(
 def test_own_prompts_with_markup_are_shown_and_not_run(config: EvaluateConfig, tmp_path: Path) -> None:
     evil = 'a [V] {class} <script>alert(1)</script>"|'
     (tmp_path / "prompts.txt").write_text(f"{evil}\na [V] dog on the beach\n")
-    found = evaluate(replace(config, prompts=str(tmp_path / "prompts.txt"), n=1))
+    found = evaluate(replace(config, prompts=str(tmp_path / "prompts.txt")))
     assert evil.replace("{class}", "dog") in {shot.prompt for shot in found.shots}
     assert found.report.read_text().count("<script") == 1
 
 
 def test_what_makes_figures_say_less_stands_beside_them(config: EvaluateConfig, tmp_path: Path) -> None:
-    """Two personas of one album by different nouns, and a prompt that says neither."""
+    """Two personas of one album by different nouns, and a prompt that says neither, at length."""
     tom = personas.make(tmp_path / "tom", Path(str(config.base)), class_noun="cat")
-    (tmp_path / "prompts.txt").write_text("a [V] on the beach\n")
+    (tmp_path / "prompts.txt").write_text(f"a [V] on the beach{' in the snow' * 30}\n")
     events: list[Event] = []
-    config = replace(config, names=(config.names[0], str(tom.path)), prompts=str(tmp_path / "prompts.txt"), n=1)
+    config = replace(config, names=(config.names[0], str(tom.path)), prompts=str(tmp_path / "prompts.txt"))
     found = evaluate(config, events.append)
     page, kept = html.unescape(found.report.read_text()), json.loads((config.out / "evaluation.json").read_text())
-    for said in ("tom draws cat where dog is asked for", "does not say dog after", "not say cat after"):
+    for said in ("tom draws cat where dog is", "does not say dog after", "not say cat after", "zwx on the beach in"):
         (told,) = (note for note in listened(events)[0] if said in note)
         assert told in page
         assert told in kept["notes"]
@@ -307,7 +308,7 @@ def test_what_makes_figures_say_less_stands_beside_them(config: EvaluateConfig, 
 
 def test_without_photos_only_what_was_asked_for_is_measured(config: EvaluateConfig) -> None:
     events: list[Event] = []
-    found = evaluate(replace(config, photos=(), n=1), events.append)
+    found = evaluate(replace(config, photos=()), events.append)
     assert "CLIP-T" in values(found)["rex"]
     assert "DINO" not in values(found)["rex"]
     assert any("Without --photos" in note for note in listened(events)[0])
@@ -323,7 +324,7 @@ def test_photos_are_those_that_a_persona_learnt_from(
     learnt = shutil.copytree(dog, tmp_path / "bob")
     photos = tuple(photo.sha256 for photo in read_photos(photo_folder))
     replace(Persona.open(learnt), photos=photos).write(learnt / ADAPTER)
-    both = replace(config, names=(str(learnt),), photos=(tmp_path / "others", photo_folder), class_noun="cat", n=1)
+    both = replace(config, names=(str(learnt),), photos=(tmp_path / "others", photo_folder), class_noun="cat")
     found = evaluate(replace(both, names=(str(learnt), "base")))
     assert {shot.subject for shot in found.shots if shot.label == "bob"} == {photo_folder.name}
     assert "as they do not draw all of the subjects: bob." in found.report.read_text()
@@ -356,7 +357,7 @@ def judged(base_folder: Callable[..., Path], tmp_path: Path) -> Path:
 def test_a_base_with_a_judge_is_measured_by_it(config: EvaluateConfig, judged: Path, tmp_path: Path) -> None:
     config = replace(config, networks=None)  # in the hub's cache, which has none
     events: list[Event] = []
-    found = evaluate(replace(config, base=str(judged), prompts="3", n=1), events.append)
+    found = evaluate(replace(config, base=str(judged), prompts="3"), events.append)
     (told,) = (note for note in listened(events)[0] if "never shown" in note)
     assert "what it says of their images is a guess" in told
     assert told in found.report.read_text()
@@ -366,7 +367,7 @@ def test_a_base_with_a_judge_is_measured_by_it(config: EvaluateConfig, judged: P
     assert (found.fidelity, found.prompt) == ("identity", "prompt")
     (tmp_path / "prompts.txt").write_text("a [V] dog on the moon\n")
     events.clear()
-    found = evaluate(replace(config, base=str(judged), prompts=str(tmp_path / "prompts.txt"), n=1), events.append)
+    found = evaluate(replace(config, base=str(judged), prompts=str(tmp_path / "prompts.txt")), events.append)
     (told,) = (note for note in listened(events)[0] if "your own prompts" in note)
     assert "prompt" not in values(found)["base"]
     assert told in found.report.read_text()
@@ -375,11 +376,11 @@ def test_a_base_with_a_judge_is_measured_by_it(config: EvaluateConfig, judged: P
 def test_photographs_are_measured_by_networks_that_are_here(
     config: EvaluateConfig, judged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(config, names=("base",), class_noun="dog", base=str(judged), prompts="1", n=1)
+    config = replace(config, names=("base",), class_noun="dog", base=str(judged), prompts="1")
     events: list[Event] = []
     assert {"DINO", "CLIP-T", "PRES"} <= set(values(evaluate(config, events.append))["base"])
     assert not any("never shown" in note for note in listened(events)[0])
-    monkeypatch.setattr(running, "absent", lambda where: [CLIPSEG])
+    monkeypatch.setattr(running, "absent", lambda: [CLIPSEG])
     assert evaluate(replace(config, networks=None)).fidelity == "DINO"
     monkeypatch.setattr(running, "strange", lambda *_: False)
     assert "class kept" in values(evaluate(config))["base"]  # what its judge knows is the judge's
@@ -419,8 +420,9 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from persona.config import EvaluateConfig
-from persona.evaluate import evaluate
+from persona.evaluate import evaluate, pictures
 
+pictures.CLASS_PICTURES = 1
 given = json.loads(sys.argv[1])
 photos, networks = tuple(map(Path, given.pop("photos"))), Path(given.pop("networks"))
 paths = {"photos": photos, "networks": networks, "out": Path("shared")}
@@ -438,6 +440,16 @@ def test_two_processes_find_what_one_does(config: EvaluateConfig, tmp_path: Path
         for label, scores in alone.items():
             assert {name: shared[label][name] for name in scores} == pytest.approx(scores, abs=2e-2)
     assert (tmp_path / "shared/report.html").is_file()
+
+
+def test_scores_that_a_shared_disk_does_not_show_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    second: Any = SimpleNamespace(process_index=1, num_processes=2, wait_for_everyone=lambda: None)
+    monkeypatch.setattr(scoring, "processes", lambda: second)
+    entrant: Any = SimpleNamespace(subject=Subject("rex", "dog", None, [], [], []))
+    drawn: Any = SimpleNamespace(folder=tmp_path, pictures=[])
+    evaluator: Any = SimpleNamespace(mark="", columns=[])
+    with pytest.raises(PersonaError, match="Run the same command again"):
+        scoring.measured([(entrant, drawn, drawn)], evaluator, silent)
 
 
 @pytest.fixture
@@ -463,7 +475,7 @@ def able(base_folder: Callable[..., Path], tmp_path: Path) -> Path:
 def test_methods_that_look_at_photos_join_without_learning(
     config: EvaluateConfig, able: Path, photos: list[Photo], method: str, looks_at: int
 ) -> None:
-    found = evaluate(replace(config, names=(method, "base"), base=str(able), class_noun="dog", prompts="1", n=1))
+    found = evaluate(replace(config, names=(method, "base"), base=str(able), class_noun="dog", prompts="1"))
     rows = values(found)
     assert rows[method]["DINO"] != rows["base"]["DINO"]
     assert rows[method]["drift"] == rows["base"]["drift"] == pytest.approx(0, abs=1e-4)
@@ -476,14 +488,33 @@ def test_methods_that_look_at_photos_join_without_learning(
     assert (told.get("class") == "dog") == (method == "jedi")  # what photos without captions are called
 
 
+def test_weights_are_read_once_for_all_subjects(
+    able: Path, photos: list[Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, load = list[Any](), JeDi.load
+
+    def loading(base: Any) -> JeDi:
+        loaded.append(base)
+        return load(base)
+
+    monkeypatch.setattr(JeDi, "load", loading)
+    studio = entrants.Studio(tmp_path, str(able), 0, silent)
+    both = [methods.jedi(Subject(name, "dog", None, photos, [], []), studio)[0] for name in ("rex", "bob")]
+    assert both[0].decides["jedi"] == both[1].decides["jedi"] != ""
+    assert len(loaded) == 1
+
+
 def test_what_is_cut_out_otherwise_is_drawn_anew(
-    config: EvaluateConfig, able: Path, monkeypatch: pytest.MonkeyPatch
+    config: EvaluateConfig, able: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(able / segmenter.FOLDER)
-    asked = replace(config, names=("subject-diffusion",), base=str(able), class_noun="dog", prompts="1", n=1)
+    asked = replace(config, names=("subject-diffusion",), base=str(able), class_noun="dog", prompts="1")
     events: list[Event] = []
-    evaluate(asked, events.append)
-    assert sum("Nothing is here that could cut it out" in note for note in listened(events)[0]) == 1
+    cats = shutil.copytree(config.photos[0], tmp_path / "cats")
+    found = evaluate(replace(asked, photos=(*config.photos, cats)), events.append)
+    (told,) = (note for note in listened(events)[0] if "Nothing is here that could cut it out" in note)  # once for both
+    assert told in json.loads((config.out / "evaluation.json").read_text())["notes"]
+    assert told in html.unescape(found.report.read_text())
     monkeypatch.setattr(segment, "_sought", lambda picture, *_: (np.eye(picture.height, picture.width) > 0, ""))
     evaluate(asked)
     assert len(list(config.out.glob("pictures/subject-diffusion-*"))) == 2
@@ -505,12 +536,15 @@ def data_set(tmp_path: Path, photo_folder: Path) -> Path:
 
 def test_the_data_set_is_read_as_its_authors_wrote_it(data_set: Path) -> None:
     events: list[Event] = []
+    (data_set / "pot/broken.png").write_bytes(b"")
     rex, pot = read_dreambench(data_set, None, events.append)
     assert (rex.name, rex.class_noun, len(rex.photos)) == ("rex", "dog", 3)
     assert [p.text("dog") for p in rex.prompts[:2]] == ["a [V] dog on the beach", "a [V] dog wearing a red hat"]
     assert [p.text("teapot") for p in pot.prompts[:2]] == ["a [V] teapot in the snow", "a red [V] teapot"]
     assert {p.kind for p in rex.prompts} == {"subject", "class", "other"}
-    assert "1 of 3 subjects are not in" in listened(events)[0][0]
+    gone, broken = listened(events)[0]
+    assert "1 of 3 subjects are not in dataset" in gone  # the page shows no paths
+    assert "Skipped broken.png" in broken
     assert [one.name for one in read_dreambench(data_set, "pot, pot", events.append)] == ["pot"]
 
 
@@ -537,6 +571,8 @@ def enough(*_: object) -> None:
 def test_the_protocol_teaches_and_draws_every_subject(
     data_set: Path, base_folder: Callable[..., Path], networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Which word it chooses is no matter here.
+    monkeypatch.setattr(identity, "choose", lambda base, noun, *_: identity.check(base, "zwx", noun)[0])
     config = EvaluateConfig(
         names=("dreambooth", "base"), dreambench=str(data_set), base=str(base_folder()), networks=networks,
         out=tmp_path / "out", prompts="1", n=1, steps=1,
@@ -548,6 +584,7 @@ def test_the_protocol_teaches_and_draws_every_subject(
     learning = next(row for row in found.rows if row.label == "dreambooth").cells["learning, min"]
     assert learning.mean > 0
     page = found.report.read_text()
+    assert "no checkpoint was scored, so the last is measured" in page
     assert "2 subjects of DreamBench" in page
     assert ".04 to .08" in page  # the warning beside the published figures
     assert "Subject-Diffusion" in page
@@ -568,6 +605,38 @@ def test_the_protocol_teaches_and_draws_every_subject(
         next((data_set / "rex").glob("*.png")).with_suffix(".txt").write_text("a [V] dog at home")
 
 
+def test_networks_are_fetched_before_the_trainings_that_they_score(
+    config: EvaluateConfig, judged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def folder_of(name: str, where: Path | None = None, *, fetch: bool = False) -> Path:
+        asked.extend([name] if fetch else [])
+        raise OSError("offline")
+
+    monkeypatch.setattr(persona_networks, "folder_of", folder_of)
+    monkeypatch.setattr(methods, "train", enough)
+    config = replace(config, names=("dreambooth",), class_noun="dog")
+    for changed, fetched in (
+        ({"networks": None}, [DINO, CLIP, CLIPSEG]),
+        ({"networks": None, "base": str(judged)}, []),  # which its own judge scores, or nothing
+        ({}, []),
+    ):
+        asked.clear()
+        with pytest.raises(_Enough):
+            evaluate(replace(config, **changed))
+        assert asked == fetched
+
+
+def test_a_size_that_cannot_be_drawn_is_refused_before_trainings(
+    config: EvaluateConfig, base_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods, "train", enough)
+    names, base = ("dreambooth",), str(base_folder("sd3"))
+    with pytest.raises(BadOption, match="Lower --resolution"):
+        evaluate(replace(config, names=names, base=base, class_noun="dog", resolution=8192))
+
+
 @pytest.mark.parametrize("method", ["jedi", "subject-diffusion"])
 def test_nothing_is_trained_beside_a_method_without_weights(
     config: EvaluateConfig, data_set: Path, method: str, monkeypatch: pytest.MonkeyPatch
@@ -575,7 +644,8 @@ def test_nothing_is_trained_beside_a_method_without_weights(
     monkeypatch.setattr(families, "load", None)
     names = ("dreambooth", method)
     for changed in ({"class_noun": "dog"}, {"photos": (), "dreambench": str(data_set)}):
-        with pytest.raises(BadBase, match=f"has no .* weights.*persona sample --{method}.*persona pretrain {method}"):
+        place = re.escape(str(Path(str(config.base)) / method))
+        with pytest.raises(BadBase, match=f"has no .* weights. Copy .* to {place}, .*persona pretrain {method}"):
             evaluate(replace(config, names=names, **changed))
     assert not list(config.out.rglob("personas"))
 
@@ -702,12 +772,3 @@ def test_a_full_disk_loses_nothing(config: EvaluateConfig, monkeypatch: pytest.M
     assert not list(config.out.rglob(".*"))
     monkeypatch.setattr(pictures, "draw", real)
     assert values(evaluate(config)) == values(evaluate(replace(config, out=config.out / "fresh")))
-
-
-def test_the_public_names() -> None:
-    same: list[tuple[object, object]] = [
-        (persona.evaluate, evaluate),
-        (measuring, evaluate),
-        (persona.compare, compare),
-    ]
-    assert all(one is other for one, other in same)

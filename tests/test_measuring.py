@@ -29,7 +29,7 @@ from persona.cli.display import terminal
 from persona.cli.measuring import _preview
 
 def shot(label, seed, prompt="a [V] dog"):
-    return SimpleNamespace(path=Path(sys.argv[1]), label=label, prompt=prompt, seed=seed)
+    return SimpleNamespace(path=Path(sys.argv[1]), label=label, subject="rex", prompt=prompt, seed=seed)
 
 shots = [shot(label, seed, prompt) for label in ("rex", "base") for prompt in ("a [V] dog", "a dog") for seed in (0, 1)]
 _preview(terminal(), SimpleNamespace(shots=shots))
@@ -104,6 +104,14 @@ def test_a_subject_may_be_typed_in_lower_case(tmp_path: Path) -> None:
     made.shots = [Shot(tmp_path / "x.png", label, "dog", "a [v] dog", 0) for label in ("rex", "base")]
     assert _pairs(made) == [made.shots]
     assert "a [v] dog" in _more(EvaluateConfig(names=(str(tmp_path / "rex"),)), made)
+
+
+def test_pictures_side_by_side_are_of_one_subject(tmp_path: Path) -> None:
+    """Of two dogs the first persona draws one, JeDi both."""
+    made: Any = found(tmp_path)
+    both = [Shot(tmp_path / "x.png", "jedi", subject, "a [V] dog", 0) for subject in ("rex", "bob")]
+    made.shots = [Shot(tmp_path / "x.png", "bob", "bob", "a [V] dog", 0), *both]
+    assert [[shot.subject for shot in pair] for pair in _pairs(made)] == [["bob", "bob"]]
 
 
 @pytest.mark.parametrize("width", ["60", "100"])

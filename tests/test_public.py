@@ -21,7 +21,7 @@ def test_every_name_is_there_and_documented(name: str) -> None:
         assert not value.__doc__.startswith(f"{name}(")  # which is what a dataclass says of itself
 
 
-@pytest.mark.parametrize("name", ["export", "interpolate", "plan", "sample"])
+@pytest.mark.parametrize("name", ["evaluate", "export", "interpolate", "plan", "sample"])
 def test_functions_stay_functions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that is imported becomes an attribute of its package, where the function of its name was."""
     monkeypatch.delitem(sys.modules, f"persona.{name}", raising=False)

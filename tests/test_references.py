@@ -257,8 +257,9 @@ def test_what_is_refused_before_the_base_is_loaded(here: Path, monkeypatch: pyte
     monkeypatch.setattr(families, "load", None)
     for how in ({"together": True}, {"reference": Path("refs"), "class_noun": "dog"}):
         for base in ("sd-v-zero", "sd15"):
-            with pytest.raises(BadBase, match=f"{base} has no JeDi weights"):
+            with pytest.raises(BadBase, match=f"{base} has no JeDi weights") as raised:
                 sample(config("a dog", jedi=None, base=base, **how))
+            assert ("Copy" in str(raised.value)) == (base != "sd15")  # which is not here: there is no place for any
         with pytest.raises(BadBase, match="nowhere holds no JeDi weights"):
             sample(config("a dog", jedi=Path("nowhere"), base="sd15", **how))
         with pytest.raises(BadBase, match="flux-dev is no U-Net"):

@@ -139,10 +139,10 @@ def _preview(console: "Console", found: "Evaluation") -> None:
 
 
 def _pairs(found: "Evaluation") -> "list[list[Shot]]":
-    """Return pictures of one prompt and seed by both, of a prompt each."""
-    pairs: dict[str, list[Shot]] = {}
+    """Return pictures of one subject, prompt and seed by both, of a prompt each."""
+    pairs: dict[tuple[str, str], list[Shot]] = {}
     for shot in found.shots:
-        same = pairs.setdefault(shot.prompt, [])
+        same = pairs.setdefault((shot.subject, shot.prompt), [])
         if not same or (len(same) == 1 and same[0].label != shot.label and same[0].seed == shot.seed):
             same.append(shot)
     return [same for same in pairs.values() if len(same) == 2 and _is_about(same[0])][:_SHOWN]

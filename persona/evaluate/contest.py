@@ -4,11 +4,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from persona import families
+from persona import families, networks
 from persona.config import EvaluateConfig, check_prompts
+from persona.drawing import processes
 from persona.errors import BadOption, BadPrompt
 from persona.evaluate.entrants import Entrant, Studio, of_persona
 from persona.evaluate.methods import METHODS, STORES, learnt, open_persona
+from persona.evaluate.pictures import how_of
 from persona.evaluate.subjects import BARE, OTHERS, Prompt, Subject, chosen, masks_of, papers_prompts, read_dreambench
 from persona.events import Listener, Note
 from persona.families import Family
@@ -32,16 +34,16 @@ def contest(config: EvaluateConfig, studio: Studio) -> list[Entrant]:
         PersonaError: whatever loading a base, opening a persona or training one may raise.
     """
     if config.dreambench is not None:
-        subjects = _of_data_set(config, config.dreambench, studio.listener)
+        subjects = _of_data_set(config, config.dreambench, studio.hear)
         names = config.names or ("dreambooth",)
-        _learn(names, subjects, studio)
+        _learn(config, names, subjects, studio)
         return [one for name in names for subject in subjects for one in METHODS[name](subject, studio)]
     personas = {name: open_persona(name) for name in config.names if name not in METHODS}
     if len({persona.path.resolve() for persona in personas.values()}) < len(personas):
         raise BadOption(f"Of {', '.join(personas)} two are the same persona. Name each once.")
     studio.fallback = next((persona.base for persona in personas.values()), studio.fallback)
     found, homes = _of_photos(config, personas, studio)
-    _learn(config.names, found.values(), studio)
+    _learn(config, config.names, found.values(), studio)
     labels = dict(zip(personas, _told_apart([persona.path for persona in personas.values()], METHODS), strict=True))
     entrants: list[Entrant] = []
     for name in config.names:
@@ -52,15 +54,32 @@ def contest(config: EvaluateConfig, studio: Studio) -> list[Entrant]:
     return entrants
 
 
-def _learn(names: Collection[str], subjects: Iterable[Subject], studio: Studio) -> None:
+def judged(config: EvaluateConfig, bases: Iterable[Family]) -> bool:
+    """Tell whether bases are measured by the judge that they ship with, unless it does not know the photos."""
+    return all(has_judge(base) for base in bases) and config.dreambench in (None, CLAY)
+
+
+def have_networks(config: EvaluateConfig, listener: Listener) -> None:
+    """Fetch the networks that measure, as far as they can be had, unless the user says where they are."""
+    if config.networks is None:
+        with processes().local_main_process_first():  # one fetches for all
+            networks.fetch(listener)
+
+
+def _learn(config: EvaluateConfig, names: Collection[str], subjects: Iterable[Subject], studio: Studio) -> None:
     """Train what has to be trained before any base is loaded, whose memory a training would miss.
 
     Raises:
         BadBase: the base has no weights of a method that shall draw beside it.
+        BadOption: it cannot draw images as large as that.
     """
     if "dreambooth" in names:
+        base = studio.methods_outline
+        how_of(config, base)
         for store in (STORES[name] for name in names if name in STORES):
-            store.check(studio.methods_outline)
+            store.check(base)
+        if not judged(config, [base]):
+            have_networks(config, studio.hear)  # a training scores its checkpoints by them, but never fetches
         for subject in subjects:
             learnt(subject, studio)
 
@@ -96,8 +115,8 @@ def _of_photos(
 ) -> tuple[dict[str, Subject], dict[str, str]]:
     """Return the subjects, by the folders of their photos or else by class, and the place of each persona's there."""
     folders = {folder.resolve(): str(folder) for folder in config.photos}  # none twice
-    albums = {folder: pictures(Path(folder), studio.listener) for folder in folders.values()}
-    homes = {name: _home(persona, albums, studio.warn) for name, persona in personas.items()}
+    albums = {folder: pictures(Path(folder), studio.hear) for folder in folders.values()}
+    homes = {name: _home(persona, albums, studio.hear) for name, persona in personas.items()}
     nouns = {home: personas[name].class_noun for name, home in reversed(homes.items())}
     for folder in albums:
         noun = nouns.get(folder) or config.class_noun
@@ -108,7 +127,7 @@ def _of_photos(
         raise BadOption("Methods draw from photos. Say where they are, and what they show: --photos PHOTOS --class dog")
     if not albums:
         without = "Without --photos nothing can say how well the subject is met: only what was asked for is measured."
-        studio.warn(Note(without, warning=True))
+        studio.hear(Note(without, warning=True))
     first = next(iter(personas.values()), None)
     base = base_of(first, config.base, studio.listener, families.outline) if first else studio.methods_outline
     names = dict(zip(albums, _told_apart([Path(folder) for folder in albums]), strict=True))

@@ -4,7 +4,7 @@ A way to draw a subject is an :class:`Entrant`; that of a method is made by one 
 :data:`persona.evaluate.methods.METHODS`, and all else here knows nothing of methods.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -52,6 +52,32 @@ class Entrant:
     leaves: bool = False
 
 
+def subjects_of(entrants: Sequence[Entrant]) -> list[Subject]:
+    """Return all whom entrants draw, each once."""
+    return list({entrant.subject.name: entrant.subject for entrant in entrants}.values())
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """Passes on what is said, and keeps warnings, each once: figures are read with these in mind.
+
+    Attributes:
+        listener: told all that is new.
+        notes: what was warned of.
+    """
+
+    listener: Listener
+    notes: list[str] = field(default_factory=list)
+
+    def __call__(self, event: Event) -> None:
+        """Listen, as any :data:`persona.events.Listener` does."""
+        if isinstance(event, Note) and event.warning:
+            if event.text in self.notes:
+                return
+            self.notes.append(event.text)
+        self.listener(event)
+
+
 @dataclass
 class Studio:
     """What the entrants of a run share.
@@ -60,11 +86,11 @@ class Studio:
         out: folder of the run.
         base: where the base is, as the user says; ``None`` for each persona's own.
         seed: of trainings.
-        listener: told how far they are.
+        listener: told how far they are; what they warn of is no matter of the figures.
         checkpoints: whether each checkpoint of a persona is an entrant.
         scales: whether each of :data:`SCALES` is.
         fallback: base that methods draw with where the user names none.
-        notes: what to keep in mind of the figures.
+        weights: sha256 (hex) of what methods have learnt for that base, by their names, as far as it is known yet.
     """
 
     out: Path
@@ -74,8 +100,13 @@ class Studio:
     checkpoints: bool = False
     scales: bool = False
     fallback: str = "clay"
-    notes: list[str] = field(default_factory=list)
+    weights: dict[str, str] = field(default_factory=dict)
     _bases: dict[str, Family] = field(default_factory=dict)
+
+    @cached_property
+    def hear(self) -> Hearing:
+        """What is told all else."""
+        return Hearing(self.listener)
 
     @property
     def methods_base(self) -> str:
@@ -95,12 +126,6 @@ class Studio:
             BadPersona: it is another than the persona was made for.
         """
         return base_of(persona, self.base if persona else self.methods_base, self.listener, self._open)
-
-    def warn(self, event: Event) -> None:
-        """Listen to what is to be kept in mind of the figures, and pass it on once."""
-        if isinstance(event, Note) and event.text not in self.notes:
-            self.notes.append(event.text)
-            self.listener(event)
 
     def _open(self, name: str, listener: Listener) -> Family:
         if name not in self._bases:
@@ -130,14 +155,14 @@ def of_persona(
     tries: dict[str, tuple[str, int | None, float]] = {}
     if studio.checkpoints:
         if not persona.checkpoints:
-            studio.listener(Note(f"{persona.path} has no checkpoints: only its final weights are tried.", warning=True))
+            studio.hear(Note(f"{line} has no checkpoints: only its final weights are tried.", warning=True))
         tries |= {f"{line}, step {step}": (line, step, persona.recommended_scale) for step in persona.checkpoints}
     if studio.scales:
         if persona.settings.get("adapter") == "oft":
             raise BadOption(f"{persona.path} has an oft adapter, which can only be on or off. Leave --scales out.")
         strengths = f"{line} by scale" if studio.checkpoints else line  # two curves, not one that leaps back
         tries |= {f"{line}, scale {scale:g}": (strengths, None, scale) for scale in SCALES}
-    _tell_other_words(persona, subject, line, studio.warn)
+    _tell_other_words(persona, subject, line, studio.hear)
     return [
         Entrant(
             label=title,

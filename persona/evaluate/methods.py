@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from PIL.Image import Image
@@ -59,6 +60,9 @@ def bare_of(base: Family, subject: Subject) -> Entrant:
 def dreambooth(subject: Subject, studio: Studio) -> list[Entrant]:
     """Draw by a persona that was trained with nothing but the photos and the class."""
     persona, learning = learnt(subject, studio)
+    if not persona.scores:
+        hint = "Fetch DINO and CLIP into the hub's cache, where train looks, and use another --out."
+        studio.hear(Note(f"dreambooth: no checkpoint was scored, so the last is measured. {hint}", warning=True))
     return of_persona(persona, subject, studio, label="dreambooth", learning=learning)
 
 
@@ -97,7 +101,7 @@ def jedi(subject: Subject, studio: Studio) -> list[Entrant]:
 
     def look(model: JeDi, size: Size) -> dict[str, Any]:
         known = references.prepare(model.base, subject.photos, subject.class_noun, size)
-        return {"references": references.fitting(model, known, 1, size, studio.listener)}
+        return {"references": references.fitting(model, known, 1, size, studio.hear)}
 
     def text(prompt: Prompt) -> str:
         return prompt.bare(subject.class_noun)
@@ -112,7 +116,7 @@ def subject_diffusion(subject: Subject, studio: Studio) -> list[Entrant]:
         raise BadOption("subject-diffusion draws from a photo. Say where it is with --photos.")
     base, shown = studio.base_of(None), {"V": Reference(subject.photos[0])}
     telling.STORE.check(base)
-    cutouts = portraits.cut_out(shown, base, studio.listener)
+    cutouts = portraits.cut_out(shown, base, studio.hear)
 
     def look(model: SubjectDiffusion, size: Size) -> dict[str, Any]:
         return {"portraits": portraits.paint(model, shown, cutouts)}
@@ -123,7 +127,8 @@ def subject_diffusion(subject: Subject, studio: Studio) -> list[Entrant]:
     # Two runs may cut it out otherwise: what does so may have been installed between them.
     seen = hashlib.sha256(cutouts["V"].tobytes()).hexdigest()
     also = {"references": _known(subject.photos[:1]), "cut out": seen}
-    return [_looking("subject-diffusion", SubjectDiffusion.load, subject, studio, also=also, look=look, text=text)]
+    load = partial(SubjectDiffusion.load, listener=studio.listener)
+    return [_looking("subject-diffusion", load, subject, studio, also=also, look=look, text=text)]
 
 
 def _known(photos: Sequence[Photo]) -> list[tuple[str, str | None]]:
@@ -148,9 +153,10 @@ def _looking(
     What else decides what its pictures are is said with it.
     """
     base = studio.base_of(None)
-    model = load(base)  # are there weights for this base at all
-    weights = hashlib.sha256(model.save()).hexdigest()
-    model.remove()
+    if name not in studio.weights:  # they are the same for all subjects
+        model = load(base)  # are there any for this base at all
+        studio.weights[name] = hashlib.sha256(model.save()).hexdigest()
+        model.remove()
 
     @contextmanager
     def seeing(size: Size) -> Iterator[Artist]:
@@ -165,7 +171,7 @@ def _looking(
         line=name,
         subject=subject,
         base=base,
-        decides={name: weights, "image guidance": IMAGE_GUIDANCE, **also},
+        decides={name: studio.weights[name], "image guidance": IMAGE_GUIDANCE, **also},
         open=seeing,
         text=text,
         learning=0.0,

@@ -3,7 +3,8 @@
 from dataclasses import fields
 
 from persona.config import CompareConfig, EvaluateConfig
-from persona.evaluate.run import Evaluation, evaluate
+from persona.evaluate.run import evaluate
+from persona.evaluate.showing import Evaluation
 from persona.events import Listener, silent
 
 

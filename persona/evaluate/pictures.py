@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from persona.atomic import beside, digest_of
-from persona.drawing import Job, Size, draw, processes, whole
+from persona.config import EvaluateConfig
+from persona.drawing import Job, Size, draw, processes, size_of, whole
 from persona.evaluate.entrants import Entrant
 from persona.evaluate.subjects import Prompt
 from persona.events import Listener
+from persona.families import Family
 from persona.folder import slug
 
 CLASS_PICTURES = 4
@@ -43,6 +45,22 @@ class How:
     def seeds(self, prompt: Prompt) -> range:
         """Return the seeds of a prompt."""
         return range(self.seed, self.seed + self.n * (CLASS_PICTURES if prompt.kind == "class" else 1))
+
+
+def how_of(config: EvaluateConfig, base: Family) -> How:
+    """Return how everybody draws who draws with a base.
+
+    Raises:
+        BadOption: it cannot draw pictures as large as that.
+    """
+    return How(
+        n=config.n,
+        seed=config.seed,
+        steps=config.steps or base.recipe.sample_steps,
+        guidance=base.recipe.guidance if config.guidance is None else config.guidance,
+        size=size_of(base, config.resolution),
+        batch=config.batch,
+    )
 
 
 @dataclass(frozen=True)

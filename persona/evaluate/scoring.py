@@ -8,6 +8,7 @@ from typing import Any
 from persona import __version__
 from persona.atomic import beside, digest_of
 from persona.drawing import processes
+from persona.errors import PersonaError
 from persona.evaluate import tables
 from persona.evaluate.entrants import Entrant
 from persona.evaluate.evaluator import Evaluator, Scores
@@ -40,7 +41,7 @@ def measured(
     return [
         shot
         for (entrant, drawn, _), file, mark in zip(series, files, marks, strict=True)
-        for shot in _shots(entrant, drawn, _scores(file, mark) or [])
+        for shot in _shots(entrant, drawn, _there(file, mark))
     ]
 
 
@@ -69,6 +70,18 @@ def _scores(file: Path, mark: str) -> list[Scores] | None:
     except (OSError, ValueError):
         return None
     return known["scores"] if known.get("of") == mark else None
+
+
+def _there(file: Path, mark: str) -> list[Scores]:
+    """Return the scores in a file that some process has written.
+
+    Raises:
+        PersonaError: on a disk that machines share it is not to be seen here yet.
+    """
+    scores = _scores(file, mark)
+    if scores is None:
+        raise PersonaError(f"{file} was written by another process, and is not here yet. Run the same command again.")
+    return scores
 
 
 def _shots(entrant: Entrant, drawn: Series, scores: Sequence[Scores]) -> list[Shot]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from persona.errors import BadOption
-from persona.events import Listener, Note
+from persona.events import Listener, Note, silent
 from persona.identity import bare
 from persona.metrics import Mask
 from persona.photos import Photo, pictures
@@ -104,13 +104,15 @@ def papers_prompts(class_noun: str) -> list[Prompt]:
     return [Prompt(text) for text in texts]
 
 
-def from_photos(name: str, class_noun: str, folder: Path, prompts: Sequence[Prompt]) -> Subject:
+def from_photos(
+    name: str, class_noun: str, folder: Path, prompts: Sequence[Prompt], listener: Listener = silent
+) -> Subject:
     """Return the subject of a folder of photos.
 
     Raises:
         BadPhotos: the folder holds none that can be read.
     """
-    photos = pictures(folder)
+    photos = pictures(folder, listener)
     return Subject(name, class_noun, folder, photos, prompts, masks_of(photos))
 
 
@@ -125,7 +127,7 @@ def read_dreambench(folder: Path, which: str | None, listener: Listener) -> list
     Args:
         folder: with the data set's own list, and a folder for each subject.
         which: how many of them, or their names; see :func:`chosen`.
-        listener: told which are not there.
+        listener: told which are not there, and which photos cannot be read.
 
     Raises:
         BadOption: there is no such folder, or its list cannot be read, or has no such subject.
@@ -139,10 +141,10 @@ def read_dreambench(folder: Path, which: str | None, listener: Listener) -> list
         )
     names = chosen(there, which, "--subjects")
     if len(there) < len(classes) and which is None:
-        gone = f"{len(classes) - len(there)} of {len(classes)} subjects are not in {folder}"
+        gone = f"{len(classes) - len(there)} of {len(classes)} subjects are not in {folder.resolve().name}"  # no paths
         listener(Note(f"{gone}: the figures are those of the other {len(there)}.", warning=True))
     return [
-        from_photos(name, classes[name], folder / name, [*prompts[classes[name] in LIVE], BARE, *OTHERS])
+        from_photos(name, classes[name], folder / name, [*prompts[classes[name] in LIVE], BARE, *OTHERS], listener)
         for name in names
     ]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from persona.errors import BadBase
 from persona.families import Family
+from persona.families.place import flaw
 from persona.methods.channels import first_convolution
 from persona.methods.shards import whole
 
@@ -122,8 +123,12 @@ class Store:
         return path
 
     def _other(self, base: Family) -> str:
+        """Say how to have weights; where a base is not here yet, they cannot be put beside it."""
+        here = base.file or not flaw(base.folder)
+        some = "a folder that has some"
+        name = f"Copy {some} to {base.folder / self.name}, or name it" if here else f"Name {some}"
         train = f"persona pretrain {self.name} --base {base.name} --data SHARDS"
-        return f"Name a folder that has some with persona sample --{self.name}, or train some: {train}"
+        return f"{name} with persona sample --{self.name}, or train some: {train}"
 
 
 @torch.no_grad()
