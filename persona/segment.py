@@ -131,7 +131,7 @@ def _sought(picture: Image.Image, box: Box | None, base: Family, listener: Liste
 
     if (base.folder / FOLDER / WEIGHTS).is_file():
         return _by_its_own(base.folder / FOLDER, picture), "No subject was found"
-    if find_spec("rembg"):
+    if find_spec("rembg") and find_spec("onnxruntime"):  # rembg without its runtime prints and exits
         return _by_rembg(picture, listener)
     if folder := next(filter(None, map(here, SAMS)), None):
         from persona.labelling import Sam
@@ -156,10 +156,10 @@ def _by_its_own(folder: Path, picture: Image.Image) -> Mask:
 
 
 def _by_rembg(picture: Image.Image, listener: Listener) -> tuple[Mask | None, str]:
-    import rembg
-
     listener(Note("The reference is cut out by rembg, which fetches a network of 0.2 GB when it has none."))
     try:
+        import rembg
+
         return np.asarray(rembg.remove(picture, only_mask=True).convert("L")) > 127, "rembg found no subject"
-    except Exception as error:  # it raises whatever the network and its runtime do
+    except (Exception, SystemExit) as error:  # whatever its imports, its network and its runtime raise
         return None, f"rembg failed ({type(error).__name__})"

@@ -111,7 +111,7 @@ def test_without_anything_it_is_the_whole_picture_and_a_warning(base: Any) -> No
 
 
 def test_rembg_cuts_where_it_is_installed(base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment, "find_spec", lambda name: name == "rembg")
+    monkeypatch.setattr(segment, "find_spec", lambda name: True)
     module = SimpleNamespace(remove=lambda given, *, only_mask: mask(10, 5, 50, 30) if only_mask else None)
     monkeypatch.setitem(sys.modules, "rembg", module)
     assert segment.find(picture(), base=base).sum() == 40 * 25
@@ -123,6 +123,17 @@ def test_rembg_cuts_where_it_is_installed(base: Any, monkeypatch: pytest.MonkeyP
     told: list[Event] = []
     assert segment.find(picture(), base=base, listener=told.append).all()
     assert "RuntimeError" in str(told[-1])
+    monkeypatch.setitem(sys.modules, "rembg", None)
+    assert segment.find(picture(), base=base, listener=told.append).all()
+    assert "rembg failed (ModuleNotFoundError)" in str(told[-1])
+
+
+def test_a_rembg_without_its_runtime_is_left_alone(base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "find_spec", lambda name: name == "rembg")
+    monkeypatch.setitem(sys.modules, "rembg", None)
+    told: list[Event] = []
+    segment.find(picture(), base=base, listener=told.append)
+    assert 'pip install "rembg[cpu]"' in str(told)
 
 
 def test_a_sam_on_the_disk_cuts(base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
