@@ -156,6 +156,23 @@ def test_what_shall_not_be_shown_is_text_or_nothing() -> None:
                 make(prompts=("a dog",), negative=negative)
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"reference": Path("refs"), "class_noun": "dog"},
+        {"together": True},
+        {"subject": ("V=dog.png",)},
+        {"subject": ("W=dog.png",), "negative": "a [w] dog in the snow"},
+    ],
+)
+def test_only_what_was_learnt_can_be_led_away_from(how: dict[str, Any]) -> None:
+    asked = {"prompts": ("a dog",), "negative": "a [V] dog in the snow", **how}
+    for make in (SampleConfig, InterpolateConfig) if "subject" in how else (SampleConfig,):
+        with pytest.raises(BadPrompt, match=r"--negative: \[[VW]\] can stand for a persona's subject alone"):
+            make(**asked)
+        make(**{**asked, "negative": "a dog in the snow"})
+
+
 def test_no_more_steps_are_drawn_with_than_samplers_have() -> None:
     for make in (SampleConfig, InterpolateConfig):
         assert make(prompts=("a dog",), steps=999).steps == 999

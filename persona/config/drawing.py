@@ -1,6 +1,6 @@
 """The settings of ``sample`` and ``interpolate``."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from persona.config.fields import Batch, Checkpoint, ExpertResolution, Guidance,
 from persona.config.option import Config, Option
 from persona.config.words import check_class, check_negative, check_prompts
 from persona.errors import BadOption, BadPrompt
-from persona.placing import read_masks, read_subjects
+from persona.placing import named, read_masks, read_subjects
 
 Scale = Annotated[float | None, Option("Strength of the persona: 0 is the bare base.", min=0, max=4)]
 Subjects = Annotated[
@@ -93,6 +93,7 @@ class SampleConfig(Config):
             theirs: dict[str, object] = {"--class": self.class_noun, "--jedi": self.jedi}
             hint = "goes with --reference, or with --together. Give one of them, or leave it out."
         else:
+            _check_nameless(self.negative, ("V",))
             theirs = {"--persona": self.persona, "--scale": self.scale, "--checkpoint": self.checkpoint}
             hint = "is about a persona; --reference and --together need none. Leave one of them out."
         for flag, given in theirs.items():
@@ -167,10 +168,19 @@ class InterpolateConfig(Config):
 
 def _check_portraits(config: "SampleConfig | InterpolateConfig") -> bool:
     """Tell whether there are subjects of one picture each, and check what is said of them."""
-    read_masks(config.mask, read_subjects(config.subject))
-    if not config.subject and config.subject_diffusion is not None:
+    subjects = read_subjects(config.subject)
+    read_masks(config.mask, subjects)
+    if not subjects and config.subject_diffusion is not None:
         raise BadOption("--subject-diffusion goes with --subject. Give one, or leave it out.")
-    return bool(config.subject)
+    _check_nameless(config.negative, subjects)
+    return bool(subjects)
+
+
+def _check_nameless(negative: str, subjects: Collection[str]) -> None:
+    """Make sure that what a picture shall not show is no subject which a picture shows: guidance sees words alone."""
+    for name in named(negative):
+        if name in subjects:
+            raise BadPrompt(f"--negative: [{name}] can stand for a persona's subject alone. Write its noun without it.")
 
 
 def _check_bare(config: "SampleConfig | InterpolateConfig", theirs: Mapping[str, object]) -> None:
