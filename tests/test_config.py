@@ -173,6 +173,18 @@ def test_only_what_was_learnt_can_be_led_away_from(how: dict[str, Any]) -> None:
         make(**{**asked, "negative": "a dog in the snow"})
 
 
+def test_nothing_leads_away_from_what_shall_not_be_shown_without_guidance() -> None:
+    how: dict[str, Any] = {"prompts": ("a dog",), "negative": "blurry", "guidance": 1.0}
+    for make in (SampleConfig, InterpolateConfig):
+        with pytest.raises(BadOption, match="--negative has no effect at a --guidance of 1 or less"):
+            make(**how)
+        make(**how, subject=("V=dog.png",))
+        make(**{**how, "guidance": 1.5})
+    with pytest.raises(BadOption, match="--negative has no effect"):
+        SampleConfig(**how, together=True)
+    SampleConfig(**how, reference=Path("refs"), class_noun="dog")
+
+
 def test_no_more_steps_are_drawn_with_than_samplers_have() -> None:
     for make in (SampleConfig, InterpolateConfig):
         assert make(prompts=("a dog",), steps=999).steps == 999

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from persona.config.fields import Batch, Checkpoint, ExpertResolution, Guidance, OwnBase, Seed, Steps
 from persona.config.option import Config, Option
-from persona.config.words import check_class, check_negative, check_prompts
+from persona.config.words import check_class, check_prompts, check_text
 from persona.errors import BadOption, BadPrompt
 from persona.placing import named, read_masks, read_subjects
 
@@ -75,7 +75,7 @@ class SampleConfig(Config):
         """
         super().__post_init__()
         check_prompts(self.prompts)
-        check_negative(self.negative)
+        _check_unwanted(self, self.subject or self.reference)
         if not self.prompts and self.prompts_file is None:
             raise BadPrompt('Say what to draw: persona sample "a [V] dog on the beach"')
         self._check_subject()
@@ -148,7 +148,7 @@ class InterpolateConfig(Config):
         """
         super().__post_init__()
         check_prompts(self.prompts)
-        check_negative(self.negative)
+        _check_unwanted(self, self.subject)
         for flag, given, least in (
             ("PROMPTS", self.prompts, 1),
             ("--seed", self.seeds, 1),
@@ -181,6 +181,13 @@ def _check_nameless(negative: str, subjects: Collection[str]) -> None:
     for name in named(negative):
         if name in subjects:
             raise BadPrompt(f"--negative: [{name}] can stand for a persona's subject alone. Write its noun without it.")
+
+
+def _check_unwanted(config: "SampleConfig | InterpolateConfig", references: object) -> None:
+    """Make sure that what pictures shall not show can be read, and is led away from, as by references too."""
+    check_text("--negative", config.negative)
+    if config.negative and not references and config.guidance is not None and config.guidance <= 1:
+        raise BadOption("--negative has no effect at a --guidance of 1 or less. Raise that, or leave one of them out.")
 
 
 def _check_bare(config: "SampleConfig | InterpolateConfig", theirs: Mapping[str, object]) -> None:
