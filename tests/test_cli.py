@@ -488,7 +488,7 @@ def full_disk() -> OSError:
         (SafetensorError("I/O error: Input/output error (os error 5)"), 1, "SafetensorError: I/O error"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "Error: /x: permission denied."),
         (FileExistsError(errno.EEXIST, "File exists", "/x"), 2, "Error: /x: file exists."),
-        (MemoryError(), 2, "Error: Out of memory."),
+        (MemoryError(), 2, "Error: Out of memory. Try a smaller --batch, or a smaller --resolution."),
         (KeyboardInterrupt(), 130, "stopped; run the same command again to resume\n"),
         (ZeroDivisionError("oops"), 1, "ZeroDivisionError: oops"),
     ],
@@ -500,6 +500,16 @@ def test_exit_codes(training: Callable[..., object], error: BaseException, code:
     assert result.exit_code == code
     assert said in result.stderr
     assert result.stdout == ""
+
+
+def test_less_memory_is_taken_by_options_that_there_are(stand_in: Callable[..., None]) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    stand_in("export", fail)
+    assert run("export", "rex").stderr.endswith(
+        "Error: Out of memory. Close other programs and run the same command again to start over.\n"
+    )
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is none here")
