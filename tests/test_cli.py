@@ -26,10 +26,11 @@ from safetensors.numpy import save
 from persona import __version__
 from persona.cli import app
 from persona.cli.options import EXPERTS
-from persona.config import InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
+from persona.config import InterpolateConfig, PlanConfig, PriorsConfig, SampleConfig, TrainConfig
 from persona.errors import BadPhotos
 from persona.events import Event, Listener, Note, Progress
 from persona.folder import Persona, versions
+from persona.plan import Plan
 from persona.score import Scores
 from persona.train import watch
 
@@ -441,13 +442,15 @@ def test_what_to_type_next_draws_as_was_asked(stand_in: Callable[..., None]) -> 
     assert f"Next: persona interpolate 'a [V] dog' --subject V=dog.png {how} --seed 5\n" in said
 
 
-def test_what_to_type_next_trains_as_was_planned(
-    stand_in: Callable[..., None], base_folder: Callable[[], Path]
-) -> None:
-    base = str(base_folder())
+def test_what_to_type_next_trains_as_was_planned(stand_in: Callable[..., None]) -> None:
+    def plan(config: PlanConfig, listener: Listener) -> list[Plan]:
+        settings: Any = SimpleNamespace(steps=9)
+        return [Plan(config.base, "cpu", settings, "", 1, "training", None, 1, 0, 1, 1, 1, None)]
+
+    stand_in("plan", plan)
     how = "--rank 8 --batch 2 --resolution 64 --no-text-encoder --precision fp32 --offload"
-    said = run("plan", "--base", base, "--photos", "3", *how.split(), COLUMNS="1000").stderr
-    assert f"Next: persona train PHOTOS --class CLASS --base {base} {how}\n" in said
+    said = run("plan", "--base", "sd15", "--photos", "3", *how.split(), COLUMNS="1000").stderr
+    assert f"Next: persona train PHOTOS --class CLASS --base sd15 {how}\n" in said
 
 
 def test_commands_are_quoted_as_this_machine_reads_them(
@@ -512,9 +515,19 @@ def test_less_memory_is_taken_by_options_that_there_are(stand_in: Callable[..., 
     )
 
 
+FULL = """
+import sys, types
+from pathlib import Path
+sys.modules["persona.priors"] = types.SimpleNamespace(gen_priors=lambda *_: [Path("dogs/0.png")])
+sys.argv = ["persona", "gen-priors", "--class", "dog", "--json"]
+from persona.cli import main
+main()
+"""
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is none here")
 def test_a_full_disk_takes_no_json(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "persona", "info", "--json"]
+    command = [sys.executable, "-c", FULL]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=tmp_path, text=True, check=False)
     assert done.returncode == 2
