@@ -84,6 +84,7 @@ def test_refusals_name_the_option_as_it_is_typed(changed: dict[str, Any], flag: 
     [
         ({"photos": "photos"}, "PHOTOS takes Path, not 'photos'."),
         ({"rank": "4"}, "--rank takes int or nothing, not '4'."),
+        ({"rank": True}, "--rank takes int or nothing, not True."),
         ({"prior_weight": None}, "--prior-weight takes float or int, not None."),
         ({"targets": "to_q"}, "--target takes a tuple of str or nothing, not 'to_q'."),
     ],
