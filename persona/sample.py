@@ -18,7 +18,7 @@ from persona.sheet import Row, sheet
 from persona.sitters import sitter
 
 MOST_IN_GRID = 200
-"""Pictures from which there is no grid any more."""
+"""Pictures that a grid shows at most."""
 
 
 @dataclass(frozen=True)
