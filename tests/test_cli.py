@@ -248,6 +248,16 @@ def test_this_machine_is_told_as_personas_tell_it() -> None:
     assert "python" not in told["libraries"]
 
 
+def test_any_machine_is_told_in_plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 4 if logical else None)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=1008 * 2**30, available=2**29))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    said = " ".join(run("info").stderr.split())
+    assert "CPU with 4 cores" in said
+    assert "memory_gb 1008 memory_free_gb 0.5 " in said
+
+
 # What it says
 
 
