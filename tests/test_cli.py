@@ -324,12 +324,12 @@ def test_a_pipe_and_no_color_are_respected(training: Callable[..., object]) -> N
 
 
 def test_bars_fit_a_narrow_terminal(training: Callable[..., object]) -> None:
-    training(*(Progress("Drawing class images, all of them", done, 9999, 0.5) for done in (9997, 9998, 9999)))
+    training(*(Progress("Drawing dog[old], all of it", done, 9999, 0.5) for done in (9997, 9998, 9999)))
     drawn = run(*TRAIN, FORCE_COLOR="1", TERM="xterm", NO_COLOR="1").stderr
     lines = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", drawn.replace("\r", "\n")).splitlines()
     bars = [line for line in lines if "9999/9999" in line]
     assert bars
-    assert all(len(line) <= 60 and "GB" in line for line in bars), bars
+    assert all(len(line) <= 60 and "dog[old]" in line and "GB" in line for line in bars), bars
 
 
 def test_stages_may_take_turns(training: Callable[..., object]) -> None:
