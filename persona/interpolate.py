@@ -30,7 +30,8 @@ from persona.families import Family
 from persona.folder import Persona, slug
 from persona.identity import fill, renamed
 from persona.placing import check_single, named
-from persona.sample import drawn_with, tell_cut, tell_unknown
+from persona.prompts import tell_cut, tell_unknown
+from persona.sample import drawn_with
 from persona.sheet import Row, sheet
 from persona.sitters import base_of, facts_of, spoken, tell_drawn, wear
 

@@ -18,7 +18,7 @@ LAYERS = [
     {"families"},
     {"networks"},
     {"adapter", "encoder", "segment"},
-    {"folder", "drawing"},
+    {"folder", "drawing", "prompts"},
     {"methods", "checkpoints", "exchange"},
     {"score"},
     {"priors", "references", "portraits"},

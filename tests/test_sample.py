@@ -23,7 +23,8 @@ from persona.families import Family
 from persona.families.vocabulary import unknown
 from persona.folder import Persona
 from persona.interpolate import interpolate
-from persona.sample import Picture, sample, tell_unknown
+from persona.prompts import tell_unknown
+from persona.sample import Picture, sample
 
 
 @pytest.fixture(scope="module")

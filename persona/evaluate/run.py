@@ -25,8 +25,8 @@ from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.folder import versions
 from persona.networks import CLIP, DINO, Networks, absent
+from persona.prompts import tell_unknown
 from persona.report import Column, Plot, Row, Shot, write_evaluation
-from persona.sample import tell_unknown
 from persona.score import has_judge, load_judge, strange
 
 REPORT, RECORD, TABLE_FILE = "report.html", "evaluation.json", "table.md"
