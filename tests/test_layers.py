@@ -24,7 +24,7 @@ LAYERS = [
     {"priors", "references", "portraits"},
     {"sitters"},
     {"sample"},
-    {"train", "export", "import_lora", "fading"},
+    {"train", "export", "import_lora", "fading", "moving"},
     {"interpolate", "evaluate", "plan"},
     {"pretrain"},
     {"cli"},
