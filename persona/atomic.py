@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from secrets import randbits
 
 from persona.errors import NoSpace, out_of_space
 
@@ -48,14 +49,13 @@ def folder_beside(path: Path) -> Iterator[Path]:
 def scratch(path: Path) -> Iterator[Path]:
     """Yield a path to write to that is on the disk of ``path``, and clear away what is still there in the end.
 
-    The folder is made where it is missing. The path to write to has the same suffix and belongs to this process alone.
+    The folder is made where it is missing. The path to write to has the same suffix and is nobody else's.
 
     Raises:
         OSError: the disk is full, or the folder may not be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    _remove(part)
+    part = path.with_name(f".{randbits(64)}-{path.name}")  # containers that share a disk have process ids in common
     try:
         yield part
     finally:
@@ -108,7 +108,7 @@ def _name(part: Path, free: Path) -> None:
     """
     try:
         os.link(part, free)
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):
         raise
     except OSError:  # a disk without links takes two steps: who is killed between them leaves an empty file
         free.touch(exist_ok=False)

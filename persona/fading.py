@@ -16,7 +16,8 @@ from persona.events import Listener
 from persona.families import Family
 from persona.placing import named, plain
 from persona.portraits import Portrayed, portray
-from persona.sample import drawn_with, tell_cut, tell_unknown
+from persona.prompts import tell_cut, tell_unknown
+from persona.sample import drawn_with
 
 
 @dataclass(frozen=True)

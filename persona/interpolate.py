@@ -1,9 +1,4 @@
-"""Smooth series between two things: two prompts, seeds or personas, base and persona, a subject and what text shows.
-
-What moves is what was given twice. Prompts move between their embeddings and seeds between their noises, on the
-sphere, where both keep the lengths that the network knows. Personas move in the space of the weights themselves, by
-the sum of their products ``B A``: a mean of the factors would multiply the one's A with the other's B.
-"""
+"""Smooth series between two things: two prompts, seeds or personas, base and persona, a subject and what text shows."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,26 +8,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-import torch
 from PIL import Image
-from torch import Generator
 
-from persona import adapter, film
+from persona import fading, film, moving
 from persona.atomic import keep
-from persona.between import between, even, mix, slerp
+from persona.between import even
 from persona.config import InterpolateConfig
-from persona.drawing import Size, check_output, processes, save, size_of
-from persona.errors import BadOption, BadPersona, BadPrompt
+from persona.drawing import Size, check_output, processes, save
+from persona.errors import BadOption
 from persona.events import Listener, Note, Progress, silent
 from persona.eye import distance
-from persona.fading import ends, fade
 from persona.families import Family
-from persona.folder import Persona, slug
-from persona.identity import fill, renamed
-from persona.placing import check_single, named
-from persona.sample import drawn_with, tell_cut, tell_unknown
+from persona.folder import slug
+from persona.placing import check_single
 from persona.sheet import Row, sheet
-from persona.sitters import base_of, facts_of, spoken, tell_drawn, wear
+from persona.sitters import tell_drawn
 
 ROUNDS = 2
 """Times that frames are drawn anew where the eye wants them; the first puts most right."""
@@ -40,8 +30,6 @@ EVEN = 1.25
 """Largest step over the mean step from which frames are drawn anew."""
 STRIP = 16
 """Frames on the contact strip."""
-
-_NAMES = ("first", "second")  # what the adapters of the personas are called
 
 
 @dataclass(frozen=True)
@@ -88,64 +76,6 @@ class _Series(Protocol):
         """Draw the frames at these places."""
 
 
-@dataclass(frozen=True)
-class _Line:
-    """All that a frame is drawn from, at both of its ends; what does not move is the same at both."""
-
-    base: Family
-    personas: Sequence[Persona]
-    prompts: tuple[str, str]
-    negative: str
-    seeds: tuple[int, int]
-    strengths: tuple[dict[str, float], dict[str, float]]
-    config: InterpolateConfig
-    size: Size
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """See :class:`_Series`; of two personas both are told."""
-        worn = [facts_of(persona, scale=self.config.scale) for persona in self.personas]
-        return {
-            "prompts": " | ".join(self.config.prompts),
-            "seeds": " ".join(map(str, self.config.seeds)),
-            **drawn_with(self.config, self.base, self.size),
-            **{key: " | ".join(one[key] for one in worn) for key in (worn[0] if worn else ())},
-        }
-
-    def wear(self, place: float) -> None:
-        """Set the strengths of the adapters at a place.
-
-        Raises:
-            BadOption: an adapter has none there.
-        """
-        start, end = self.strengths
-        if start:
-            adapter.scale(self.base, {name: mix(start[name], end[name], place) for name in start})
-
-    @torch.no_grad()
-    def draw(self, places: Sequence[float]) -> list[Image.Image]:
-        """Draw the frames at these places."""
-        if self.strengths[0] == self.strengths[1]:
-            return self._draw(places)
-        return [frame for place in places for frame in self._draw([place])]  # the base wears one strength at a time
-
-    def _draw(self, places: Sequence[float]) -> list[Image.Image]:
-        self.wear(places[0])
-        noise = self.base.initial_noise([Generator().manual_seed(seed) for seed in self.seeds], self.size)
-        frames: list[Image.Image] = self.base.draw(
-            [self.prompts[0]] * len(places),
-            [self.seeds[0]] * len(places),  # of noise that is added on the way, where the sampler is an ancestral one
-            steps=self.config.steps,
-            guidance=self.config.guidance,
-            negative=self.negative,
-            size=self.size,
-            conditioning=between(self.base.conditioning(self.prompts), places),
-            latents=torch.stack([slerp(noise[0].flatten(), noise[1].flatten(), at).view_as(noise[0]) for at in places]),
-            batch=self.config.batch,
-        )
-        return frames
-
-
 def interpolate(config: InterpolateConfig, listener: Listener = silent) -> Frames:
     """Draw a series of frames from one thing to another, as evenly as the eye sees them.
 
@@ -185,90 +115,16 @@ def interpolate(config: InterpolateConfig, listener: Listener = silent) -> Frame
 def _series(config: InterpolateConfig, listener: Listener) -> tuple[tuple[str, str], _Series]:
     """Name the two ends, and get ready to draw between them."""
     if config.subject:
-        what = ends(config)
+        what = fading.ends(config)
         listener(Note(f"From {what[0]} to {what[1]}."))
-        return what, fade(config, listener)
+        return what, fading.fade(config, listener)
     check_single(config.prompts)
-    personas = _personas(config)
-    what = _what(config, personas)
+    personas = moving.worn(config)
+    what = moving.ends(config, personas)
     for persona in personas:
         tell_drawn(persona, listener)
     listener(Note(f"From {what[0]} to {what[1]}."))
-    return what, _line(config, personas, listener)
-
-
-def _personas(config: InterpolateConfig) -> list[Persona]:
-    """Open what is drawn: at most two, and of one base."""
-    if config.persona:
-        personas = [Persona.open(path) for path in config.persona]
-    else:
-        personas = [] if config.base else [Persona.newest()]
-    for persona in personas[1:]:
-        if persona.base_hash != personas[0].base_hash:
-            raise BadPersona(f"{persona.path} and {personas[0].path} were made for different bases. Train both on one.")
-    return personas
-
-
-def _what(config: InterpolateConfig, personas: list[Persona]) -> tuple[str, str]:
-    """Name the two ends, by what moves."""
-    worn = [persona.path.resolve() for persona in personas]
-    for flag, given in (("PROMPTS", config.prompts), ("--persona", worn), ("--seed", config.seeds)):
-        if len(given) == 2 and given[0] == given[1]:
-            raise BadOption(f"There is nothing to go between: both {flag} are the same. Give two that differ, or one.")
-    if len(config.prompts) == 2:
-        return config.prompts[0], config.prompts[1]
-    if len(personas) == 2:
-        return worn[0].name, worn[1].name
-    if len(config.seeds) == 2:
-        return f"seed {config.seeds[0]}", f"seed {config.seeds[1]}"
-    if personas and config.scale != 0:
-        return "the base", worn[0].name
-    raise BadOption("There is nothing to go between. Give two prompts, two --seed, or a --persona, not at --scale 0.")
-
-
-def _line(config: InterpolateConfig, personas: list[Persona], listener: Listener) -> _Line:
-    prompts, negative = _prompts(config, personas, listener), _negative(config, personas, listener)
-    base = base_of(personas[0] if personas else None, config.base, listener, negative=config.negative)
-    for name, persona in zip(_NAMES, personas, strict=False):
-        wear(base, persona, name=name)
-    tell_cut(base, prompts, listener)
-    tell_unknown(base, prompts, [persona.token for persona in personas], listener)
-    seeds = config.seeds[0], config.seeds[-1]
-    size = size_of(base, config.resolution)
-    line = _Line(base, personas, prompts, negative, seeds, _strengths(config, personas), config, size)
-    line.wear(1 / (config.frames - 1))  # what has no strength between is refused before anything is drawn
-    return line
-
-
-def _prompts(config: InterpolateConfig, personas: list[Persona], listener: Listener) -> tuple[str, str]:
-    """Fill in the token of the persona at each end, and its class noun where one prompt stands for both."""
-    first, second = config.prompts[0], config.prompts[-1]
-    start, end = (personas[0], personas[-1]) if personas else (None, None)
-    if start and end and len(config.prompts) == 1:
-        second = renamed(second, start.class_noun, end.class_noun)
-    filled = [spoken(first, start, listener)]
-    if (second, end) != (first, start):
-        filled.append(spoken(second, end, listener))
-    return filled[0], filled[-1]
-
-
-def _negative(config: InterpolateConfig, personas: list[Persona], listener: Listener) -> str:
-    """Fill in the token of the persona in what the frames shall not show."""
-    if "V" not in named(config.negative):
-        return config.negative
-    if len(personas) != 1:
-        raise BadPrompt("[V] in --negative stands for the subject of one persona. Give one --persona, or leave it out.")
-    return fill(config.negative, personas[0].token, personas[0].class_noun, listener)
-
-
-def _strengths(config: InterpolateConfig, personas: list[Persona]) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the strength of each adapter at both ends."""
-    full = [persona.recommended_scale if config.scale is None else config.scale for persona in personas]
-    if len(personas) == 2:
-        return {"first": full[0], "second": 0.0}, {"first": 0.0, "second": full[1]}
-    end = dict(zip(_NAMES, full, strict=False))
-    moves_otherwise = len(config.prompts) == 2 or len(config.seeds) == 2
-    return (end if moves_otherwise else dict.fromkeys(end, 0.0)), end
+    return what, moving.move(config, personas, listener)
 
 
 def _drawn(line: _Series, config: InterpolateConfig, folder: Path, listener: Listener) -> list[tuple[float, Path]]:

@@ -1,5 +1,6 @@
 """Subjects by name, as they are typed, and where they shall stand in a picture."""
 
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ def read_subjects(texts: Iterable[str]) -> dict[str, Subject]:
         path, box = (match[1], read_box(match[2])) if match else (rest, None)
         if name in subjects:
             raise BadOption(f"--subject {name} is given twice. Each subject needs a name of its own: V, W.")
-        subjects[name] = Subject(name, Path(path), box)
+        subjects[name] = Subject(name, _path(path), box)
     if len(subjects) > MOST:
         raise BadOption(f"--subject: an image shows {MOST} subjects at most; {len(subjects)} were given.")
     return subjects
@@ -81,8 +82,13 @@ def read_masks(texts: Iterable[str], subjects: Mapping[str, Subject]) -> dict[st
             raise BadOption(f"--mask {name}: there is no such subject. Name one: --subject {name}=dog.png")
         if name in masks:
             raise BadOption(f"--mask {name} is given twice. Give one for each subject.")
-        masks[name] = read_box(rest) if re.fullmatch(r"[-+.,\d\s]*,[-+.,\d\s]*", rest) else Path(rest)
+        masks[name] = read_box(rest) if re.fullmatch(r"[-+.,\d\s]*,[-+.,\d\s]*", rest) else _path(rest)
     return masks
+
+
+def _path(text: str) -> Path:
+    """Return a path that is typed behind an equals sign, where shells leave ~ as it is."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib raises at users that there are not
 
 
 def _named(flag: str, text: str, example: str) -> tuple[str, str]:

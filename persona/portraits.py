@@ -78,7 +78,7 @@ def cut_out(references: Mapping[str, Reference], base: Family, listener: Listene
     """Cut the subjects out of their references, as :func:`persona.segment.cut_out` does.
 
     Raises:
-        BadOption: a mask is empty, or there is nothing of the subject in its box.
+        BadOption: there is nothing of a subject in its picture, or in its box.
     """
     return {
         name: segment.cut_out(

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
+from persona import segment
 from persona.drawing import Size
 from persona.errors import out_of_memory
 from persona.events import Listener, Note, silent
@@ -26,12 +27,12 @@ def prepare(base: Family, photos: Sequence[Photo], class_noun: str, size: Size) 
         photos: at least one. Those that are cut out are masked; the caption of one without is what it is, no more, as
             half of those were that JeDi has learnt from.
         class_noun: what they show.
-        size: width and height that they are seen at, in pixels: their middles are.
+        size: width and height that they are seen at, in pixels: their middles are, or where what is cut out is.
 
     Raises:
         BadBase: the autoencoder overflows.
     """
-    seen = [middle(photo.image, size)[None] for photo in photos]
+    seen = [middle(photo.image, size, photo.mask)[None] for photo in photos]
     latents = torch.cat([base.encode_images(one, Generator().manual_seed(0)) for one in seen])
     captions = [photo.caption or f"a photo of {any_of(class_noun)}" for photo in photos]
     grid = (latents.shape[-1], latents.shape[-2])
@@ -40,14 +41,16 @@ def prepare(base: Family, photos: Sequence[Photo], class_noun: str, size: Size) 
 
 
 def _mask(photo: Photo, grid: Size) -> Tensor:
-    """Return where the subject is in the middle of a photo, (h, w) of the latents: 1, and 0 elsewhere."""
+    """Return where the subject is in what is seen of a photo, (h, w) of the latents: 1, and 0 elsewhere."""
     if photo.mask is None:
         return torch.ones(grid[1], grid[0])
-    return (middle(photo.mask.convert("RGB"), grid)[0] > 0).float()
+    return (middle(photo.mask.convert("RGB"), grid, photo.mask)[0] > 0).float()
 
 
 def tell_odd(base: Family, photos: Sequence[Photo], class_noun: str, listener: Listener = silent) -> None:
-    """Warn of photos that seem to show something else than the others."""
+    """Warn of photos that seem to show something else than the others, or nothing."""
+    if empty := some(photo.name for photo in photos if photo.mask and not segment.shown(photo.mask).any()):
+        listener(Note(f"{empty}: transparent altogether, so nothing is seen there. Take it out.", warning=True))
     if odd := some(photos[place].name for place in odd_ones(base, [photo.image for photo in photos], class_noun)):
         hint = f"not the same {class_noun} as on the others, it seems. Take out what does not show the subject."
         listener(Note(f"{odd}: {hint}", warning=True))

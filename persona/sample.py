@@ -1,6 +1,6 @@
 """Draw the subject: each picture from its own seed, so that any of them can be drawn again alone."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ from PIL import Image
 from persona import __version__
 from persona.config import InterpolateConfig, SampleConfig
 from persona.drawing import Job, Size, check_output, draw, draw_together, precision_of, processes, save, size_of
-from persona.errors import BadPrompt
 from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.folder import slug
+from persona.prompts import read_prompts, tell_cut, tell_unknown
 from persona.sheet import Row, sheet
 from persona.sitters import sitter
 
 MOST_IN_GRID = 200
-"""Pictures from which there is no grid any more."""
+"""Pictures that a grid shows at most."""
 
 
 @dataclass(frozen=True)
@@ -93,42 +93,6 @@ def _with_file(config: SampleConfig) -> SampleConfig:
     if config.prompts_file is None:
         return config
     return replace(config, prompts=(*config.prompts, *read_prompts(config.prompts_file)), prompts_file=None)
-
-
-def read_prompts(path: Path) -> tuple[str, ...]:
-    """Return the prompts of a file, a line each.
-
-    Raises:
-        BadPrompt: it cannot be read, or holds none.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        no_text = "they are no UTF-8 text. Save the file as UTF-8"  # Windows PowerShell 5 writes UTF-16
-        reason = no_text if isinstance(error, ValueError) else str(error.strerror).lower()
-        raise BadPrompt(f"The prompts in {path} cannot be read: {reason}.") from None
-    prompts = tuple(line.strip() for line in lines if line.strip())
-    if not prompts:
-        raise BadPrompt(f"{path} holds no prompt. Write one on each line.")
-    return prompts
-
-
-def tell_cut(base: Family, prompts: Sequence[str], listener: Listener) -> None:
-    """Warn of prompts that are longer than any of the base's text encoders reads."""
-    for prompt in dict.fromkeys(prompts):
-        lengths = [(len(one.encode(prompt)), most) for one, most in zip(base.tokenizers, base.lengths, strict=True)]
-        if lengths and all(length > most for length, most in lengths):
-            most = max(most for _, most in lengths)
-            hint = f"{base.name} reads {most} tokens. Put first what matters, or shorten it."
-            listener(Note(f"{prompt[:60]!r} is cut: {hint}", warning=True))
-
-
-def tell_unknown(base: Family, prompts: Sequence[str], own: Collection[str], listener: Listener) -> None:
-    """Warn of words that the base never saw, but for the names of the personas that it wears."""
-    unknown = dict.fromkeys(word for prompt in prompts for word in base.unknown_words(prompt))
-    names = {part for word in own for part in base.unknown_words(word)}  # as they are read: rex_01 is rex and 01
-    if words := ", ".join(word for word in unknown if word not in names):
-        listener(Note(f"{base.name} never saw {words}, and will make nothing of it. Say it otherwise.", warning=True))
 
 
 def drawn_with(config: SampleConfig | InterpolateConfig, base: Family, size: Size) -> dict[str, str]:

@@ -42,68 +42,37 @@ def find(
     box: Box | None = None,
     listener: Listener = silent,
 ) -> Mask:
-    """Find the subject of a picture: by a mask, by its own transparency, or else by itself; never beside the box.
+    """Find the subject of a picture: by a mask, or else by itself; never beside the box.
 
     By itself it is found by the segmenter that the base ships with, by ``rembg``, or by a SAM that is on this disk.
     With none of them, it is all of the picture or of the box, of which the listener is warned.
 
     Args:
-        picture: of any mode.
+        picture: RGB.
         base: whose world the picture is of.
-        mask: of the picture's size, light where the subject is.
-        box: that the subject is in.
+        mask: of the picture's size, light where the subject is: its transparency, or what was drawn.
+        box: that the subject is in, within the picture.
         listener: told how it is found, and warned if it could not be.
 
     Returns:
         Where the subject is, not empty, of the picture's size.
 
     Raises:
-        BadOption: the mask is of another size or empty, the picture is wholly transparent, the box is not within the
-            picture or empty, or there is nothing of the subject in it.
+        BadOption: the mask shows nothing of the subject, or not in the box.
         BadBase: the segmenter that the base ships with is damaged, or of another version.
     """
-    _check(picture, mask, box)
-    known = _given(picture, mask)
-    if known is None:
-        return _guessed(picture.convert("RGB"), box, base, listener)
-    found = known & _inside(picture, box)
+    if mask is None:
+        return _guessed(picture, box, base, listener)
+    found = shown(mask) & _inside(picture, box)
     if not found.any():
-        raise BadOption("There is nothing of the subject in its box. Give another box or mask.")
+        where = "box" if box else "image"
+        raise BadOption(f"There is nothing of the subject in its {where}. Give another {where}.")
     return found
 
 
 def shown(mask: Image.Image) -> Mask:
     """Return what a grey picture shows of its subject, of the same size."""
     return np.asarray(mask.convert("L")) > 127
-
-
-def _check(picture: Image.Image, mask: Image.Image | None, box: Box | None) -> None:
-    if mask is not None and mask.size != picture.size:
-        sizes = [f"{one.width}x{one.height}" for one in (mask, picture)]
-        raise BadOption(f"The mask has {sizes[0]} pixels, its image {sizes[1]}. Give a mask of the image's size.")
-    if box is not None and not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
-        sides = ",".join(f"{side:g}" for side in box)
-        raise BadOption(
-            f"The box {sides} is empty or not within its image. Give left, top, right and bottom from 0 to 1, such "
-            "as 0.1,0.3,0.6,0.9."
-        )
-
-
-def _given(picture: Image.Image, mask: Image.Image | None) -> Mask | None:
-    """Return what is said of the subject by a mask or by transparency; ``None`` where nothing is."""
-    if mask is not None:
-        found = shown(mask)
-        if not found.any():
-            raise BadOption("The mask is empty: it must be white where the subject is. Draw it again.")
-        return found
-    if not picture.has_transparency_data:
-        return None
-    alpha = np.asarray(picture.convert("RGBA").getchannel("A"))
-    if alpha.min() == 255:
-        return None
-    if alpha.max() <= 127:
-        raise BadOption("The reference is transparent all over. Give one that shows the subject.")
-    return alpha > 127
 
 
 def _inside(picture: Image.Image, box: Box | None) -> Mask:
@@ -131,7 +100,7 @@ def _sought(picture: Image.Image, box: Box | None, base: Family, listener: Liste
 
     if (base.folder / FOLDER / WEIGHTS).is_file():
         return _by_its_own(base.folder / FOLDER, picture), "No subject was found"
-    if find_spec("rembg"):
+    if find_spec("rembg") and find_spec("onnxruntime"):  # rembg without its runtime prints and exits
         return _by_rembg(picture, listener)
     if folder := next(filter(None, map(here, SAMS)), None):
         from persona.labelling import Sam
@@ -156,10 +125,10 @@ def _by_its_own(folder: Path, picture: Image.Image) -> Mask:
 
 
 def _by_rembg(picture: Image.Image, listener: Listener) -> tuple[Mask | None, str]:
-    import rembg
-
     listener(Note("The reference is cut out by rembg, which fetches a network of 0.2 GB when it has none."))
     try:
+        import rembg
+
         return np.asarray(rembg.remove(picture, only_mask=True).convert("L")) > 127, "rembg found no subject"
-    except Exception as error:  # it raises whatever the network and its runtime do
+    except (Exception, SystemExit) as error:  # whatever its imports, its network and its runtime raise
         return None, f"rembg failed ({type(error).__name__})"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persona.atomic import beside, keep, scratch
+from persona.atomic import _name, beside, keep, scratch
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
@@ -70,6 +70,22 @@ def test_a_disk_without_links_keeps_files_too(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "link", refuse)
     assert [read(write(tmp_path / "a.png", text)) for text in ("first", "second")] == ["first", "second"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-2.png", "a.png"]
+
+
+def test_runs_of_one_process_id_leave_each_other_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers count their processes from 1, each for itself."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    path = tmp_path / "a.png"
+    with scratch(path) as slow:
+        slow.write_text("slow")
+        assert read(write(path, "fast")) == "fast"
+        assert read(keep(slow, path)) == "slow"
+
+
+def test_what_is_lost_meanwhile_leaves_no_empty_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        _name(tmp_path / "lost.png", tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["a.png", "series"])

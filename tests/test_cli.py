@@ -26,10 +26,11 @@ from safetensors.numpy import save
 from persona import __version__
 from persona.cli import app
 from persona.cli.options import EXPERTS
-from persona.config import InterpolateConfig, PriorsConfig, SampleConfig, TrainConfig
+from persona.config import InterpolateConfig, PlanConfig, PriorsConfig, SampleConfig, TrainConfig
 from persona.errors import BadPhotos
 from persona.events import Event, Listener, Note, Progress
 from persona.folder import Persona, versions
+from persona.plan import Plan
 from persona.score import Scores
 from persona.train import watch
 
@@ -247,6 +248,16 @@ def test_this_machine_is_told_as_personas_tell_it() -> None:
     assert "python" not in told["libraries"]
 
 
+def test_any_machine_is_told_in_plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 4 if logical else None)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=1008 * 2**30, available=2**29))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    said = " ".join(run("info").stderr.split())
+    assert "CPU with 4 cores" in said
+    assert "memory_gb 1008 memory_free_gb 0.5 " in said
+
+
 # What it says
 
 
@@ -313,12 +324,12 @@ def test_a_pipe_and_no_color_are_respected(training: Callable[..., object]) -> N
 
 
 def test_bars_fit_a_narrow_terminal(training: Callable[..., object]) -> None:
-    training(*(Progress("Drawing class images, all of them", done, 9999, 0.5) for done in (9997, 9998, 9999)))
+    training(*(Progress("Drawing dog[old], all of it", done, 9999, 0.5) for done in (9997, 9998, 9999)))
     drawn = run(*TRAIN, FORCE_COLOR="1", TERM="xterm", NO_COLOR="1").stderr
     lines = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", drawn.replace("\r", "\n")).splitlines()
     bars = [line for line in lines if "9999/9999" in line]
     assert bars
-    assert all(len(line) <= 60 and "GB" in line for line in bars), bars
+    assert all(len(line) <= 60 and "dog[old]" in line and "GB" in line for line in bars), bars
 
 
 def test_stages_may_take_turns(training: Callable[..., object]) -> None:
@@ -441,13 +452,15 @@ def test_what_to_type_next_draws_as_was_asked(stand_in: Callable[..., None]) -> 
     assert f"Next: persona interpolate 'a [V] dog' --subject V=dog.png {how} --seed 5\n" in said
 
 
-def test_what_to_type_next_trains_as_was_planned(
-    stand_in: Callable[..., None], base_folder: Callable[[], Path]
-) -> None:
-    base = str(base_folder())
+def test_what_to_type_next_trains_as_was_planned(stand_in: Callable[..., None]) -> None:
+    def plan(config: PlanConfig, listener: Listener) -> list[Plan]:
+        settings: Any = SimpleNamespace(steps=9)
+        return [Plan(config.base, "cpu", settings, "", 1, "training", None, 1, 0, 1, 1, 1, None)]
+
+    stand_in("plan", plan)
     how = "--rank 8 --batch 2 --resolution 64 --no-text-encoder --precision fp32 --offload"
-    said = run("plan", "--base", base, "--photos", "3", *how.split(), COLUMNS="1000").stderr
-    assert f"Next: persona train PHOTOS --class CLASS --base {base} {how}\n" in said
+    said = run("plan", "--base", "sd15", "--photos", "3", *how.split(), COLUMNS="1000").stderr
+    assert f"Next: persona train PHOTOS --class CLASS --base sd15 {how}\n" in said
 
 
 def test_commands_are_quoted_as_this_machine_reads_them(
@@ -488,7 +501,7 @@ def full_disk() -> OSError:
         (SafetensorError("I/O error: Input/output error (os error 5)"), 1, "SafetensorError: I/O error"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "Error: /x: permission denied."),
         (FileExistsError(errno.EEXIST, "File exists", "/x"), 2, "Error: /x: file exists."),
-        (MemoryError(), 2, "Error: Out of memory."),
+        (MemoryError(), 2, "Error: Out of memory. Try a smaller --batch, or a smaller --resolution."),
         (KeyboardInterrupt(), 130, "stopped; run the same command again to resume\n"),
         (ZeroDivisionError("oops"), 1, "ZeroDivisionError: oops"),
     ],
@@ -502,9 +515,29 @@ def test_exit_codes(training: Callable[..., object], error: BaseException, code:
     assert result.stdout == ""
 
 
+def test_less_memory_is_taken_by_options_that_there_are(stand_in: Callable[..., None]) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    stand_in("export", fail)
+    assert run("export", "rex").stderr.endswith(
+        "Error: Out of memory. Close other programs and run the same command again to start over.\n"
+    )
+
+
+FULL = """
+import sys, types
+from pathlib import Path
+sys.modules["persona.priors"] = types.SimpleNamespace(gen_priors=lambda *_: [Path("dogs/0.png")])
+sys.argv = ["persona", "gen-priors", "--class", "dog", "--json"]
+from persona.cli import main
+main()
+"""
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is none here")
 def test_a_full_disk_takes_no_json(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "persona", "info", "--json"]
+    command = [sys.executable, "-c", FULL]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=tmp_path, text=True, check=False)
     assert done.returncode == 2

@@ -84,6 +84,7 @@ def test_refusals_name_the_option_as_it_is_typed(changed: dict[str, Any], flag: 
     [
         ({"photos": "photos"}, "PHOTOS takes Path, not 'photos'."),
         ({"rank": "4"}, "--rank takes int or nothing, not '4'."),
+        ({"rank": True}, "--rank takes int or nothing, not True."),
         ({"prior_weight": None}, "--prior-weight takes float or int, not None."),
         ({"targets": "to_q"}, "--target takes a tuple of str or nothing, not 'to_q'."),
     ],
@@ -154,6 +155,35 @@ def test_what_shall_not_be_shown_is_text_or_nothing() -> None:
         for negative in ("word " * 2000, "a\0b"):
             with pytest.raises(BadPrompt, match="--negative"):
                 make(prompts=("a dog",), negative=negative)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"reference": Path("refs"), "class_noun": "dog"},
+        {"together": True},
+        {"subject": ("V=dog.png",)},
+        {"subject": ("W=dog.png",), "negative": "a [w] dog in the snow"},
+    ],
+)
+def test_only_what_was_learnt_can_be_led_away_from(how: dict[str, Any]) -> None:
+    asked = {"prompts": ("a dog",), "negative": "a [V] dog in the snow", **how}
+    for make in (SampleConfig, InterpolateConfig) if "subject" in how else (SampleConfig,):
+        with pytest.raises(BadPrompt, match=r"--negative: \[[VW]\] can stand for a persona's subject alone"):
+            make(**asked)
+        make(**{**asked, "negative": "a dog in the snow"})
+
+
+def test_nothing_leads_away_from_what_shall_not_be_shown_without_guidance() -> None:
+    how: dict[str, Any] = {"prompts": ("a dog",), "negative": "blurry", "guidance": 1.0}
+    for make in (SampleConfig, InterpolateConfig):
+        with pytest.raises(BadOption, match="--negative has no effect at a --guidance of 1 or less"):
+            make(**how)
+        make(**how, subject=("V=dog.png",))
+        make(**{**how, "guidance": 1.5})
+    with pytest.raises(BadOption, match="--negative has no effect"):
+        SampleConfig(**how, together=True)
+    SampleConfig(**how, reference=Path("refs"), class_noun="dog")
 
 
 def test_no_more_steps_are_drawn_with_than_samplers_have() -> None:

@@ -143,7 +143,7 @@ def test_half_way_between_personas_is_half_of_each_product(here: Path, base_fold
 
 def test_frames_are_spaced_as_the_eye_sees_them(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     late = lambda a, b, at: slerp(a, b, at**4)  # noqa: E731  # most of the way lies at the end
-    monkeypatch.setattr(sys.modules["persona.interpolate"], "slerp", late)
+    monkeypatch.setattr(sys.modules["persona.moving"], "slerp", late)
     settings = config("a dog", base="sd-v-zero", seeds=(0, 1), frames=8)
     plain, spaced = interpolate(settings), interpolate(replace(settings, linear=False))
 

@@ -303,6 +303,8 @@ def test_negative_prompts_and_strengths_count(one: Family) -> None:
     plain = drawn(jedi, [0], references=references)
     for how in ({"negative": "red"}, {"guidance": 1.0}, {"image_guidance": 1.0}, {"balanced": True}):
         assert np.abs(plain - drawn(jedi, [0], references=references, **how)).max() > 1, how
+    less, least = (drawn(jedi, [0], references=references, guidance=guidance) for guidance in (0.5, 1.0))
+    assert np.array_equal(less, least), "as the base itself draws"
 
 
 # Weights

@@ -34,6 +34,13 @@ def test_subjects_are_read() -> None:
     assert masks == {"V": Path("mask.png"), "W": (0, 0, 1, 0.5)}
 
 
+def test_a_path_behind_an_equals_sign_may_be_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    read = read_subjects(["V=~/dog.png", "W=~no-such-user/cat.png"])
+    assert [one.reference for one in read.values()] == [Path("/home/me/dog.png"), Path("~no-such-user/cat.png")]
+    assert read_masks(["V=~/mask.png"], read) == {"V": Path("/home/me/mask.png")}
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [

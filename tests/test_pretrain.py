@@ -52,7 +52,7 @@ from persona.pretrain.clay.data import (
 from persona.pretrain.clay.denoiser import RECIPE, Examples
 from persona.pretrain.clay.run import Made, _Pretraining, pretrain_clay
 from persona.pretrain.state import Run, position_of
-from persona.sample import tell_unknown
+from persona.prompts import tell_unknown
 
 
 def contents(folder: Path) -> dict[str, bytes]:

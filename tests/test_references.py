@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -113,9 +114,14 @@ def test_references_are_told_by_their_captions_and_masked_by_their_alpha(
     assert known.latents.shape == (2, 4, 8, 8)
     assert known.masks is not None
     assert known.masks[0].all()
-    assert known.masks[1][:, :3].all()
-    assert not known.masks[1][:, 5:].any()  # of the middle, cut from 48 pixels
+    assert known.masks[1][:, :5].all()  # of 32 pixels from the left, where the subject is
+    assert not known.masks[1][:, 7:].any()
+    assert torch.equal(known.latents[1], prepare(base, [cropped(cut, (0, 0, 32, 32))], "dog", (32, 32)).latents[0])
     assert prepare(base, [whole], "dog", (32, 32)).masks is None
+
+
+def cropped(photo: Photo, box: tuple[int, int, int, int]) -> Photo:
+    return replace(photo, image=photo.image.crop(box), mask=photo.mask and photo.mask.crop(box))
 
 
 def test_what_is_masked_is_not_seen(here: Path) -> None:
@@ -227,6 +233,13 @@ def test_references_of_something_else_are_named(looking: Any, colours: str, odd:
     expected = f"{odd}: not the same dog" if odd and looking.can_tell else ""
     assert notes(events).startswith(expected)
     assert bool(events) == bool(expected)
+
+
+def test_a_reference_that_is_transparent_all_over_is_named(base_folder: Callable[[str], Path]) -> None:
+    base = families.load(str(base_folder("sd-v-zero")), device="cpu")
+    haze, events = Image.new("L", (8, 8), 100), list[Event]()
+    tell_odd(base, [Photo("a.png", grain((8, 8), 1), None, "a", haze)], "dog", events.append)
+    assert "a.png: transparent altogether" in notes(events)
 
 
 # What is refused

@@ -41,8 +41,8 @@ def picture() -> Image.Image:
     return Image.fromarray(default_rng(0).integers(0, 255, (SIZE[1], SIZE[0], 3), dtype=np.uint8))
 
 
-def mask(*box: int, mode: str = "L", size: tuple[int, int] = SIZE) -> Image.Image:
-    page = Image.new("L", size)
+def mask(*box: int, mode: str = "L") -> Image.Image:
+    page = Image.new("L", SIZE)
     if box:
         page.paste(255, (box[0], box[1], box[2], box[3]))
     return page.convert(mode)
@@ -59,14 +59,6 @@ def test_a_mask_says_where_the_subject_is(base: Any, mode: str) -> None:
     assert cutout.convert("RGB").tobytes() == picture().crop((8, 3, 52, 32)).tobytes()
 
 
-def test_transparency_says_it_too(base: Any) -> None:
-    cut = picture()
-    cut.putalpha(mask(10, 5, 50, 30))
-    found = segment.find(cut, base=base)
-    assert np.array_equal(found, np.asarray(mask(10, 5, 50, 30)) > 0)
-    assert np.array_equal(segment.find(cut, base=base, mask=mask(0, 0, 9, 9)), np.asarray(mask(0, 0, 9, 9)) > 0)
-
-
 def test_a_box_holds_the_subject(base: Any) -> None:
     told: list[Event] = []
     whole = segment.find(picture(), base=base, box=(0.5, 0, 1, 0.5), listener=told.append)
@@ -79,25 +71,13 @@ def test_a_box_holds_the_subject(base: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"mask": mask(size=(30, 40))}, "The mask has 30x40 pixels, its image 60x40"),
-        ({"mask": mask()}, "The mask is empty"),
-        ({"box": (0.2, 0.2, 1.2, 0.8)}, "not within its image"),
-        ({"box": (-0.1, 0.2, 0.5, 0.8)}, "not within its image"),
-        ({"box": (0.5, 0.2, 0.5, 0.8)}, "is empty or"),
-        ({"mask": mask(0, 0, 9, 9), "box": (0.5, 0.5, 1, 1)}, "nothing of the subject in its box"),
+        ({"mask": mask(0, 0, 9, 9), "box": (0.5, 0.5, 1, 1)}, "in its box. Give another box."),
+        ({"mask": mask()}, "in its image. Give another image."),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(base: Any, given: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadOption, match=said) as error:
+def test_a_subject_that_is_not_there_is_refused(base: Any, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadOption, match=f"^There is nothing of the subject {said}$"):
         segment.cut_out(picture(), base=base, **given)
-    assert "\n" not in str(error.value)
-
-
-def test_a_picture_of_nothing_is_refused(base: Any) -> None:
-    clear = picture()
-    clear.putalpha(0)
-    with pytest.raises(BadOption, match="transparent all over"):
-        segment.cut_out(clear, base=base)
 
 
 # By themselves
@@ -111,7 +91,7 @@ def test_without_anything_it_is_the_whole_picture_and_a_warning(base: Any) -> No
 
 
 def test_rembg_cuts_where_it_is_installed(base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment, "find_spec", lambda name: name == "rembg")
+    monkeypatch.setattr(segment, "find_spec", lambda name: True)
     module = SimpleNamespace(remove=lambda given, *, only_mask: mask(10, 5, 50, 30) if only_mask else None)
     monkeypatch.setitem(sys.modules, "rembg", module)
     assert segment.find(picture(), base=base).sum() == 40 * 25
@@ -123,6 +103,17 @@ def test_rembg_cuts_where_it_is_installed(base: Any, monkeypatch: pytest.MonkeyP
     told: list[Event] = []
     assert segment.find(picture(), base=base, listener=told.append).all()
     assert "RuntimeError" in str(told[-1])
+    monkeypatch.setitem(sys.modules, "rembg", None)
+    assert segment.find(picture(), base=base, listener=told.append).all()
+    assert "rembg failed (ModuleNotFoundError)" in str(told[-1])
+
+
+def test_a_rembg_without_its_runtime_is_left_alone(base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "find_spec", lambda name: name == "rembg")
+    monkeypatch.setitem(sys.modules, "rembg", None)
+    told: list[Event] = []
+    segment.find(picture(), base=base, listener=told.append)
+    assert 'pip install "rembg[cpu]"' in str(told)
 
 
 def test_a_sam_on_the_disk_cuts(base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

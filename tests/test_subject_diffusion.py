@@ -254,6 +254,7 @@ def test_strengths_and_negative_prompts_count(one: Family) -> None:
     plain = drawn(method, BOTH)
     for how in ({"negative": "red"}, {"guidance": 1.0}, {"image_guidance": 1.0}, {"image_guidance": 1.5}):
         assert np.abs(plain - drawn(method, BOTH, **how)).max() > 1, how
+    assert np.array_equal(drawn(method, BOTH, guidance=0.5), drawn(method, BOTH, guidance=1.0)), "as the base draws"
 
 
 # Learning

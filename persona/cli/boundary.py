@@ -36,7 +36,7 @@ class Commands(TyperGroup):
             _say(f"stopped; {_again(ctx)}", everywhere=False)
             raise typer.Exit(STOPPED) from None
         except Exception as error:
-            known = _mendable(error, _again(ctx))
+            known = _mendable(error, ctx)
             if known is None:
                 if as_json and isinstance(error, TyperException):  # typer shows it to people
                     _print_json("UsageError", error.format_message())
@@ -59,16 +59,23 @@ def _again(ctx: Any) -> str:
     return f"run the same command again to {'start over' if ctx.invoked_subcommand in _ANEW else 'resume'}"
 
 
-def _mendable(error: Exception, again: str) -> PersonaError | None:
+def _smaller(ctx: Any) -> str:
+    """Say what takes less memory, as far as the command that was typed leaves a choice."""
+    flags = {flag for parameter in ctx.meta.get("command", ctx.command).params for flag in parameter.opts}
+    choices = [f"a smaller {flag}" for flag in ("--batch", "--resolution") if flag in flags]
+    return f"Try {', or '.join(choices)}." if choices else f"Close other programs and {_again(ctx)}."
+
+
+def _mendable(error: Exception, ctx: Any) -> PersonaError | None:
     """Return an error as the user can mend it, or None if it is a bug."""
     if isinstance(error, PersonaError):
         return error
     if out_of_space(error):
-        return NoSpace(f"The disk is full. Free some space and {again}.")
+        return NoSpace(f"The disk is full. Free some space and {_again(ctx)}.")
     if isinstance(error, OSError) and error.filename is not None:
         return PersonaError(f"{error.filename}: {str(error.strerror).lower()}. Choose another path, or fix this one.")
     if out_of_memory(error):
-        return PersonaError("Out of memory. Try a smaller --batch, or a smaller --resolution.")
+        return PersonaError(f"Out of memory. {_smaller(ctx)}")
     return None
 
 

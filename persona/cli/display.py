@@ -67,7 +67,8 @@ class Display:
         self._console = terminal()
         narrow = self._console.width < _NARROW
         bar = [] if narrow else [BarColumn(bar_width=None, table_column=Column(ratio=1))]
-        stage = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=20))
+        column = Column(no_wrap=True, overflow="ellipsis", max_width=20)
+        stage = TextColumn("{task.description}", markup=False, table_column=column)
         self._bars = Bars(stage, *bar, _Facts(loss=not narrow), console=self._console, expand=not narrow)
         self._stages: dict[str, TaskID] = {}
         self._notes: list[str] = []

@@ -72,7 +72,9 @@ def _shown(value: object) -> str:
         return ", ".join(map(str, value)) or "none"
     if value is None:
         return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"  # not 1.01e+03 GB
+    return str(value)
 
 
 def _card(base: str) -> str | None:
@@ -90,6 +92,7 @@ def _machine() -> dict[str, Any]:
 
     libraries = versions()
     memory = psutil.virtual_memory()
+    cores = psutil.cpu_count(logical=False) or psutil.cpu_count()  # some virtual machines do not tell the first
     devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         devices.append("Apple GPU")
@@ -97,7 +100,7 @@ def _machine() -> dict[str, Any]:
         "version": __version__,
         "python": libraries.pop("python"),
         "libraries": libraries,
-        "devices": devices or [f"CPU with {psutil.cpu_count(logical=False)} cores"],
+        "devices": devices or [f"CPU with {cores} cores"],
         "memory_gb": round(memory.total / 2**30, 1),
         "memory_free_gb": round(memory.available / 2**30, 1),
         "personas": list(map(str, personas())),

@@ -27,6 +27,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 class Command(TyperCommand):
     """Shows its options a panel at a time, in lines that fit the terminal."""
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, and leave it for whoever tells how it ended."""
+        ctx.meta["command"] = self
+        return super().invoke(ctx)
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return what follows the command's name in its usage: ``PHOTOS [OPTIONS]``."""
         places = [p for p in self.get_params(ctx) if p.param_type_name == "argument"]

@@ -1,15 +1,15 @@
 """The settings of ``sample`` and ``interpolate``."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from persona.config.fields import Batch, Checkpoint, ExpertResolution, Guidance, OwnBase, Seed, Steps
 from persona.config.option import Config, Option
-from persona.config.words import check_class, check_negative, check_prompts
+from persona.config.words import check_class, check_prompts, check_text
 from persona.errors import BadOption, BadPrompt
-from persona.placing import read_masks, read_subjects
+from persona.placing import named, read_masks, read_subjects
 
 Scale = Annotated[float | None, Option("Strength of the persona: 0 is the bare base.", min=0, max=4)]
 Subjects = Annotated[
@@ -75,7 +75,7 @@ class SampleConfig(Config):
         """
         super().__post_init__()
         check_prompts(self.prompts)
-        check_negative(self.negative)
+        _check_unwanted(self, self.subject or self.reference)
         if not self.prompts and self.prompts_file is None:
             raise BadPrompt('Say what to draw: persona sample "a [V] dog on the beach"')
         self._check_subject()
@@ -93,6 +93,7 @@ class SampleConfig(Config):
             theirs: dict[str, object] = {"--class": self.class_noun, "--jedi": self.jedi}
             hint = "goes with --reference, or with --together. Give one of them, or leave it out."
         else:
+            _check_nameless(self.negative, ("V",))
             theirs = {"--persona": self.persona, "--scale": self.scale, "--checkpoint": self.checkpoint}
             hint = "is about a persona; --reference and --together need none. Leave one of them out."
         for flag, given in theirs.items():
@@ -107,8 +108,8 @@ class SampleConfig(Config):
             raise BadOption("--together draws all images at a time. Leave --batch out.")
 
 
-MOST_FRAMES = 10_000
-"""Of a series."""
+MOST_FRAMES = 1_000
+"""Of a series: what animates them holds all in memory, 3 MB each at 1024 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ class InterpolateConfig(Config):
         """
         super().__post_init__()
         check_prompts(self.prompts)
-        check_negative(self.negative)
+        _check_unwanted(self, self.subject)
         for flag, given, least in (
             ("PROMPTS", self.prompts, 1),
             ("--seed", self.seeds, 1),
@@ -167,10 +168,26 @@ class InterpolateConfig(Config):
 
 def _check_portraits(config: "SampleConfig | InterpolateConfig") -> bool:
     """Tell whether there are subjects of one picture each, and check what is said of them."""
-    read_masks(config.mask, read_subjects(config.subject))
-    if not config.subject and config.subject_diffusion is not None:
+    subjects = read_subjects(config.subject)
+    read_masks(config.mask, subjects)
+    if not subjects and config.subject_diffusion is not None:
         raise BadOption("--subject-diffusion goes with --subject. Give one, or leave it out.")
-    return bool(config.subject)
+    _check_nameless(config.negative, subjects)
+    return bool(subjects)
+
+
+def _check_nameless(negative: str, subjects: Collection[str]) -> None:
+    """Make sure that what a picture shall not show is no subject which a picture shows: guidance sees words alone."""
+    for name in named(negative):
+        if name in subjects:
+            raise BadPrompt(f"--negative: [{name}] can stand for a persona's subject alone. Write its noun without it.")
+
+
+def _check_unwanted(config: "SampleConfig | InterpolateConfig", references: object) -> None:
+    """Make sure that what pictures shall not show can be read, and is led away from, as by references too."""
+    check_text("--negative", config.negative)
+    if config.negative and not references and config.guidance is not None and config.guidance <= 1:
+        raise BadOption("--negative has no effect at a --guidance of 1 or less. Raise that, or leave one of them out.")
 
 
 def _check_bare(config: "SampleConfig | InterpolateConfig", theirs: Mapping[str, object]) -> None:

@@ -119,7 +119,8 @@ def _check_type(setting: Setting, value: Any) -> None:
     """Raise BadOption for what Python would let pass and no command line could say, such as text for a number."""
     given = value if setting.many and isinstance(value, tuple) else (value,)
     alone = setting.many and value is not None and not isinstance(value, tuple)
-    if alone or not all(isinstance(one, setting.classes) for one in given):
+    wrong = () if bool in setting.classes else bool  # which is an int to Python
+    if alone or not all(isinstance(one, setting.classes) and not isinstance(one, wrong) for one in given):
         names = " or ".join("nothing" if kind is NoneType else kind.__name__ for kind in setting.classes)
         raise BadOption(f"{setting.flag} takes {'a tuple of ' if setting.many else ''}{names}, not {value!r}.")
 

@@ -49,21 +49,17 @@ def check_prompts(prompts: tuple[str, ...]) -> None:
     for prompt in prompts:
         if not prompt.strip():
             raise BadPrompt('A prompt is empty. Say what to draw: "a [V] dog on the beach"')
-        _check_text("The prompt", prompt)
+        check_text("The prompt", prompt)
         if "../" in prompt or "..\\" in prompt:
             raise BadPrompt(f"The prompt {prompt[:60]!r} looks like a path. Give a file of prompts with --prompts.")
 
 
-def check_negative(prompt: str) -> None:
-    """Make sure that what a picture shall not show can be read; it may be nothing.
+def check_text(name: str, prompt: str) -> None:
+    """Make sure that a prompt can be read; it may be nothing.
 
     Raises:
-        BadPrompt: it is far too long, or no text at all.
+        BadPrompt: it is far too long, or no text at all; the message calls it by its name.
     """
-    _check_text("--negative", prompt)
-
-
-def _check_text(name: str, prompt: str) -> None:
     if not is_text(prompt):
         raise BadPrompt(f"{name} {prompt[:60]!a} is no text that can be written down. Type it again.")
     if len(prompt) > MAX_PROMPT:

@@ -17,7 +17,7 @@ from persona.families import Family
 from persona.folder import Persona
 from persona.photos import Photo, pictures
 from persona.placing import named
-from persona.sample import read_prompts
+from persona.prompts import read_prompts
 from persona.score import has_judge
 from persona.sitters import base_of
 

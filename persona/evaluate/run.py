@@ -21,7 +21,7 @@ from persona.evaluate.subjects import Subject
 from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.networks import CLIP, DINO, Networks, absent
-from persona.sample import tell_cut, tell_unknown
+from persona.prompts import tell_cut, tell_unknown
 from persona.score import load_judge, strange
 
 OWN = "The judge cannot tell what your own prompts ask for: prompt is left out, and with it the plot and the best."

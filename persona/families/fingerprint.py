@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from persona.atomic import cache, digest
+from persona.atomic import beside, cache, digest
 
 KEPT = (".json", ".safetensors", ".txt", ".model")
 """What makes a pipeline draw as it does: configs, weights, vocabularies."""
@@ -57,12 +57,6 @@ def _remembered() -> dict[str, str]:
 
 
 def _remember(hashes: dict[str, str]) -> None:
-    """Write what is known beside the old file and rename it; where that cannot be done, do without."""
-    path = _memory()
-    beside = path.with_suffix(f".{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(hashes), encoding="utf-8")
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
+    """Write down what is known; where that cannot be done, do without."""
+    with suppress(OSError), beside(_memory()) as part:
+        part.write_text(json.dumps(hashes), encoding="utf-8")

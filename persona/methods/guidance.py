@@ -45,6 +45,14 @@ def guide(
     return shown + (image - 1) * seen + text * read
 
 
+def towards_prompt(base: Family, guidance: float | None) -> float:
+    """Return how strongly a prompt is followed: the recipe's when left out, and never less than by the prompt alone.
+
+    Diffusers guides from 1 on, so that less is as much as that wherever the base itself draws.
+    """
+    return max(1.0, base.recipe.guidance if guidance is None else guidance)
+
+
 def unless_empty(
     prompts: Sequence[str], read: Conditioning, unwanted: Callable[[str, Conditioning], Conditioning]
 ) -> Conditioning:

@@ -23,7 +23,7 @@ from persona.families import Conditioning, Family
 from persona.methods.channels import Channels, first_convolution
 from persona.methods.coupling import Coupling, Memory, masked
 from persona.methods.difference import Difference
-from persona.methods.guidance import IMAGE_GUIDANCE, Say, at_a_time, draw, guide, unless_empty
+from persona.methods.guidance import IMAGE_GUIDANCE, Say, at_a_time, draw, guide, towards_prompt, unless_empty
 from persona.methods.weights import Store
 from persona.noise import squared_error
 
@@ -211,7 +211,7 @@ class JeDi:
         base = self.base
         size = size or (base.resolution, base.resolution)
         lead = {
-            "text": base.recipe.guidance if guidance is None else guidance,
+            "text": towards_prompt(base, guidance),
             "image": image_guidance if references else 1.0,
             "balanced": balanced and references is not None,  # there is nothing else to balance the prompt with
         }

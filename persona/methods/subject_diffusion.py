@@ -28,6 +28,7 @@ from persona.methods.guidance import (
     denoise,
     draw,
     guide,
+    towards_prompt,
     unless_empty,
 )
 from persona.methods.telling import Telling
@@ -193,8 +194,7 @@ class SubjectDiffusion(Telling):
         return base.decode_latents(denoise(base, noise, generators, steps, first, then=then, switch=1 - place))[0]
 
     def _lead(self, guidance: float | None, image_guidance: float | None) -> dict[str, Any]:
-        text = self.base.recipe.guidance if guidance is None else guidance
-        return {"text": text, "image": image_guidance, "balanced": False}
+        return {"text": towards_prompt(self.base, guidance), "image": image_guidance, "balanced": False}
 
     def _guided(
         self, prompts: Sequence[str], portraits: Mapping[str, Portrait], lead: dict[str, Any], negative: str

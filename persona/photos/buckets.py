@@ -102,15 +102,26 @@ def _crops(image: Image.Image, photo: Photo, size: Size, count: int, flip: bool,
     import torch  # not above: to look at a folder takes none of the seconds that it takes
 
     random = np.random.default_rng([seed, int(photo.sha256[:16], 16)])
-    cut = partial(_crop, image, size, subject=photo.mask.point(_OPAQUE).getbbox() if photo.mask else None)
+    cut = partial(_crop, image, size, subject=_subject(photo.mask))
     closer = [cut(random.uniform(1, _ZOOM), *random.random(2)) for _ in range(count - 1)]
     pixels = torch.stack([_tensor(one) for one in (cut(1.0, 0.5, 0.5), *closer)])
     return torch.cat([pixels, pixels.flip(-1)]) if flip else pixels
 
 
-def middle(image: Image.Image, size: Size) -> Tensor:
-    """Return the largest crop of that shape around the middle, (3, height, width), float32 from -1 to 1."""
-    return _tensor(_crop(image, size, 1.0, 0.5, 0.5))
+def middle(image: Image.Image, size: Size, mask: Image.Image | None = None) -> Tensor:
+    """Return the largest crop of that shape around the middle, (3, height, width), float32 from -1 to 1.
+
+    Args:
+        image: what is cut.
+        size: of the crop.
+        mask: grey, of the image's size, white where the subject is, onto which the crop is moved.
+    """
+    return _tensor(_crop(image, size, 1.0, 0.5, 0.5, _subject(mask)))
+
+
+def _subject(mask: Image.Image | None) -> tuple[int, int, int, int] | None:
+    """Return the box of what a mask shows, in pixels, if there is anything."""
+    return mask.point(_OPAQUE).getbbox() if mask else None
 
 
 def _crop(

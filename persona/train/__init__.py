@@ -22,7 +22,7 @@ from persona.methods.jedi import JeDi
 from persona.methods.settings import Settings
 from persona.noise import Flow
 from persona.photos import Photo, read
-from persona.sample import tell_unknown
+from persona.prompts import tell_unknown
 from persona.score import strange
 from persona.train import speed
 from persona.train.material import given_pictures, kept_side

@@ -27,7 +27,7 @@ from persona.methods.dreambooth import DreamBooth
 from persona.methods.settings import Settings
 from persona.photos import Photo
 from persona.placing import any_of
-from persona.sample import tell_cut
+from persona.prompts import tell_cut
 from persona.train.loop import make_optimizer, steps
 from persona.train.material import drawn_pictures, prepare
 from persona.train.processes import agree
