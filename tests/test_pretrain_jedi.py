@@ -44,9 +44,10 @@ from persona.pretrain.sets import WebSets
 
 @pytest.fixture(scope="module", autouse=True)
 def few_sheets() -> Iterator[None]:
-    """Let runs of six steps draw a sheet of samples at every second one, as states are written."""
+    """Let runs of six steps draw a small sheet of samples at every second one, as states are written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(learning, "SHEETS", 3)
+        patch.setattr("persona.pretrain.jedi.SHOWN", 1)
         yield
 
 
@@ -221,7 +222,8 @@ def test_the_rate_warms_up_stays_and_falls() -> None:
 
 
 @pytest.fixture
-def completion(whole: Learnt, config: JediConfig, data: Path) -> Completion:
+def completion(whole: Learnt, config: JediConfig, data: Path, monkeypatch: pytest.MonkeyPatch) -> Completion:
+    monkeypatch.setattr("persona.pretrain.jedi.SHOWN", 4)  # what is left to learn from are sets of three
     base = families.load(config.base, device="cpu")
     sets = WebSets(data, whole.weights.parent.parent / "latents")
     return Completion(JeDi(base), sets, seed=0)

@@ -242,9 +242,10 @@ def _follow(
             losses.clear()
         listener(Progress("Learning", step.number, last, run.curve[-1][1] if run.curve else None))
         if step.number % every == 0:  # before the state, from which a run that is killed here draws it anew
+            path = config.out / "samples" / f"step-{step.number:06}.png"
             with run.averaged():
-                sheet = objective.show()  # by all, for each may hold a part of the weights
-            agree(accelerator, partial(_keep, sheet, config.out / "samples" / f"step-{step.number:06}.png"))
+                sheet = objective.show() if shares_weights(accelerator) else None  # by all: each holds but a part
+                agree(accelerator, partial(_keep, path, sheet, objective))
         if due:
             agree(accelerator, partial(run.write, run.tensors()))
         _set_rate(run.optimizer, rate * share(step.number, last))
@@ -266,9 +267,9 @@ def _set_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def _keep(sheet: Image.Image, path: Path) -> None:
+def _keep(path: Path, sheet: Image.Image | None, objective: Objective) -> None:
     with beside(path) as part:
-        sheet.save(part)
+        (sheet or objective.show()).save(part)
 
 
 def _conclude(run: Run, learnt: bytes, config: PretrainMethodConfig, weights: Path) -> Learnt:
