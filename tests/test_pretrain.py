@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -35,12 +36,13 @@ from persona.clay.segmenter import Segmenter
 from persona.clay.world import Entity, Scene, held_out, random_subject
 from persona.cli import app
 from persona.config import PretrainConfig
-from persona.errors import BadBase, BadOption, BadPhotos, Diverged
+from persona.errors import BadBase, BadOption, BadPhotos, Diverged, NoMemory
 from persona.events import Progress, silent
 from persona.families.recipe import Recipe
 from persona.pretrain.clay import card, encoding, evaluation
 from persona.pretrain.clay.alignment import Alignment, sight_shards
 from persona.pretrain.clay.data import (
+    _spread,
     mask_shards,
     pixels_of,
     render_shards,
@@ -275,6 +277,11 @@ def test_shards_depend_on_their_number_alone(tmp_path: Path) -> None:
     assert scenes_of(tmp_path / "a", 1) == scenes_of(tmp_path / "b", 1)
     assert shards_of(tmp_path / "a") == [0, 1]
     assert list(render_shards(tmp_path / "a", range(2), seed=3, processes=1, size=4)) == []
+
+
+def test_a_process_that_is_killed_while_it_renders_is_not_waited_for() -> None:
+    with pytest.raises(NoMemory, match="run the same command again"):
+        list(_spread(os._exit, [1, 1], processes=2))
 
 
 def test_sets_show_one_subject_in_different_places(tmp_path: Path) -> None:

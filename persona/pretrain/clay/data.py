@@ -7,10 +7,15 @@ processes.
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -32,6 +37,7 @@ from persona.clay.world import (
     silhouettes,
     to_dict,
 )
+from persona.errors import NoMemory
 from persona.events import Listener, Progress, silent
 from persona.pretrain.clay.textures import texture
 
@@ -125,12 +131,41 @@ def _fill(
 
 
 def _spread(write: Callable[[Any], int], jobs: list[Any], processes: int | None) -> Iterator[int]:
-    workers = min(processes or os.cpu_count() or 1, len(jobs))
+    workers = min(processes or _cores(), len(jobs))
     if workers <= 1:
         yield from map(write, jobs)
-    else:
-        with get_context("spawn").Pool(workers) as pool:
-            yield from pool.imap_unordered(write, jobs)
+        return
+    context = get_context("spawn")
+    end, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, _begin, (end,))
+    try:
+        for done in as_completed([pool.submit(write, job) for job in jobs]):
+            yield done.result()
+    except BrokenProcessPool as error:
+        why = "A process that rendered was killed, most likely for want of memory"
+        raise NoMemory(f"{why}. Make room, and run the same command again to resume.") from error
+    finally:
+        held.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    """Return how many cores this process may use, which in a container are few of all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin(end: Connection) -> None:
+    """Let a worker stop when the other end of a pipe is closed, as it also is when who holds it is killed.
+
+    Ctrl-C reaches all processes of a terminal: what it means is for the first one to say.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_stop, args=(end,), daemon=True).start()
+
+
+def _stop(end: Connection) -> None:
+    wait([end])
+    os._exit(1)
 
 
 def mask_shards(data: Path, folder: Path, processes: int | None = None) -> Iterator[int]:
