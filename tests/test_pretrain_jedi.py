@@ -29,7 +29,7 @@ from persona import families
 from persona.clay.world import render
 from persona.cli import app
 from persona.config import JediConfig
-from persona.errors import BadBase, BadOption
+from persona.errors import BadBase, BadOption, NoMemory
 from persona.events import Event, Progress
 from persona.methods.jedi import JeDi
 from persona.noise import Diffusion
@@ -192,6 +192,20 @@ def test_accumulated_batches_are_one_large_one(whole: Learnt, config: JediConfig
     assert one.keys() == other.keys()
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=1e-2, atol=2e-4)
+
+
+def test_where_memory_is_too_small_it_says_how_to_go_on(config: JediConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loss(completion: Completion, slots: Any, total: int) -> torch.Tensor:
+        if len(slots) > 1:
+            raise RuntimeError("CUDA out of memory")
+        return learn(completion, slots, total)
+
+    learn = Completion.loss
+    monkeypatch.setattr(Completion, "loss", loss)
+    config = replace(config, steps=1)
+    with pytest.raises(NoMemory, match="with --batch 1 --accumulate 2: it takes the same steps"):
+        pretrain_jedi(config)
+    assert pretrain_jedi(replace(config, batch=1, accumulate=2)).weights.exists()
 
 
 @processes.needs_fork

@@ -53,6 +53,7 @@ def pretrain_jedi(config: JediConfig, listener: Listener = silent) -> Learnt:
             weights by DeepSpeed.
         BadBase: the base cannot be found, or is no U-Net.
         Busy: another run holds the folder.
+        NoMemory: a step needs more than there is.
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """

@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 from persona import checkpoints, drawing, families, report
 from persona.atomic import beside, digest
 from persona.config import PretrainMethodConfig
-from persona.errors import BadOption
+from persona.errors import BadOption, NoMemory, out_of_memory
 from persona.events import Listener, Progress, silent
 from persona.families import Family
 from persona.methods import Method
@@ -137,6 +137,7 @@ def pretrain(
             there are no weights to start from.
         BadBase: the base cannot be found.
         Busy: another run holds the folder.
+        NoMemory: a step needs more than there is.
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """
@@ -199,6 +200,7 @@ def learn(
         listener: told how far it is.
 
     Raises:
+        NoMemory: a step needs more than there is.
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """
@@ -206,10 +208,25 @@ def learn(
     optimizer = make_optimizer("adamw", [(learning, rate)], listener)
     run = Run(config.out / "state", objective.modules, optimizer, decay=DECAY)
     run.resume()
-    _follow(run, objective, config, rate, accelerator, listener)
+    try:
+        _follow(run, objective, config, rate, accelerator, listener)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise NoMemory(_less(config)) from error
     with run.averaged():
         learnt = objective.save()
     return agree(accelerator, partial(_conclude, run, learnt, config, config.out / "weights" / name))
+
+
+def _less(config: PretrainMethodConfig) -> str:
+    """Say how the same steps are taken in less memory."""
+    short = f"Memory is too small for --batch {config.batch}."
+    if config.batch == 1:
+        return f"{short} Take a smaller --base, or share its weights out by accelerate launch --use_fsdp."
+    batch = next(n for n in range(config.batch // 2, 0, -1) if config.batch % n == 0)
+    same = f"--batch {batch} --accumulate {config.accumulate * config.batch // batch}"
+    return f"{short} Type the command with {same}: it takes the same steps, and resumes."
 
 
 def _follow(
