@@ -428,6 +428,11 @@ def test_other_settings_need_another_folder(
         pretrain_jedi(replace(config, out=whole.weights.parent.parent, **how))
 
 
+def test_a_run_is_not_passed_off_as_a_shorter_one(whole: Learnt, config: JediConfig) -> None:
+    with pytest.raises(BadOption, match=r"--steps 5: .* holds a training of 6 steps"):
+        pretrain_jedi(replace(config, out=whole.weights.parent.parent, steps=5))
+
+
 def test_other_data_need_another_folder(whole: Learnt, config: JediConfig, tmp_path: Path) -> None:
     assert config.data is not None
     grown = shutil.copytree(config.data, tmp_path / "grown")

@@ -31,7 +31,7 @@ from persona.families import Family
 from persona.methods import Method
 from persona.methods.shards import shard
 from persona.noise import Process
-from persona.pretrain.state import Run, compare, listing, outside, settle
+from persona.pretrain.state import Run, compare, listing, no_fewer, outside, settle
 from persona.train.loop import make_optimizer, steps
 from persona.train.processes import agree, launched, shares_weights
 
@@ -133,8 +133,8 @@ def pretrain(
         listener: told how far each stage is.
 
     Raises:
-        BadOption: the folder holds a run with other settings, the processes are to share out weights by DeepSpeed, or
-            there are no weights to start from.
+        BadOption: the folder holds a run with other settings or of more steps, the processes are to share out weights
+            by DeepSpeed, or there are no weights to start from.
         BadBase: the base cannot be found.
         Busy: another run holds the folder.
         NoMemory: a step needs more than there is.
@@ -159,6 +159,7 @@ def pretrain(
             "seed": config.seed,
         }
         agree(accelerator, lambda: compare(config.out, config, {**common, **settings}))
+        agree(accelerator, lambda: no_fewer(config.out, config.out / "state", "--steps", config.steps))
         prepare = join(base, listener)
         agree(accelerator, lambda: settle(config.out, config, {**common, **settings}))
         objective = prepare(accelerator, listener)

@@ -271,3 +271,21 @@ def position_of(folder: Path) -> dict[str, Any]:
     with safe_open(folder / STATE, "pt") as file:
         position: dict[str, Any] = json.loads(file.metadata()["position"])
     return position
+
+
+def no_fewer(folder: Path, state: Path, flag: str, steps: int) -> None:
+    """Make sure that a training is not passed off as a shorter one.
+
+    Args:
+        folder: of the run.
+        state: folder of the training's state.
+        flag: the option that says how long it is.
+        steps: what it says.
+
+    Raises:
+        BadOption: it went farther.
+    """
+    done = position_of(state)["step"]
+    if done > steps:
+        there = f"{folder} holds a training of {done} steps"
+        raise BadOption(f"{flag} {steps}: {there}. Give no fewer, or choose another --out.")

@@ -22,7 +22,7 @@ from persona.clay import encoder, judge, segmenter, write_manifest
 from persona.clay.judge import Judge
 from persona.config import PretrainConfig
 from persona.drawing import open_base
-from persona.errors import BadOption, BadPhotos
+from persona.errors import BadPhotos
 from persona.events import Listener, Progress, silent
 from persona.pretrain.clay import card, evaluation
 from persona.pretrain.clay.alignment import sight_shards
@@ -34,7 +34,7 @@ from persona.pretrain.clay.judging import train_judge
 from persona.pretrain.clay.reading import train_text_encoder
 from persona.pretrain.clay.segmenting import train_segmenter
 from persona.pretrain.clay.text import build_tokenizer
-from persona.pretrain.state import position_of, settle
+from persona.pretrain.state import no_fewer, position_of, settle
 
 TEXTURES = 2000
 PREVIEWS = 8
@@ -217,12 +217,9 @@ class _Pretraining:
         path = self.out / "lengths.json"
         lengths: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         for name, folder in _LONGER.items():
-            steps, done = getattr(self.config, name), position_of(self.out / folder)["step"]
-            if done > steps:
-                flag = f"--{name.replace('_', '-')}"
-                there = f"{self.out} holds a training of {done} steps"
-                raise BadOption(f"{flag} {steps}: {there}. Give no fewer, or choose another --out.")
-            before = lengths.get(name, []) if done else []
+            steps = getattr(self.config, name)
+            no_fewer(self.out, self.out / folder, f"--{name.replace('_', '-')}", steps)
+            before = lengths.get(name, []) if position_of(self.out / folder)["step"] else []
             lengths[name] = before if before[-1:] == [steps] else [*before, steps]
         return lengths
 
