@@ -56,6 +56,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     write_shard(folder / "00000.tar", sets=5, pictures=3)
     write_shard(folder / "00001.tar", sets=4, pictures=4, first=5)
+    (folder / ".4711-00002.tar").write_bytes(b"half written")
     return folder
 
 
@@ -436,7 +437,7 @@ def test_a_run_is_not_passed_off_as_a_shorter_one(whole: Learnt, config: JediCon
 def test_other_data_need_another_folder(whole: Learnt, config: JediConfig, tmp_path: Path) -> None:
     assert config.data is not None
     grown = shutil.copytree(config.data, tmp_path / "grown")
-    shutil.copyfile(min(grown.glob("*.tar")), grown / "99999.tar")
+    shutil.copyfile(grown / "00000.tar", grown / "99999.tar")
     with pytest.raises(BadOption, match="holds a run of another --data: 2 files"):
         pretrain_jedi(replace(config, data=grown, out=whole.weights.parent.parent))
 

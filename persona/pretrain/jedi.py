@@ -21,6 +21,7 @@ from persona.placing import any_of
 from persona.pretrain.clay.data import SETS, render_records, shards_of
 from persona.pretrain.clay.sets import ClaySets
 from persona.pretrain.learning import Learnt, Objective, emphasis, lot, pretrain, times
+from persona.pretrain.records import shards
 from persona.pretrain.sets import Sets, WebSets
 from persona.sheet import Row, sheet
 from persona.train.processes import agree
@@ -88,7 +89,7 @@ def _open(data: Path, latents: Path) -> Sets:
     Raises:
         BadOption: it has none.
     """
-    if any(data.glob("*.tar")):
+    if shards(data):
         return WebSets(data, latents)
     if shards_of(data / SETS):
         return ClaySets(data, latents)

@@ -31,7 +31,7 @@ from persona.photos.cutouts import cut, pixels_of
 from persona.photos.reading import DAMAGE, FORMATS, SUFFIXES, upright
 from persona.placing import Box
 from persona.pretrain.filters import APART, LONGEST, NOUNS, THINGS, Candidate, choose, on_white, overlap
-from persona.pretrain.records import Entity, Record, Records, marked, write
+from persona.pretrain.records import Entity, Record, Records, marked, shards, write
 from persona.pretrain.state import compare, listing, outside, settle
 from persona.sheet import Row, sheet
 from persona.train.processes import agree, launched
@@ -115,7 +115,7 @@ def gen_sdd(config: SddConfig, listener: Listener = silent) -> Made:
 def _sources(config: SddConfig) -> list[_Source]:
     """Return the pictures of a folder in a fixed order: those in shards, or else those in files."""
     folder, found = config.pictures, list[_Source]()
-    for path in sorted(folder.glob("*.tar")):
+    for path in shards(folder):
         try:
             with tarfile.open(path) as tar:
                 pictures = (member for member in tar if Path(member.name).suffix.lower() in SUFFIXES)

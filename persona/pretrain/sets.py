@@ -23,7 +23,7 @@ from persona.errors import BadOption
 from persona.events import Listener, Progress
 from persona.families import Family
 from persona.photos import middle
-from persona.pretrain.records import add, png
+from persona.pretrain.records import add, png, shards
 
 
 class Sets(ABC):
@@ -118,7 +118,7 @@ class WebSets(Sets):
 
     def _list(self) -> Iterator[tuple[str, list[int]]]:
         self._told: list[tuple[str, list[str]]] = []
-        for path in sorted(self.data.glob("*.tar")):
+        for path in shards(self.data):
             sizes = []
             for told in self._records(path):
                 self._told.append(told)
