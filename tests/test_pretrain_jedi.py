@@ -38,7 +38,7 @@ from persona.pretrain.clay.data import render_records
 from persona.pretrain.clay.sets import ClaySets
 from persona.pretrain.jedi import Completion, pretrain_jedi
 from persona.pretrain.latents import Latents
-from persona.pretrain.learning import Learnt, emphasis, share, times
+from persona.pretrain.learning import Learnt, _learnt_from, emphasis, share, times
 from persona.pretrain.sets import WebSets
 
 
@@ -165,12 +165,15 @@ def test_a_finished_run_stays_as_it_is(config: JediConfig) -> None:
     assert losses(events) == []
 
 
-def test_a_run_may_lie_in_the_folder_of_its_data(config: JediConfig, tmp_path: Path) -> None:
-    assert config.data is not None
-    data = shutil.copytree(config.data, tmp_path / "data")
-    config = replace(config, data=data, out=tmp_path / "data" / "run", steps=1)
-    before = pretrain_jedi(config).weights.read_bytes()
-    assert pretrain_jedi(config).weights.read_bytes() == before
+def test_a_run_may_lie_in_the_folder_of_its_data(tmp_path: Path) -> None:
+    for name in ("sets/00000.npy", "sets/00000.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"of clay")
+    before = _learnt_from(tmp_path, tmp_path / "run")
+    assert len(before) == 2
+    (tmp_path / "run" / "latents").mkdir(parents=True)
+    (tmp_path / "run" / "latents" / "00000.npy").write_bytes(b"of the run")
+    assert _learnt_from(tmp_path, tmp_path / "run") == before
 
 
 def test_a_run_starts_from_weights_of_another_base(
@@ -432,6 +435,19 @@ def test_other_settings_need_another_folder(
 def test_a_run_is_not_passed_off_as_a_shorter_one(whole: Learnt, config: JediConfig) -> None:
     with pytest.raises(BadOption, match=r"--steps 5: .* holds a training of 6 steps"):
         pretrain_jedi(replace(config, out=whole.weights.parent.parent, steps=5))
+
+
+def test_the_same_base_and_data_may_be_called_otherwise_and_lie_elsewhere(
+    whole: Learnt, config: JediConfig, tmp_path: Path
+) -> None:
+    assert config.data is not None
+    base = shutil.copytree(config.base, tmp_path / "base")
+    data = shutil.copytree(config.data, tmp_path / "data")
+    for stray in (".DS_Store", "sheets/00000.png"):
+        (data / stray).parent.mkdir(exist_ok=True)
+        (data / stray).write_bytes(b"no data")
+    out = shutil.copytree(whole.weights.parent.parent, tmp_path / "run")
+    assert pretrain_jedi(replace(config, base=str(base), data=data, out=out)).weights.exists()
 
 
 def test_other_data_need_another_folder(whole: Learnt, config: JediConfig, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from persona.families import Family
 from persona.methods import Method
 from persona.methods.shards import shard
 from persona.noise import Process
+from persona.pretrain.records import shards
 from persona.pretrain.state import Run, compare, listing, no_fewer, outside, settle
 from persona.train.loop import make_optimizer, steps
 from persona.train.processes import agree, launched, shares_weights
@@ -150,8 +151,8 @@ def pretrain(
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(config.out)))
         rate = base.recipe.pretraining_rate if config.learning_rate is None else config.learning_rate
         common = {
-            "base": f"{base.name} ({base.hash[:12]})",
-            "data": listing(config.data, outside(config.out, config.data.rglob("*"))) if config.data else None,
+            "base": base.hash[:12],
+            "data": listing(config.data, _learnt_from(config.data, config.out)) if config.data else None,
             "batch": config.batch * config.accumulate * accelerator.num_processes,
             "learning_rate": rate,
             "targets": config.targets,
@@ -169,6 +170,11 @@ def pretrain(
         else:
             base.denoiser.to(memory_format=torch.channels_last)  # a CPU's convolutions would turn their input each time
         return learn(objective, config, rate, name, accelerator, listener)
+
+
+def _learnt_from(data: Path, out: Path) -> list[Path]:
+    """Return what is learnt from in a folder: shards, or clay's scenes; sheets and notes beside them may change."""
+    return shards(data) or outside(out, data.rglob("[0-9]*"))
 
 
 def _start(path: Path) -> str:

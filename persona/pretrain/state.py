@@ -230,7 +230,7 @@ def _told(config: Config, name: str, value: Any) -> str:
         return f"without {setting.flag}"
     if name == "batch":  # of all processes: what decides is how many examples a step takes
         return f"with {value} examples a step (--batch times --accumulate times processes)"
-    if Path in setting.classes:  # the value says what was there
+    if name == "base" or Path in setting.classes:  # the value tells what was there, whatever it was called
         return f"of another {setting.flag}: {value}"
     if isinstance(value, list):
         return "with " + " ".join(f"{setting.flag} {one}" for one in value)
