@@ -30,7 +30,7 @@ from persona.clay.world import render
 from persona.cli import app
 from persona.config import JediConfig
 from persona.errors import BadBase, BadOption, NoMemory
-from persona.events import Event, Progress
+from persona.events import Event, Note, Progress
 from persona.methods.jedi import JeDi
 from persona.noise import Diffusion
 from persona.pretrain import learning
@@ -400,6 +400,13 @@ def test_a_damaged_picture_is_a_mistake_of_the_data(config: JediConfig, tmp_path
 def test_other_bases_than_clay_need_data(config: JediConfig) -> None:
     with pytest.raises(BadOption, match="--data SHARDS"):
         pretrain_jedi(replace(config, data=None))
+
+
+def test_what_is_fetched_is_announced(config: JediConfig) -> None:
+    events: list[Event] = []
+    with pytest.raises(BadBase, match="cannot be fetched"):
+        pretrain_jedi(replace(config, base="sd15"), events.append)
+    assert any(isinstance(event, Note) and "Fetching" in event.text for event in events)
 
 
 def test_what_is_refused_leaves_nothing_behind(

@@ -146,7 +146,8 @@ def pretrain(
     if not accelerator.is_main_process:
         listener = silent
     device = accelerator.device
-    base = families.load(config.base, dtype=drawing.number_format(config.precision, device), device=device)
+    dtype = drawing.number_format(config.precision, device)
+    base = families.load(config.base, dtype=dtype, device=device, listener=listener)
     with ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(config.out)))
         rate = base.recipe.pretraining_rate if config.learning_rate is None else config.learning_rate
