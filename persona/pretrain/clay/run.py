@@ -24,6 +24,7 @@ from persona.config import PretrainConfig
 from persona.drawing import open_base
 from persona.errors import BadPhotos
 from persona.events import Listener, Progress, silent
+from persona.methods import jedi, telling
 from persona.pretrain.clay import card, evaluation
 from persona.pretrain.clay.alignment import sight_shards
 from persona.pretrain.clay.autoencoder import train_autoencoder
@@ -245,6 +246,9 @@ class _Pretraining:
                 if (self.out / name / file).exists():
                     (part / name).mkdir()
                     shutil.copyfile(self.out / name / file, part / name / file)
+            for store in (jedi.STORE, telling.STORE):  # what was learnt for it since; of another U-Net it is refused
+                if (weights / store.name).is_dir():
+                    shutil.copytree(weights / store.name, part / store.name)
             write_manifest(part)
         return weights
 
