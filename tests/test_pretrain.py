@@ -213,9 +213,16 @@ def test_the_card_of_a_run_that_was_made_longer_says_so(made: Made, tmp_path: Pa
     assert "these very weights" not in made.card.read_text()
 
 
-def test_photographs_are_looked_for_before_anything_is_made(tmp_path: Path) -> None:
+def test_photographs_are_looked_at_before_anything_is_made(tmp_path: Path) -> None:
+    config = PretrainConfig(out=tmp_path / "out", photos=tmp_path, **tiny_clay.CONFIG)
+    (tmp_path / "._IMG_1.JPG").write_bytes(b"what a Mac hides")
     with pytest.raises(BadPhotos, match="no JPEG"):
-        pretrain_clay(PretrainConfig(out=tmp_path / "out", photos=tmp_path, **tiny_clay.CONFIG))
+        pretrain_clay(config)
+    Image.new("RGB", (20, 10)).save(tmp_path / "IMG_1.JPG", "JPEG")
+    assert [picture.size for picture in evaluation.photographs(tmp_path)] == [(128, 128)]
+    (tmp_path / "IMG_2.jpeg").write_bytes((tmp_path / "IMG_1.JPG").read_bytes()[:-100])
+    with pytest.raises(BadPhotos, match=r"IMG_2\.jpeg cannot be read"):
+        pretrain_clay(config)
     assert not (tmp_path / "out").exists()
 
 

@@ -22,7 +22,6 @@ from persona.clay import encoder, judge, segmenter, write_manifest
 from persona.clay.judge import Judge
 from persona.config import PretrainConfig
 from persona.drawing import open_base
-from persona.errors import BadPhotos
 from persona.events import Listener, Progress, silent
 from persona.methods import jedi, telling
 from persona.pretrain.clay import card, evaluation
@@ -80,13 +79,13 @@ def pretrain_clay(config: PretrainConfig, listener: Listener = silent) -> Made:
 
     Raises:
         BadOption: the folder holds a run with other pictures or another autoencoder, or one that went farther.
-        BadPhotos: there are no photographs in the folder that is named.
+        BadPhotos: there are no photographs in the folder that is named, or one cannot be read.
         Busy: another run holds it.
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """
-    if config.photos and not any(evaluation.jpegs(config.photos)):
-        raise BadPhotos(f"There is no JPEG (*.jpg) in {config.photos}. Name a folder with some, or leave --photos out.")
+    if config.photos:
+        evaluation.photographs(config.photos)  # what cannot be read is said now, and not after hours
     with checkpoints.held(config.out):
         run = _Pretraining(config, listener)
         run.begin()
