@@ -219,6 +219,8 @@ def test_records_may_lie_among_their_pictures(
     again = gen_sdd(replace(inside, pictures=Path("../pictures")))
     assert (again.pictures, again.records) == (once.pictures, once.records)
     assert gen_sdd(replace(inside, out=Path("records"))).pictures == once.pictures
+    with pytest.raises(BadOption, match="the folder of the images itself"):
+        gen_sdd(replace(config, out=Path()))
 
 
 def test_other_settings_need_another_folder_before_networks_are_fetched(
