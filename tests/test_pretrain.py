@@ -277,13 +277,14 @@ def test_damaged_weights_are_one_error(made: Made, tmp_path: Path, monkeypatch: 
     assert "pip install --force-reinstall --no-deps ." in str(error.value)
 
 
-def test_shards_depend_on_their_number_alone(tmp_path: Path) -> None:
-    list(render_shards(tmp_path / "a", range(2), seed=3, processes=1, size=4))
-    list(render_shards(tmp_path / "b", range(1, 2), seed=3, processes=1, size=4))
-    assert (pixels_of(tmp_path / "a", 1) == pixels_of(tmp_path / "b", 1)).all()
-    assert scenes_of(tmp_path / "a", 1) == scenes_of(tmp_path / "b", 1)
+def test_shards_depend_on_the_numbers_of_their_pictures_alone(tmp_path: Path) -> None:
+    assert list(render_shards(tmp_path / "a", 8, seed=3, processes=1, size=4)) == [0, 1]
+    assert list(render_shards(tmp_path / "b", 7, seed=3, processes=1, size=3)) == [0, 1]
+    assert len(pixels_of(tmp_path / "b", 1)) == 4  # as many as were asked for, and no shard of one
+    assert (pixels_of(tmp_path / "a", 1)[:3] == pixels_of(tmp_path / "b", 1)[1:]).all()
+    assert scenes_of(tmp_path / "a", 1)[:3] == scenes_of(tmp_path / "b", 1)[1:]
     assert shards_of(tmp_path / "a") == [0, 1]
-    assert list(render_shards(tmp_path / "a", range(2), seed=3, processes=1, size=4)) == []
+    assert list(render_shards(tmp_path / "a", 8, seed=3, processes=1, size=4)) == []
 
 
 def test_a_process_that_is_killed_while_it_renders_is_not_waited_for() -> None:
@@ -292,7 +293,7 @@ def test_a_process_that_is_killed_while_it_renders_is_not_waited_for() -> None:
 
 
 def test_sets_show_one_subject_in_different_places(tmp_path: Path) -> None:
-    list(set_shards(tmp_path, range(1), seed=3, processes=1, size=8))
+    list(set_shards(tmp_path, 8, seed=3, processes=1))
     scenes = scenes_of(tmp_path, 0)
     for one in (scenes[:4], scenes[4:]):
         assert len({scene.entities[0].subject for scene in one}) == 1
@@ -301,7 +302,7 @@ def test_sets_show_one_subject_in_different_places(tmp_path: Path) -> None:
 
 def test_batches_of_the_encoder_hold_nobody_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "SUBJECTS", 32)
-    list(set_shards(tmp_path / "sets", range(1), seed=3, processes=1, size=24))
+    list(set_shards(tmp_path / "sets", 24, seed=3, processes=1))
     list(mask_shards(tmp_path / "sets", tmp_path / "masks", processes=1))
     shown, people = encoding.Subjects(tmp_path / "sets", tmp_path / "masks", 0).batch(0)
     assert len(shown) == len(people)
@@ -310,7 +311,7 @@ def test_batches_of_the_encoder_hold_nobody_twice(tmp_path: Path, monkeypatch: p
 
 
 def test_textures_fill_their_range(tmp_path: Path) -> None:
-    list(texture_shards(tmp_path, range(1), processes=1, size=16))
+    list(texture_shards(tmp_path, 16, processes=1))
     pixels = pixels_of(tmp_path, 0)
     assert pixels.shape == (16, 128, 128, 3)
     assert pixels.std((1, 2, 3)).min() > 2

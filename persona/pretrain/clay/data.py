@@ -1,8 +1,8 @@
 """Stage 1: scenes and their pictures on disk, in shards that are each written whole or not at all.
 
 A shard is `00012.npy`, pixels (N, 128, 128, 3) uint8, and `00012.json`, the N scenes. What a shard holds depends on its
-number, its size and the seed alone, so a run that was killed goes on with the shards that are missing, by any number of
-processes.
+pictures' numbers and the seed alone, so a run that was killed goes on with the shards that are missing, by any number
+of processes.
 """
 
 import json
@@ -90,44 +90,52 @@ class _Job:
 
     folder: Path
     shard: int
+    pictures: range
+    """Their numbers, of all that are made."""
     seed: int
-    size: int
+
+
+def divided(pictures: int, size: int = SHARD) -> list[range]:
+    """Return which pictures are in each shard: so many, and in the last what is left over too."""
+    last = max(1, pictures // size) - 1
+    firsts = range(0, last * size, size)
+    return [*(range(first, first + size) for first in firsts), range(last * size, pictures)]
 
 
 def render_shards(
-    folder: Path, shards: range, seed: int = 0, processes: int | None = None, size: int = SHARD
+    folder: Path, pictures: int, seed: int = 0, processes: int | None = None, size: int = SHARD
 ) -> Iterator[int]:
-    """Render the shards of scenes that a folder lacks; yields the number of each as it is done."""
-    yield from _fill(_write_singles, folder, shards, seed, processes, size)
+    """Render the shards of so many scenes that a folder lacks; yields the number of each as it is done."""
+    yield from _fill(_write_singles, folder, pictures, seed, processes, size)
 
 
 def set_shards(
-    folder: Path, shards: range, seed: int = 0, processes: int | None = None, size: int = SHARD
+    folder: Path, pictures: int, seed: int = 0, processes: int | None = None, size: int = SHARD
 ) -> Iterator[int]:
     """Do the same for sets: SET scenes of each subject, one after the other."""
-    yield from _fill(_write_sets, folder, shards, seed, processes, size)
+    yield from _fill(_write_sets, folder, pictures, seed, processes, size)
 
 
 def pair_shards(
-    folder: Path, shards: range, seed: int = 0, processes: int | None = None, size: int = SHARD
+    folder: Path, pictures: int, seed: int = 0, processes: int | None = None, size: int = SHARD
 ) -> Iterator[int]:
     """Do the same for sets of two subjects."""
-    yield from _fill(_write_pairs, folder, shards, seed, processes, size)
+    yield from _fill(_write_pairs, folder, pictures, seed, processes, size)
 
 
 def texture_shards(
-    folder: Path, shards: range, seed: int = 0, processes: int | None = None, size: int = SHARD
+    folder: Path, pictures: int, seed: int = 0, processes: int | None = None, size: int = SHARD
 ) -> Iterator[int]:
     """Do the same for procedural textures, which have no scenes."""
-    yield from _fill(_write_textures, folder, shards, seed, processes, size)
+    yield from _fill(_write_textures, folder, pictures, seed, processes, size)
 
 
 def _fill(
-    write: Callable[[_Job], int], folder: Path, shards: range, seed: int, processes: int | None, size: int
+    write: Callable[[_Job], int], folder: Path, pictures: int, seed: int, processes: int | None, size: int
 ) -> Iterator[int]:
     present = set(shards_of(folder))
-    missing = [_Job(folder, shard, seed, size) for shard in shards if shard not in present]
-    yield from _spread(write, missing, processes)
+    jobs = [_Job(folder, shard, numbers, seed) for shard, numbers in enumerate(divided(pictures, size))]
+    yield from _spread(write, [job for job in jobs if job.shard not in present], processes)
 
 
 def _spread(write: Callable[[Any], int], jobs: list[Any], processes: int | None) -> Iterator[int]:
@@ -194,9 +202,8 @@ def render_records(folder: Path, sets: int, pairs: int, seed: int = 0, listener:
     for kind, number, fill in ((SETS, sets, set_shards), (PAIRS, pairs, pair_shards)):
         if not number:
             continue
-        size = min(SHARD, number * SET)
-        total, done = -(-number * SET // size), len(shards_of(folder / kind))
-        for _ in fill(folder / kind, range(total), seed, size=size):
+        total, done = len(divided(number * SET)), len(shards_of(folder / kind))
+        for _ in fill(folder / kind, number * SET, seed):
             done += 1
             listener(Progress(f"Rendering {kind}", done, total))
         masked = len(shards_of(folder / MASKS[kind]))
@@ -217,8 +224,7 @@ def _write_masks(job: tuple[Path, Path, int]) -> int:
 
 
 def _write_singles(job: _Job) -> int:
-    first = job.shard * job.size
-    return _write_scenes(job, [training_scene(job.seed, first + i) for i in range(job.size)])
+    return _write_scenes(job, [training_scene(job.seed, number) for number in job.pictures])
 
 
 def _write_sets(job: _Job) -> int:
@@ -230,13 +236,12 @@ def _write_pairs(job: _Job) -> int:
 
 
 def _sets_of(job: _Job) -> range:
-    sets = job.size // SET
-    return range(job.shard * sets, (job.shard + 1) * sets)
+    return range(job.pictures.start // SET, job.pictures.stop // SET)
 
 
 def _write_textures(job: _Job) -> int:
     rng = default_rng((job.seed, 1, job.shard))
-    return _write_pixels(job, np.stack([texture(rng) for _ in range(job.size)]))
+    return _write_pixels(job, np.stack([texture(rng) for _ in job.pictures]))
 
 
 def _write_scenes(job: _Job, scenes: list[Scene]) -> int:

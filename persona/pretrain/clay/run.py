@@ -27,7 +27,7 @@ from persona.methods import jedi, telling
 from persona.pretrain.clay import card, evaluation
 from persona.pretrain.clay.alignment import sight_shards
 from persona.pretrain.clay.autoencoder import train_autoencoder
-from persona.pretrain.clay.data import SET, SHARD, mask_shards, render_shards, set_shards, shards_of, texture_shards
+from persona.pretrain.clay.data import SET, divided, mask_shards, render_shards, set_shards, shards_of, texture_shards
 from persona.pretrain.clay.denoiser import Examples, assemble, encode_shards, train_denoiser
 from persona.pretrain.clay.encoding import train_encoder
 from persona.pretrain.clay.judging import train_judge
@@ -119,11 +119,9 @@ class _Pretraining:
             ("Rendering sets", set_shards, "sets", config.sets * SET),
             ("Drawing textures", texture_shards, "textures", min(TEXTURES, config.pictures)),
         ):
-            size = min(SHARD, pictures)
-            shards = range(-(-pictures // size))
             done = len(shards_of(self.out / folder))
-            missing = fill(self.out / folder, shards, config.seed, size=size)
-            for _ in self._timed(stage, missing, done, len(shards)):
+            missing = fill(self.out / folder, pictures, config.seed)
+            for _ in self._timed(stage, missing, done, len(divided(pictures))):
                 pass
         for stage, data, masks in (("Masking scenes", "data", "masks"), ("Masking sets", "sets", "set-masks")):
             self._each_shard(stage, masks, partial(mask_shards, self.out / data), of=data)
