@@ -213,6 +213,13 @@ def test_the_card_of_a_run_that_was_made_longer_says_so(made: Made, tmp_path: Pa
     assert "these very weights" not in made.card.read_text()
 
 
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("persona.pretrain.clay.run.processes", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(BadOption, match="without accelerate launch"):
+        pretrain_clay(PretrainConfig(out=tmp_path / "out", **tiny_clay.CONFIG))
+    assert not (tmp_path / "out").exists()
+
+
 def test_photographs_are_looked_at_before_anything_is_made(tmp_path: Path) -> None:
     config = PretrainConfig(out=tmp_path / "out", photos=tmp_path, **tiny_clay.CONFIG)
     (tmp_path / "._IMG_1.JPG").write_bytes(b"what a Mac hides")

@@ -21,7 +21,8 @@ from persona.atomic import beside, folder_beside
 from persona.clay import encoder, judge, segmenter, write_manifest
 from persona.clay.judge import Judge
 from persona.config import PretrainConfig
-from persona.drawing import open_base
+from persona.drawing import open_base, processes
+from persona.errors import BadOption
 from persona.events import Listener, Progress, silent
 from persona.methods import jedi, telling
 from persona.pretrain.clay import card, evaluation
@@ -78,12 +79,15 @@ def pretrain_clay(config: PretrainConfig, listener: Listener = silent) -> Made:
         listener: told how far each stage is.
 
     Raises:
-        BadOption: the folder holds a run with other pictures or another autoencoder, or one that went farther.
+        BadOption: the folder holds a run with other pictures or another autoencoder, or one that went farther, or there
+            are several processes.
         BadPhotos: there are no photographs in the folder that is named, or one cannot be read.
         Busy: another run holds it.
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """
+    if processes().num_processes > 1:
+        raise BadOption("clay is made by one process, on the CPU: persona pretrain clay, without accelerate launch.")
     if config.photos:
         evaluation.photographs(config.photos)  # what cannot be read is said now, and not after hours
     with checkpoints.held(config.out):
