@@ -383,10 +383,12 @@ def test_data_that_cannot_be_learnt_from_are_refused(config: JediConfig, tmp_pat
                     if member.name != "000000.2.png":
                         tar.addfile(member, file)
         case "single pictures":
-            write_shard(folder / "0.tar", sets=2, pictures=1)
+            write_shard(folder / "0.tar", sets=2, pictures=2)
+            write_shard(folder / "1.tar", sets=1, pictures=1, first=2)
     with pytest.raises(BadOption) as error:
         pretrain_jedi(replace(config, data=folder))
     assert "\n" not in str(error.value)
+    assert spoil != "single pictures" or "a set in shard 1 has fewer than two images" in str(error.value)
     assert not config.out.exists()
 
 

@@ -41,18 +41,20 @@ class Sets(ABC):
             latents: folder for what is computed from them.
 
         Raises:
-            BadOption: a shard is damaged, or a set has but one picture.
+            BadOption: there are none, a shard is damaged, or a set has but one picture.
         """
         self.data, self._folder = data, latents
         self._places: list[tuple[str, int, int]] = []
         self._shards: list[str] = []
         for shard, sizes in self._list():
+            if min(sizes, default=2) < 2:
+                raise BadOption(f"{data}: a set in shard {shard} has fewer than two images. Take it out.")
             self._shards.append(shard)
             ends = np.cumsum(sizes).tolist()
             self._places += [(shard, end - size, size) for end, size in zip(ends, sizes, strict=True)]
         self.sizes = [size for *_, size in self._places]
-        if min(self.sizes, default=0) < 2:
-            raise BadOption(f"{data} holds no sets of two images or more. Make some: persona gen-sets")
+        if not self.sizes:
+            raise BadOption(f"{data} holds no sets. Make some: persona gen-sets")
 
     def __len__(self) -> int:
         return len(self._places)
