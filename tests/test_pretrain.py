@@ -211,6 +211,8 @@ def test_the_card_of_a_run_that_was_made_longer_says_so(made: Made, tmp_path: Pa
     }  # one had not begun
     assert "these very weights: `--denoiser-steps` was 6, then 8," in card.text({}, {}, longer, lengths)
     assert "these very weights" not in made.card.read_text()
+    (tmp_path / "lengths.json").write_text(json.dumps({"denoiser_steps": [12]}))  # of which a half is done
+    assert run._lengths()["denoiser_steps"] == [8]  # as it would have been from the start
 
 
 def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

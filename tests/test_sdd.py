@@ -276,6 +276,7 @@ def test_the_real_networks_work_together(config: SddConfig, tmp_path: Path) -> N
     told = json.loads(result.stdout)
     assert told["pictures"] == 2 + len(DROPPED)
     assert told["dropped"]["on white"] == 1
+    assert ("Next: persona pretrain" in result.stderr) == bool(told["records"])
     pictures = ("unreadable", "too small an image", "on white", "too few or too many nouns",
                 "too few or too many things", "without a subject", "too wide for a square")  # fmt: skip
     assert sum(told["dropped"].get(reason, 0) for reason in pictures) + told["records"] == told["pictures"]

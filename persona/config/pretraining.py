@@ -65,7 +65,8 @@ class JediConfig(PretrainMethodConfig):
         tuple[str, ...], Option("Modules that learn; repeat for more.", flag=("--target",), expert=True)
     ] = ("attn1",)
     renoised: Annotated[
-        bool, Option("Add new noise to the references at each step instead of feeding them clean.", expert=True)
+        bool,
+        Option("Noise references to the time of the images that see them, instead of feeding them clean.", expert=True),
     ] = False
 
 

@@ -89,7 +89,7 @@ class Run:
         self.seconds += time.perf_counter() - started
 
     def _update_average(self) -> None:
-        """Move the average towards the weights; faster while it is young (Karras et al. 2022, warm-up of the EMA)."""
+        """Move the average towards the weights; faster while it is young, as TensorFlow's averages do."""
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
         names, live = zip(*self.parameters(), strict=True)
         if not self.average:

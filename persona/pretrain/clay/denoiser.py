@@ -1,4 +1,4 @@
-"""Stage 5: the U-Net, trained on the latents of the renders and on what the text encoder makes of their captions.
+"""Stage 7: the U-Net, trained on the latents of the renders and on what the text encoder makes of their captions.
 
 v-prediction on a schedule rescaled to zero terminal SNR (Lin et al. 2023, "Common diffusion noise schedules and sample
 steps are flawed"): a snowfield can be all bright and a jungle all dark.
@@ -38,6 +38,8 @@ ALIGNMENT_WEIGHT = 0.5
 SUBJECT_WEIGHT = 4.0
 """Of a subject's latents in the loss, against 1 of the rest: they are a fifth, and the rest is learnt long before."""
 MEAN_WEIGHT = 1.6
+HELD = 0.5
+"""Share of the training that is done at the highest rate, before it falls."""
 RECIPE = {
     "widest": 1.0,
     "least_steps": 300,
@@ -144,7 +146,7 @@ def _weights(masks: NDArray[np.bool_]) -> NDArray[np.float16]:
 
 def rate(step: int, steps: int) -> float:
     """Warm up, stay for a half, and fall over the other: what is fine is learnt at low rates."""
-    left = (1 - step / steps) / 0.5
+    left = (1 - step / steps) / (1 - HELD)
     fall = 1.0 if left > 1 else 0.03 + 0.97 * 0.5 * (1 - math.cos(math.pi * left))
     return RATE * min(1.0, (step + 1) / 200) * fall
 

@@ -29,7 +29,7 @@ from persona.pretrain.clay import card, evaluation
 from persona.pretrain.clay.alignment import sight_shards
 from persona.pretrain.clay.autoencoder import train_autoencoder
 from persona.pretrain.clay.data import SET, divided, mask_shards, render_shards, set_shards, shards_of, texture_shards
-from persona.pretrain.clay.denoiser import Examples, assemble, encode_shards, train_denoiser
+from persona.pretrain.clay.denoiser import HELD, Examples, assemble, encode_shards, train_denoiser
 from persona.pretrain.clay.encoding import train_encoder
 from persona.pretrain.clay.judging import train_judge
 from persona.pretrain.clay.reading import train_text_encoder
@@ -221,7 +221,9 @@ class _Pretraining:
         for name, folder in _LONGER.items():
             steps = getattr(self.config, name)
             no_fewer(self.out, self.out / folder, f"--{name.replace('_', '-')}", steps)
-            before = lengths.get(name, []) if position_of(self.out / folder)["step"] else []
+            # A length counts if the rate has fallen by it; that of the others is a cosine, falling from the beginning.
+            held, done = HELD if folder == "unet" else 0, position_of(self.out / folder)["step"]
+            before = [length for length in lengths.get(name, []) if done > held * length]
             lengths[name] = before if before[-1:] == [steps] else [*before, steps]
         return lengths
 
