@@ -417,7 +417,10 @@ def test_what_is_refused_leaves_nothing_behind(
     for mistake, message in (
         (replace(config, base=str(base_folder("sd3"))), "no U-Net"),
         (replace(config, targets=("attn7",)), "attn7"),
-        (replace(config, targets=("attn2",), start_from=whole.weights.parent), "does not fit"),
+        (
+            replace(config, targets=("attn2",), start_from=whole.weights.parent),
+            "with --target attn1. Give the same",
+        ),
     ):
         with pytest.raises((BadBase, BadOption), match=message):
             pretrain_jedi(mistake)
