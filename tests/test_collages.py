@@ -387,10 +387,12 @@ def test_clay_needs_none() -> None:
         gen_sets(SetsConfig(base="clay"))
 
 
+@pytest.mark.usefixtures("known")
 @pytest.mark.parametrize(("variable", "kind"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "Deep")])
-def test_weights_are_not_shared_out_in_silence(monkeypatch: pytest.MonkeyPatch, variable: str, kind: str) -> None:
-    from persona.train.processes import launched
-
+def test_weights_are_not_shared_out_in_silence(
+    config: SetsConfig, monkeypatch: pytest.MonkeyPatch, variable: str, kind: str
+) -> None:
     monkeypatch.setenv(variable, "true")
     with pytest.raises(BadOption, match=f"{kind}.* would share out no weights"):
-        launched()
+        gen_sets(config)
+    assert not config.out.exists()

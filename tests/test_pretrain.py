@@ -89,7 +89,6 @@ def test_a_run_leaves_what_is_shipped(made: Made) -> None:
     (picture,) = base.draw(["a photo of a dog"], [0])
     assert picture.size == (128, 128)
     judge = Judge.load(made.weights / "judge")
-    assert -1 <= judge.ceiling <= 1
     assert all(embeddings.shape[1] == 128 for embeddings in judge.others.values())
     assert encoder.load(str(made.weights)).encode([picture.convert("RGBA")]).shape == (1, 65, 8)
     assert Segmenter.load(made.weights / "segmenter").masks([picture])[0].shape == (128, 128)
@@ -110,7 +109,7 @@ def test_the_middle_of_the_network_learns_what_the_judge_sees(made: Made, tmp_pa
     torch.manual_seed(0)
     unet = tiny_clay.new_unet()
     alignment = Alignment(unet, 8)
-    latents, states, sights = torch.randn(24, 8, 16, 16), torch.randn(24, 3, 192), torch.from_numpy(seen).float()
+    latents, states, sights = torch.randn(8, 8, 16, 16), torch.randn(8, 3, 192), torch.from_numpy(seen[:8]).float()
     optimizer = torch.optim.Adam([*unet.parameters(), *alignment.parameters()], lr=1e-2)
     apart = []
     for _ in range(30):
