@@ -143,14 +143,6 @@ class Run:
             save_file(plain, part, {"position": json.dumps(position)})
 
     @torch.no_grad()
-    def load_average(self) -> None:
-        """Put the averaged weights of the state on disk into the modules, without its optimizer."""
-        with safe_open(self.folder / STATE, "pt") as file:
-            self._go_to(json.loads(file.metadata()["position"]))
-            for name, parameter in self.parameters():
-                parameter.copy_(file.get_tensor(f"average/{name}"))
-
-    @torch.no_grad()
     def resume(self) -> bool:
         """Go on from the state on disk, if there is one."""
         if not (self.folder / STATE).exists():
@@ -262,6 +254,14 @@ def outside(folder: Path, paths: Iterable[Path]) -> list[Path]:
     """Return the paths that are not below a folder: what a run makes itself is none of its data."""
     home = folder.resolve()
     return [path for path in paths if home not in path.resolve().parents]
+
+
+def average_of(folder: Path, module: str) -> dict[str, Tensor]:
+    """Return the averaged weights of a module of the state in a folder, by the names of its parameters."""
+    start = f"average/{module}."
+    with safe_open(folder / STATE, "pt") as file:
+        names = [name for name in file.keys() if name.startswith(start)]  # noqa: SIM118  # it is no mapping
+        return {name.removeprefix(start): file.get_tensor(name) for name in names}
 
 
 def position_of(folder: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from persona.pretrain.clay.data import masks_of, pixels_of, scenes_of, shards_of
 from persona.pretrain.clay.mixed import mixed
 from persona.pretrain.clay.text import MAX_TOKENS, WORDS, caption_words, prompt_of
 from persona.pretrain.learning import times
-from persona.pretrain.state import Run
+from persona.pretrain.state import Run, average_of
 
 BATCH = 32
 RATE = 7e-4
@@ -209,7 +209,7 @@ def assemble(vae: Path, text: Path, tokenizer: CLIPTokenizer, state: Path, targe
     """
     disable_progress_bar()  # of the writing
     unet, encoder = new_unet(), CLIPTextModel.from_pretrained(text)
-    Run(state, {"unet": unet}, torch.optim.AdamW([torch.zeros(1)])).load_average()
+    unet.load_state_dict(average_of(state, "unet"))
     autoencoder = AutoencoderKL.from_pretrained(vae)
     autoencoder.register_to_config(_name_or_path="clay")  # else the folder's path is written down
     pipeline = StableDiffusionPipeline(
