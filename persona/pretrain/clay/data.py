@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -102,37 +103,15 @@ def divided(pictures: int, size: int = SHARD) -> list[range]:
     return [*(range(first, first + size) for first in firsts), range(last * size, pictures)]
 
 
-def render_shards(
-    folder: Path, pictures: int, seed: int = 0, processes: int | None = None, size: int = SHARD
-) -> Iterator[int]:
-    """Render the shards of so many scenes that a folder lacks; yields the number of each as it is done."""
-    yield from _fill(_write_singles, folder, pictures, seed, processes, size)
-
-
-def set_shards(
-    folder: Path, pictures: int, seed: int = 0, processes: int | None = None, size: int = SHARD
-) -> Iterator[int]:
-    """Do the same for sets: SET scenes of each subject, one after the other."""
-    yield from _fill(_write_sets, folder, pictures, seed, processes, size)
-
-
-def pair_shards(
-    folder: Path, pictures: int, seed: int = 0, processes: int | None = None, size: int = SHARD
-) -> Iterator[int]:
-    """Do the same for sets of two subjects."""
-    yield from _fill(_write_pairs, folder, pictures, seed, processes, size)
-
-
-def texture_shards(
-    folder: Path, pictures: int, seed: int = 0, processes: int | None = None, size: int = SHARD
-) -> Iterator[int]:
-    """Do the same for procedural textures, which have no scenes."""
-    yield from _fill(_write_textures, folder, pictures, seed, processes, size)
-
-
 def _fill(
-    write: Callable[[_Job], int], folder: Path, pictures: int, seed: int, processes: int | None, size: int
+    write: Callable[[_Job], int],
+    folder: Path,
+    pictures: int,
+    seed: int = 0,
+    processes: int | None = None,
+    size: int = SHARD,
 ) -> Iterator[int]:
+    """Write the shards of so many pictures that a folder lacks; yields the number of each as it is done."""
     present = set(shards_of(folder))
     jobs = [_Job(folder, shard, numbers, seed) for shard, numbers in enumerate(divided(pictures, size))]
     yield from _spread(write, [job for job in jobs if job.shard not in present], processes)
@@ -186,32 +165,6 @@ def mask_shards(data: Path, folder: Path, processes: int | None = None) -> Itera
     yield from _spread(_write_masks, [(data, folder, shard) for shard in missing], processes)
 
 
-def render_records(folder: Path, sets: int, pairs: int, seed: int = 0, listener: Listener = silent) -> None:
-    """Render what a folder lacks of sets, of pairs, and of their masks; goes on where it was stopped.
-
-    Args:
-        folder: that :class:`ClaySets` and :class:`ClayRecords` shall read.
-        sets: of four pictures of one subject.
-        pairs: sets of four pictures of two subjects.
-        seed: of the scenes.
-        listener: told how far it is.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    for kind, number, fill in ((SETS, sets, set_shards), (PAIRS, pairs, pair_shards)):
-        if not number:
-            continue
-        total, done = len(divided(number * SET)), len(shards_of(folder / kind))
-        for _ in fill(folder / kind, number * SET, seed):
-            done += 1
-            listener(Progress(f"Rendering {kind}", done, total))
-        masked = len(shards_of(folder / MASKS[kind]))
-        for _ in mask_shards(folder / kind, folder / MASKS[kind]):
-            masked += 1
-            listener(Progress(f"Masking {kind}", masked, total))
-
-
 def _write_masks(job: tuple[Path, Path, int]) -> int:
     data, folder, shard = job
     masks = np.zeros((len(scenes := scenes_of(data, shard)), 2, SIDE, SIDE), bool)
@@ -254,6 +207,42 @@ def _write_pixels(job: _Job, pixels: NDArray[np.uint8]) -> int:
     with beside(job.folder / f"{job.shard:05}.npy") as part:
         np.save(part, pixels)
     return job.shard
+
+
+render_shards = partial(_fill, _write_singles)
+"""Fills a folder with single scenes, as :func:`_fill` says."""
+set_shards = partial(_fill, _write_sets)
+"""With sets: SET scenes of each subject, one after the other."""
+pair_shards = partial(_fill, _write_pairs)
+"""With sets of two subjects."""
+texture_shards = partial(_fill, _write_textures)
+"""With procedural textures, which have no scenes."""
+
+
+def render_records(folder: Path, sets: int, pairs: int, seed: int = 0, listener: Listener = silent) -> None:
+    """Render what a folder lacks of sets, of pairs, and of their masks; goes on where it was stopped.
+
+    Args:
+        folder: that :class:`ClaySets` and :class:`ClayRecords` shall read.
+        sets: of four pictures of one subject.
+        pairs: sets of four pictures of two subjects.
+        seed: of the scenes.
+        listener: told how far it is.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    for kind, number, fill in ((SETS, sets, set_shards), (PAIRS, pairs, pair_shards)):
+        if not number:
+            continue
+        total, done = len(divided(number * SET)), len(shards_of(folder / kind))
+        for _ in fill(folder / kind, number * SET, seed):
+            done += 1
+            listener(Progress(f"Rendering {kind}", done, total))
+        masked = len(shards_of(folder / MASKS[kind]))
+        for _ in mask_shards(folder / kind, folder / MASKS[kind]):
+            masked += 1
+            listener(Progress(f"Masking {kind}", masked, total))
 
 
 def shards_of(folder: Path) -> list[int]:
