@@ -268,7 +268,7 @@ def test_sets_can_be_learnt_from(config: SetsConfig, tmp_path: Path) -> None:
     assert len(sets) == made.figures["sets"] == 2
     assert made.figures["panels"] == 8
     assert made.dropped[NO_PANELS] == 1
-    sets.encode(families.load(config.base, device="cpu"), Accelerator(cpu=True), lambda event: None)
+    sets.encoded.encode(families.load(config.base, device="cpu"), Accelerator(cpu=True), lambda event: None)
     told = [sets.captions(number, default_rng(0)) for number in range(2)]
     assert sum(map(len, told)) == made.figures["pictures"]
     assert all(len(sets.latents(number)) == len(set(captions)) for number, captions in enumerate(told))

@@ -31,10 +31,9 @@ from persona.methods.subject_diffusion import SubjectDiffusion
 from persona.pretrain import learning
 from persona.pretrain.clay.data import render_records
 from persona.pretrain.clay.records import ClayRecords
-from persona.pretrain.latents import Latents
 from persona.pretrain.learning import Learnt
 from persona.pretrain.records import Entity, Record, Records, write
-from persona.pretrain.subject_diffusion import Depiction, _varied, pretrain_subject_diffusion
+from persona.pretrain.subject_diffusion import Depiction, _varied, encoded, pretrain_subject_diffusion
 
 LOAD = encoder.load
 
@@ -104,7 +103,7 @@ def whole(base_folder: Callable[[str], Path], data: Path, tmp_path_factory: pyte
 @pytest.fixture
 def depiction(whole: Learnt, config: SubjectDiffusionConfig, data: Path) -> Depiction:
     records = Records(data)
-    latents = Latents(whole.weights.parent.parent / "encoded", len(records), lambda n: records.record(n).picture)
+    latents = encoded(whole.weights.parent.parent / "encoded", records)
     return Depiction(SubjectDiffusion(families.load(config.base, device="cpu"), "eye"), records, latents, 0, 0.01)
 
 

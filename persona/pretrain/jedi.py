@@ -79,7 +79,7 @@ def _prepare(
     if sets is None:
         agree(accelerator, lambda: render_records(config.out / "data", CLAY_SETS, 0, config.seed, listener))
         sets = _open(config.out / "data", config.out / "latents")
-    sets.encode(jedi.base, accelerator, listener)
+    sets.encoded.encode(jedi.base, accelerator, listener)
     return Completion(jedi, sets, config.seed)
 
 
