@@ -118,6 +118,7 @@ def _fill(
 
 
 def _spread(write: Callable[[Any], int], jobs: list[Any], processes: int | None) -> Iterator[int]:
+    """Do jobs in so many processes, as many as there are cores when left out; yields what each returns."""
     workers = min(processes or _cores(), len(jobs))
     if workers <= 1:
         yield from map(write, jobs)
@@ -230,6 +231,7 @@ def render_records(folder: Path, sets: int, pairs: int, seed: int = 0, listener:
         listener: told how far it is.
 
     Raises:
+        NoMemory: a process that rendered was killed.
         OSError: the disk is full.
     """
     for kind, number, fill in ((SETS, sets, set_shards), (PAIRS, pairs, pair_shards)):

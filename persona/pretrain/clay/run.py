@@ -83,6 +83,7 @@ def pretrain_clay(config: PretrainConfig, listener: Listener = silent) -> Made:
             are several processes.
         BadPhotos: there are no photographs in the folder that is named, or one cannot be read.
         Busy: another run holds it.
+        NoMemory: a process that rendered was killed.
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """
