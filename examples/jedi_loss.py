@@ -34,7 +34,7 @@ def main() -> None:
     render_records(given.out, 2 * SETS, 0, SEED)
     base = families.load("clay", device="cpu")
     sets = ClaySets(given.out, given.out / "latents")
-    sets.encode(base, Accelerator(cpu=True), silent)
+    sets.encoded.encode(base, Accelerator(cpu=True), silent)
     for name in ("none", "those that ship", *given.weights):
         weights = name if isinstance(name, Path) else None
         jedi = JeDi(base) if name == "none" else JeDi.load(base, weights)

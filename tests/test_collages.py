@@ -268,7 +268,7 @@ def test_sets_can_be_learnt_from(config: SetsConfig, tmp_path: Path) -> None:
     assert len(sets) == made.figures["sets"] == 2
     assert made.figures["panels"] == 8
     assert made.dropped[NO_PANELS] == 1
-    sets.encode(families.load(config.base, device="cpu"), Accelerator(cpu=True), lambda event: None)
+    sets.encoded.encode(families.load(config.base, device="cpu"), Accelerator(cpu=True), lambda event: None)
     told = [sets.captions(number, default_rng(0)) for number in range(2)]
     assert sum(map(len, told)) == made.figures["pictures"]
     assert all(len(sets.latents(number)) == len(set(captions)) for number, captions in enumerate(told))
@@ -387,10 +387,12 @@ def test_clay_needs_none() -> None:
         gen_sets(SetsConfig(base="clay"))
 
 
+@pytest.mark.usefixtures("known")
 @pytest.mark.parametrize(("variable", "kind"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "Deep")])
-def test_weights_are_not_shared_out_in_silence(monkeypatch: pytest.MonkeyPatch, variable: str, kind: str) -> None:
-    from persona.train.processes import launched
-
+def test_weights_are_not_shared_out_in_silence(
+    config: SetsConfig, monkeypatch: pytest.MonkeyPatch, variable: str, kind: str
+) -> None:
     monkeypatch.setenv(variable, "true")
     with pytest.raises(BadOption, match=f"{kind}.* would share out no weights"):
-        launched()
+        gen_sets(config)
+    assert not config.out.exists()

@@ -45,6 +45,7 @@ def test_defaults_are_within_their_own_bounds(config: type[Config]) -> None:
     needed: dict[str, Any] = {
         "photos": PHOTOS, "class_noun": "dog", "prompts": ("a [V] dog",), "persona": Path("rex"), "base": "sdxl",
         "file": Path("rex.safetensors"), "names": ("rex", "base"), "pictures": PHOTOS,
+        "out": Path("pretraining"), "targets": ("attn1",),
     }  # fmt: skip
     config(
         **{

@@ -149,8 +149,8 @@ def test_pictures_of_all_sizes_and_modes_are_read() -> None:
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 12 sets and 12 scenes, with their masks."""
     out = tmp_path_factory.mktemp("rendered")
-    list(set_shards(out / "sets", range(1), processes=1, size=48))
-    list(render_shards(out / "data", range(1), processes=1, size=12))
+    list(set_shards(out / "sets", 48, processes=1))
+    list(render_shards(out / "data", 12, processes=1))
     list(mask_shards(out / "sets", out / "set-masks", processes=1))
     list(mask_shards(out / "data", out / "masks", processes=1))
     return out

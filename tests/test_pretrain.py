@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -35,12 +36,14 @@ from persona.clay.segmenter import Segmenter
 from persona.clay.world import Entity, Scene, held_out, random_subject
 from persona.cli import app
 from persona.config import PretrainConfig
-from persona.errors import BadBase, BadOption, BadPhotos, Diverged
-from persona.events import Progress, silent
+from persona.errors import BadBase, BadOption, BadPhotos, Diverged, NoMemory
+from persona.events import silent
 from persona.families.recipe import Recipe
+from persona.methods import jedi, telling
 from persona.pretrain.clay import card, encoding, evaluation
 from persona.pretrain.clay.alignment import Alignment, sight_shards
 from persona.pretrain.clay.data import (
+    _spread,
     mask_shards,
     pixels_of,
     render_shards,
@@ -86,7 +89,6 @@ def test_a_run_leaves_what_is_shipped(made: Made) -> None:
     (picture,) = base.draw(["a photo of a dog"], [0])
     assert picture.size == (128, 128)
     judge = Judge.load(made.weights / "judge")
-    assert -1 <= judge.ceiling <= 1
     assert all(embeddings.shape[1] == 128 for embeddings in judge.others.values())
     assert encoder.load(str(made.weights)).encode([picture.convert("RGBA")]).shape == (1, 65, 8)
     assert Segmenter.load(made.weights / "segmenter").masks([picture])[0].shape == (128, 128)
@@ -107,7 +109,7 @@ def test_the_middle_of_the_network_learns_what_the_judge_sees(made: Made, tmp_pa
     torch.manual_seed(0)
     unet = tiny_clay.new_unet()
     alignment = Alignment(unet, 8)
-    latents, states, sights = torch.randn(24, 8, 16, 16), torch.randn(24, 3, 192), torch.from_numpy(seen).float()
+    latents, states, sights = torch.randn(8, 8, 16, 16), torch.randn(8, 3, 192), torch.from_numpy(seen[:8]).float()
     optimizer = torch.optim.Adam([*unet.parameters(), *alignment.parameters()], lr=1e-2)
     apart = []
     for _ in range(30):
@@ -161,16 +163,24 @@ def test_weights_of_fewer_steps_do_not_outlive_a_kill(
     assert learn("killed") == learn("whole")
 
 
-def test_a_finished_run_stays_as_it_is(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    before = contents(made.weights)
-    told: list[str] = []
-    pretrain_clay(
-        PretrainConfig(out=made.weights.parent, **tiny_clay.CONFIG),
-        lambda event: told.append(event.stage) if isinstance(event, Progress) else None,
-    )
-    assert contents(made.weights) == before
-    assert {"Autoencoder", "Judge", "Text encoder", "U-Net"}.isdisjoint(told)
-    assert capsys.readouterr().out == ""
+def test_a_finished_run_stays_as_it_is_and_says_what_was_made(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = shutil.copytree(made.weights.parent, tmp_path / "run") / "weights"
+    for store in (jedi.STORE, telling.STORE):  # as a method learnt since
+        (weights / store.name).mkdir()
+        (weights / store.name / store.file).write_bytes(b"learnt")
+    clay.write_manifest(weights)
+    before = contents(weights)
+    for stage in ("autoencoder", "judge", "segmenter", "encoder", "text_encoder", "denoiser"):
+        monkeypatch.setattr(f"persona.pretrain.clay.run.train_{stage}", lambda *_: pytest.fail("learns anew"))
+    told = [f"--{name.replace('_', '-')}={value}" for name, value in tiny_clay.CONFIG.items()]
+    result = CliRunner().invoke(app, ["pretrain", "clay", "--out", str(weights.parent), *told, "--json"])
+    assert result.exit_code == 0, result.output
+    assert contents(weights) == before
+    assert json.loads(result.stdout)["figures"].keys() == made.figures.keys()
+    assert json.loads(result.stdout)["weights"] == str(weights)
+    assert "persona sample 'a dog on the beach'" in result.stderr
 
 
 def test_other_settings_need_another_folder(made: Made) -> None:
@@ -200,21 +210,28 @@ def test_the_card_of_a_run_that_was_made_longer_says_so(made: Made, tmp_path: Pa
     }  # one had not begun
     assert "these very weights: `--denoiser-steps` was 6, then 8," in card.text({}, {}, longer, lengths)
     assert "these very weights" not in made.card.read_text()
+    (tmp_path / "lengths.json").write_text(json.dumps({"denoiser_steps": [12]}))  # of which a half is done
+    assert run._lengths()["denoiser_steps"] == [8]  # as it would have been from the start
 
 
-def test_photographs_are_looked_for_before_anything_is_made(tmp_path: Path) -> None:
-    with pytest.raises(BadPhotos, match="no JPEG"):
-        pretrain_clay(PretrainConfig(out=tmp_path / "out", photos=tmp_path, **tiny_clay.CONFIG))
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("persona.pretrain.clay.run.processes", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(BadOption, match="without accelerate launch"):
+        pretrain_clay(PretrainConfig(out=tmp_path / "out", **tiny_clay.CONFIG))
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_says_what_was_made(made: Made) -> None:
-    told = [f"--{name.replace('_', '-')}={value}" for name, value in tiny_clay.CONFIG.items()]
-    result = CliRunner().invoke(app, ["pretrain", "clay", "--out", str(made.weights.parent), *told, "--json"])
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["figures"].keys() == made.figures.keys()
-    assert json.loads(result.stdout)["weights"] == str(made.weights)
-    assert "persona sample 'a dog on the beach'" in result.stderr
+def test_photographs_are_looked_at_before_anything_is_made(tmp_path: Path) -> None:
+    config = PretrainConfig(out=tmp_path / "out", photos=tmp_path, **tiny_clay.CONFIG)
+    (tmp_path / "._IMG_1.JPG").write_bytes(b"what a Mac hides")
+    with pytest.raises(BadPhotos, match="no JPEG"):
+        pretrain_clay(config)
+    Image.new("RGB", (20, 10)).save(tmp_path / "IMG_1.JPG", "JPEG")
+    assert [picture.size for picture in evaluation.photographs(tmp_path)] == [(128, 128)]
+    (tmp_path / "IMG_2.jpeg").write_bytes((tmp_path / "IMG_1.JPG").read_bytes()[:-100])
+    with pytest.raises(BadPhotos, match=r"IMG_2\.jpeg cannot be read"):
+        pretrain_clay(config)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_says_what_is_wrong(made: Made) -> None:
@@ -268,17 +285,23 @@ def test_damaged_weights_are_one_error(made: Made, tmp_path: Path, monkeypatch: 
     assert "pip install --force-reinstall --no-deps ." in str(error.value)
 
 
-def test_shards_depend_on_their_number_alone(tmp_path: Path) -> None:
-    list(render_shards(tmp_path / "a", range(2), seed=3, processes=1, size=4))
-    list(render_shards(tmp_path / "b", range(1, 2), seed=3, processes=1, size=4))
-    assert (pixels_of(tmp_path / "a", 1) == pixels_of(tmp_path / "b", 1)).all()
-    assert scenes_of(tmp_path / "a", 1) == scenes_of(tmp_path / "b", 1)
+def test_shards_depend_on_the_numbers_of_their_pictures_alone(tmp_path: Path) -> None:
+    assert list(render_shards(tmp_path / "a", 8, seed=3, processes=1, size=4)) == [0, 1]
+    assert list(render_shards(tmp_path / "b", 7, seed=3, processes=1, size=3)) == [0, 1]
+    assert len(pixels_of(tmp_path / "b", 1)) == 4  # as many as were asked for, and no shard of one
+    assert (pixels_of(tmp_path / "a", 1)[:3] == pixels_of(tmp_path / "b", 1)[1:]).all()
+    assert scenes_of(tmp_path / "a", 1)[:3] == scenes_of(tmp_path / "b", 1)[1:]
     assert shards_of(tmp_path / "a") == [0, 1]
-    assert list(render_shards(tmp_path / "a", range(2), seed=3, processes=1, size=4)) == []
+    assert list(render_shards(tmp_path / "a", 8, seed=3, processes=1, size=4)) == []
+
+
+def test_a_process_that_is_killed_while_it_renders_is_not_waited_for() -> None:
+    with pytest.raises(NoMemory, match="run the same command again"):
+        list(_spread(os._exit, [1, 1], processes=2))
 
 
 def test_sets_show_one_subject_in_different_places(tmp_path: Path) -> None:
-    list(set_shards(tmp_path, range(1), seed=3, processes=1, size=8))
+    list(set_shards(tmp_path, 8, seed=3, processes=1))
     scenes = scenes_of(tmp_path, 0)
     for one in (scenes[:4], scenes[4:]):
         assert len({scene.entities[0].subject for scene in one}) == 1
@@ -287,7 +310,7 @@ def test_sets_show_one_subject_in_different_places(tmp_path: Path) -> None:
 
 def test_batches_of_the_encoder_hold_nobody_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "SUBJECTS", 32)
-    list(set_shards(tmp_path / "sets", range(1), seed=3, processes=1, size=24))
+    list(set_shards(tmp_path / "sets", 24, seed=3, processes=1))
     list(mask_shards(tmp_path / "sets", tmp_path / "masks", processes=1))
     shown, people = encoding.Subjects(tmp_path / "sets", tmp_path / "masks", 0).batch(0)
     assert len(shown) == len(people)
@@ -296,7 +319,7 @@ def test_batches_of_the_encoder_hold_nobody_twice(tmp_path: Path, monkeypatch: p
 
 
 def test_textures_fill_their_range(tmp_path: Path) -> None:
-    list(texture_shards(tmp_path, range(1), processes=1, size=16))
+    list(texture_shards(tmp_path, 16, processes=1))
     pixels = pixels_of(tmp_path, 0)
     assert pixels.shape == (16, 128, 128, 3)
     assert pixels.std((1, 2, 3)).min() > 2

@@ -219,6 +219,8 @@ def test_records_may_lie_among_their_pictures(
     again = gen_sdd(replace(inside, pictures=Path("../pictures")))
     assert (again.pictures, again.records) == (once.pictures, once.records)
     assert gen_sdd(replace(inside, out=Path("records"))).pictures == once.pictures
+    with pytest.raises(BadOption, match="the folder of the images itself"):
+        gen_sdd(replace(config, out=Path()))
 
 
 def test_other_settings_need_another_folder_before_networks_are_fetched(
@@ -274,6 +276,7 @@ def test_the_real_networks_work_together(config: SddConfig, tmp_path: Path) -> N
     told = json.loads(result.stdout)
     assert told["pictures"] == 2 + len(DROPPED)
     assert told["dropped"]["on white"] == 1
+    assert ("Next: persona pretrain" in result.stderr) == bool(told["records"])
     pictures = ("unreadable", "too small an image", "on white", "too few or too many nouns",
                 "too few or too many things", "without a subject", "too wide for a square")  # fmt: skip
     assert sum(told["dropped"].get(reason, 0) for reason in pictures) + told["records"] == told["pictures"]

@@ -22,7 +22,6 @@ from persona.errors import BadOption
 from persona.pretrain import learning
 from persona.pretrain.jedi import pretrain_jedi
 from persona.pretrain.state import Run
-from persona.train.processes import launched
 
 pytestmark = processes.needs_fork
 
@@ -114,11 +113,10 @@ def test_each_holds_its_part_alone(two: Path) -> None:
     assert all(0.4 < part[0] < 0.6 for part in parts)
 
 
-@pytest.mark.parametrize("sharing", [False, True])
-def test_deepspeed_is_refused(monkeypatch: pytest.MonkeyPatch, sharing: bool) -> None:
+def test_deepspeed_is_refused(config: JediConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(BadOption, match="--use_fsdp"):
-        launched(sharing=sharing)
+        pretrain_jedi(config)
 
 
 def test_either_goes_on_from_the_state_of_the_other(config: JediConfig, one: Path, two: Path, tmp_path: Path) -> None:

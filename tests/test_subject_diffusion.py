@@ -455,8 +455,3 @@ def test_an_image_encoder_that_was_a_folder_is_looked_for_beside_the_weights(
     (tmp_path / "eye").mkdir()
     SubjectDiffusion.load(one, tmp_path).remove()
     assert asked == ["eye", str(tmp_path / "eye")]
-
-
-def test_transformers_are_refused(base_folder: Callable[[str], Path]) -> None:
-    with pytest.raises(BadBase, match="no U-Net"):
-        SubjectDiffusion(families.load(str(base_folder("sd3")), device="cpu"))

@@ -14,7 +14,7 @@ from persona.clay.encoder import Encoder
 from persona.clay.judge import Judge
 from persona.clay.segmenter import Segmenter
 from persona.config import PretrainConfig
-from persona.pretrain.clay import autoencoder, denoiser, encoding, evaluation, judging, reading, run, segmenting
+from persona.pretrain.clay import autoencoder, denoiser, encoding, evaluation, judging, reading, run, segmenting, text
 
 CONFIG: dict[str, Any] = {
     "pictures": 24, "sets": 16, "autoencoder_steps": 6, "judge_steps": 6, "segmenter_steps": 6,
@@ -39,6 +39,9 @@ def shrink(put: Callable[[Any, str, Any], None] = setattr) -> None:
     for name in ("PROMPTS", "RENDERS", "RIVALS", "PIXELS"):
         put(evaluation, name, 2)
     put(reading, "BATCH", 4)
+    words = partial(text.caption_words, 2000)
+    put(text, "caption_words", words)
+    put(denoiser, "caption_words", words)
     stages = (
         autoencoder.train_autoencoder, judging.train_judge, segmenting.train_segmenter, encoding.train_encoder,
         reading.train_text_encoder, denoiser.train_denoiser,

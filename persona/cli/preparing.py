@@ -59,7 +59,9 @@ def gen_sets(config: SetsConfig, json: bool) -> None:
                 *(f"{number} dropped: {why}" for why, number in made.dropped.items()),
                 f"Look at them: {made.sheets[0].parent}",
             ],
-            typed("pretrain jedi", options={"--base": config.base, "--data": made.folder}),
+            typed("pretrain jedi", options={"--base": config.base, "--data": made.folder})
+            if made.figures["sets"]
+            else "",
             {
                 "folder": str(made.folder),
                 **made.figures,
@@ -91,7 +93,9 @@ def gen_sdd(config: SddConfig, json: bool) -> None:
                 *(f"{number} dropped: {reason}" for reason, number in made.dropped.items()),
                 *([f"Look at them: {made.sheet}"] if made.sheet else []),
             ],
-            typed("pretrain subject-diffusion", options={"--base": "sd15", "--data": made.folder}),
+            typed("pretrain subject-diffusion", options={"--base": "sd15", "--data": made.folder})
+            if made.records
+            else "",
             {
                 "folder": str(made.folder),
                 "pictures": made.pictures,

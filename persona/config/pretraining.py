@@ -7,6 +7,9 @@ from typing import Annotated
 from persona.config.fields import Accumulate, Base, ForwardPrecision, Seed
 from persona.config.option import Config, Option
 
+Run = Annotated[Path, Option("Folder of the run: its states, its samples, and the weights in the end.")]
+Targets = Annotated[tuple[str, ...], Option("Modules that learn; repeat for more.", flag=("--target",), expert=True)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(Config):
@@ -35,17 +38,13 @@ class PretrainMethodConfig(Config):
 
     base: Base = "clay"
     data: Annotated[Path | None, Option("Folder of the shards to learn from; clay renders its own.")] = None
-    out: Annotated[Path, Option("Folder of the run: its states, its samples, and the weights in the end.")] = Path(
-        "pretraining"
-    )
+    out: Run
     steps: Annotated[int, Option("Training steps.", min=1, max=10_000_000)] = 8_000
     batch: Annotated[int, Option("Sets that a process takes a step on.", min=1, max=4096)] = 8
     seed: Seed = 0
     accumulate: Accumulate = 1
     learning_rate: Annotated[float | None, Option("Highest learning rate.", min=0, max=10, expert=True)] = None
-    targets: Annotated[
-        tuple[str, ...], Option("Modules that learn; repeat for more.", flag=("--target",), expert=True)
-    ] = ()
+    targets: Targets
     start_from: Annotated[
         Path | None,
         Option("Folder of weights to start from; an earlier version of the base may have them.", expert=True),
@@ -58,14 +57,11 @@ class PretrainMethodConfig(Config):
 class JediConfig(PretrainMethodConfig):
     """Settings of ``pretrain jedi``: teach a base to complete sets of pictures of one subject."""
 
-    out: Annotated[Path, Option("Folder of the run: its states, its samples, and the weights in the end.")] = Path(
-        "pretraining/jedi"
-    )
-    targets: Annotated[
-        tuple[str, ...], Option("Modules that learn; repeat for more.", flag=("--target",), expert=True)
-    ] = ("attn1",)
+    out: Run = Path("pretraining/jedi")
+    targets: Targets = ("attn1",)
     renoised: Annotated[
-        bool, Option("Add new noise to the references at each step instead of feeding them clean.", expert=True)
+        bool,
+        Option("Noise references to the time of the images that see them, instead of feeding them clean.", expert=True),
     ] = False
 
 
@@ -73,9 +69,7 @@ class JediConfig(PretrainMethodConfig):
 class SubjectDiffusionConfig(PretrainMethodConfig):
     """Settings of ``pretrain subject-diffusion``: teach a base to draw subjects of one reference each."""
 
-    out: Annotated[Path, Option("Folder of the run: its states, its samples, and the weights in the end.")] = Path(
-        "pretraining/subject-diffusion"
-    )
+    out: Run = Path("pretraining/subject-diffusion")
     batch: Annotated[int, Option("Images that a process takes a step on.", min=1, max=4096)] = 16
     targets: Annotated[
         tuple[str, ...],

@@ -80,14 +80,14 @@ class Store:
         Raises:
             BadBase: there are none, or they are damaged or another base's. The base stays as it was.
         """
-        made, tensors = self._read(base, folder)
+        path = self._path(base, folder)
+        made, tensors = self._read(path, self._other(base))
         if made["base_hash"] != base.hash:
-            path = self._path(base, folder)
             raise BadBase(f"{path} was made for another base than {base.name}. {self._other(base)}")
         method = join(made)
         if not _put(tensors, method.parameters):
             method.remove()
-            raise BadBase(f"{self._path(base, folder)} does not fit {base.name}. {self._other(base)}")
+            raise BadBase(f"{path} does not fit {base.name}. {self._other(base)}")
         return method
 
     def start(self, base: Family, folder: Path, method: Joined) -> None:
@@ -96,13 +96,16 @@ class Store:
         Raises:
             BadBase: there are none, or they are damaged or of another shape.
         """
-        _, tensors = self._read(base, folder)
+        path = folder / self.file
+        made, tensors = self._read(path, "Name another folder, or leave --start-from out.")
         if not _put(tensors, method.parameters):
-            raise BadBase(f"{self._path(base, folder)} does not fit {base.name}: leave --start-from out.")
+            how = " ".join(f"--target {one}" for one in made["targets"])
+            how += f" --encoder {made['encoder']}" if made.get("encoder") else ""
+            hint = f"It was made with {how}. Give the same, or leave --start-from out."
+            raise BadBase(f"{path} does not fit what {base.name} is to learn. {hint}")
 
-    def _read(self, base: Family, folder: Path | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def _read(self, path: Path, hint: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return how weights were made, and the tensors, float32."""
-        path = self._path(base, folder)
         try:
             with safe_open(path, "pt") as file:
                 made: dict[str, Any] = json.loads((file.metadata() or {})[self.name])
@@ -110,8 +113,7 @@ class Store:
             if not {"base_hash", *self.facts} <= set(made):
                 raise KeyError
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            hint = f"it is damaged, or not written by persona. {self._other(base)}"
-            raise BadBase(f"{path} cannot be read: {hint}") from error
+            raise BadBase(f"{path} cannot be read: it is damaged, or not written by persona. {hint}") from error
         return made, tensors
 
     def _path(self, base: Family, folder: Path | None) -> Path:

@@ -21,6 +21,7 @@ from persona.placing import any_of
 from persona.pretrain.clay.data import SETS, render_records, shards_of
 from persona.pretrain.clay.sets import ClaySets
 from persona.pretrain.learning import Learnt, Objective, emphasis, lot, pretrain, times
+from persona.pretrain.records import shards
 from persona.pretrain.sets import Sets, WebSets
 from persona.sheet import Row, sheet
 from persona.train.processes import agree
@@ -53,6 +54,7 @@ def pretrain_jedi(config: JediConfig, listener: Listener = silent) -> Learnt:
             weights by DeepSpeed.
         BadBase: the base cannot be found, or is no U-Net.
         Busy: another run holds the folder.
+        NoMemory: a step needs more than there is.
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """
@@ -77,7 +79,7 @@ def _prepare(
     if sets is None:
         agree(accelerator, lambda: render_records(config.out / "data", CLAY_SETS, 0, config.seed, listener))
         sets = _open(config.out / "data", config.out / "latents")
-    sets.encode(jedi.base, accelerator, listener)
+    sets.encoded.encode(jedi.base, accelerator, listener)
     return Completion(jedi, sets, config.seed)
 
 
@@ -87,7 +89,7 @@ def _open(data: Path, latents: Path) -> Sets:
     Raises:
         BadOption: it has none.
     """
-    if any(data.glob("*.tar")):
+    if shards(data):
         return WebSets(data, latents)
     if shards_of(data / SETS):
         return ClaySets(data, latents)

@@ -25,13 +25,14 @@ from torch.optim import Optimizer
 from persona import checkpoints, drawing, families, report
 from persona.atomic import beside, digest
 from persona.config import PretrainMethodConfig
-from persona.errors import BadOption
+from persona.errors import BadOption, NoMemory, out_of_memory
 from persona.events import Listener, Progress, silent
 from persona.families import Family
 from persona.methods import Method
 from persona.methods.shards import shard
 from persona.noise import Process
-from persona.pretrain.state import Run, compare, listing, outside, settle
+from persona.pretrain.records import shards
+from persona.pretrain.state import Run, compare, listing, no_fewer, outside, settle
 from persona.train.loop import make_optimizer, steps
 from persona.train.processes import agree, launched, shares_weights
 
@@ -133,10 +134,11 @@ def pretrain(
         listener: told how far each stage is.
 
     Raises:
-        BadOption: the folder holds a run with other settings, the processes are to share out weights by DeepSpeed, or
-            there are no weights to start from.
+        BadOption: the folder holds a run with other settings or of more steps, the processes are to share out weights
+            by DeepSpeed, or there are no weights to start from.
         BadBase: the base cannot be found.
         Busy: another run holds the folder.
+        NoMemory: a step needs more than there is.
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """
@@ -144,13 +146,14 @@ def pretrain(
     if not accelerator.is_main_process:
         listener = silent
     device = accelerator.device
-    base = families.load(config.base, dtype=drawing.number_format(config.precision, device), device=device)
+    dtype = drawing.number_format(config.precision, device)
+    base = families.load(config.base, dtype=dtype, device=device, listener=listener)
     with ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(config.out)))
         rate = base.recipe.pretraining_rate if config.learning_rate is None else config.learning_rate
         common = {
-            "base": f"{base.name} ({base.hash[:12]})",
-            "data": listing(config.data, outside(config.out, config.data.rglob("*"))) if config.data else None,
+            "base": base.hash[:12],
+            "data": listing(config.data, _learnt_from(config.data, config.out)) if config.data else None,
             "batch": config.batch * config.accumulate * accelerator.num_processes,
             "learning_rate": rate,
             "targets": config.targets,
@@ -158,6 +161,7 @@ def pretrain(
             "seed": config.seed,
         }
         agree(accelerator, lambda: compare(config.out, config, {**common, **settings}))
+        agree(accelerator, lambda: no_fewer(config.out, config.out / "state", "--steps", config.steps))
         prepare = join(base, listener)
         agree(accelerator, lambda: settle(config.out, config, {**common, **settings}))
         objective = prepare(accelerator, listener)
@@ -167,6 +171,11 @@ def pretrain(
         else:
             base.denoiser.to(memory_format=torch.channels_last)  # a CPU's convolutions would turn their input each time
         return learn(objective, config, rate, name, accelerator, listener)
+
+
+def _learnt_from(data: Path, out: Path) -> list[Path]:
+    """Return what is learnt from in a folder: shards, or clay's scenes; sheets and notes beside them may change."""
+    return shards(data) or outside(out, data.rglob("[0-9]*"))
 
 
 def _start(path: Path) -> str:
@@ -199,6 +208,7 @@ def learn(
         listener: told how far it is.
 
     Raises:
+        NoMemory: a step needs more than there is.
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """
@@ -206,10 +216,25 @@ def learn(
     optimizer = make_optimizer("adamw", [(learning, rate)], listener)
     run = Run(config.out / "state", objective.modules, optimizer, decay=DECAY)
     run.resume()
-    _follow(run, objective, config, rate, accelerator, listener)
+    try:
+        _follow(run, objective, config, rate, accelerator, listener)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise NoMemory(_less(config)) from error
     with run.averaged():
         learnt = objective.save()
     return agree(accelerator, partial(_conclude, run, learnt, config, config.out / "weights" / name))
+
+
+def _less(config: PretrainMethodConfig) -> str:
+    """Say how the same steps are taken in less memory."""
+    short = f"Memory is too small for --batch {config.batch}."
+    if config.batch == 1:
+        return f"{short} Take a smaller --base, or share its weights out by accelerate launch --use_fsdp."
+    batch = next(n for n in range(config.batch // 2, 0, -1) if config.batch % n == 0)
+    same = f"--batch {batch} --accumulate {config.accumulate * config.batch // batch}"
+    return f"{short} Type the command with {same}: it takes the same steps, and resumes."
 
 
 def _follow(
@@ -242,9 +267,10 @@ def _follow(
             losses.clear()
         listener(Progress("Learning", step.number, last, run.curve[-1][1] if run.curve else None))
         if step.number % every == 0:  # before the state, from which a run that is killed here draws it anew
+            path = config.out / "samples" / f"step-{step.number:06}.png"
             with run.averaged():
-                sheet = objective.show()  # by all, for each may hold a part of the weights
-            agree(accelerator, partial(_keep, sheet, config.out / "samples" / f"step-{step.number:06}.png"))
+                sheet = objective.show() if shares_weights(accelerator) else None  # by all: each holds but a part
+                agree(accelerator, partial(_keep, path, sheet, objective))
         if due:
             agree(accelerator, partial(run.write, run.tensors()))
         _set_rate(run.optimizer, rate * share(step.number, last))
@@ -266,9 +292,9 @@ def _set_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def _keep(sheet: Image.Image, path: Path) -> None:
+def _keep(path: Path, sheet: Image.Image | None, objective: Objective) -> None:
     with beside(path) as part:
-        sheet.save(part)
+        (sheet or objective.show()).save(part)
 
 
 def _conclude(run: Run, learnt: bytes, config: PretrainMethodConfig, weights: Path) -> Learnt:

@@ -68,6 +68,11 @@ class _Place:
     """Offset and length in bytes of each picture in the shard, by the last part of its name."""
 
 
+def shards(folder: Path) -> list[Path]:
+    """Return the shards of a folder in their order, without what a kill or a file manager has hidden there."""
+    return sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
+
+
 class Records:
     """The records of a folder, in a fixed order; nothing but captions and boxes is held in memory."""
 
@@ -86,7 +91,7 @@ class Records:
         return len(self._places)
 
     def _list(self) -> Iterable[Any]:
-        for path in sorted(self.data.glob("*.tar")):
+        for path in shards(self.data):
             try:
                 yield from _listed(path)
             except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:

@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 from persona import checkpoints
 from persona.atomic import beside
 from persona.config import SddConfig
-from persona.errors import BadPhotos
+from persona.errors import BadOption, BadPhotos
 from persona.events import Listener, Progress, silent
 from persona.hub import fetched
 from persona.labelling import Captioner, Detector, Found, Sam, Tagger
@@ -31,7 +31,7 @@ from persona.photos.cutouts import cut, pixels_of
 from persona.photos.reading import DAMAGE, FORMATS, SUFFIXES, upright
 from persona.placing import Box
 from persona.pretrain.filters import APART, LONGEST, NOUNS, THINGS, Candidate, choose, on_white, overlap
-from persona.pretrain.records import Entity, Record, Records, marked, write
+from persona.pretrain.records import Entity, Record, Records, marked, shards, write
 from persona.pretrain.state import compare, listing, outside, settle
 from persona.sheet import Row, sheet
 from persona.train.processes import agree, launched
@@ -84,11 +84,13 @@ def gen_sdd(config: SddConfig, listener: Listener = silent) -> Made:
 
     Raises:
         BadPhotos: there are no pictures.
-        BadOption: a network cannot be had, the folder holds a run with other settings, or the processes are to share
-            out weights.
+        BadOption: a network cannot be had, the folder holds a run with other settings or the pictures, or the processes
+            are to share out weights.
         Busy: another run holds the folder.
         OSError: the disk is full.
     """
+    if config.out.resolve() == config.pictures.resolve():  # shards there would be taken for those that were made
+        raise BadOption(f"{config.out} is the folder of the images itself. Name another --out, such as one inside it.")
     accelerator = launched()
     listener = listener if accelerator.is_main_process else silent
     sources = _sources(config)
@@ -115,7 +117,7 @@ def gen_sdd(config: SddConfig, listener: Listener = silent) -> Made:
 def _sources(config: SddConfig) -> list[_Source]:
     """Return the pictures of a folder in a fixed order: those in shards, or else those in files."""
     folder, found = config.pictures, list[_Source]()
-    for path in sorted(folder.glob("*.tar")):
+    for path in shards(folder):
         try:
             with tarfile.open(path) as tar:
                 pictures = (member for member in tar if Path(member.name).suffix.lower() in SUFFIXES)

@@ -5,25 +5,20 @@ import tarfile
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.random import Generator as Random
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Tensor
 
-from persona.atomic import beside
 from persona.errors import BadOption
-from persona.events import Listener, Progress
-from persona.families import Family
-from persona.photos import middle
-from persona.pretrain.records import add, png
+from persona.pretrain.latents import Latents, Shard
+from persona.pretrain.records import add, png, shards
 
 
 class Sets(ABC):
@@ -31,6 +26,7 @@ class Sets(ABC):
 
     Attributes:
         sizes: how many pictures each has.
+        encoded: the latents of the shards.
     """
 
     def __init__(self, data: Path, latents: Path) -> None:
@@ -41,18 +37,20 @@ class Sets(ABC):
             latents: folder for what is computed from them.
 
         Raises:
-            BadOption: a shard is damaged, or a set has but one picture.
+            BadOption: there are none, a shard is damaged, or a set has but one picture.
         """
-        self.data, self._folder = data, latents
-        self._places: list[tuple[str, int, int]] = []
-        self._shards: list[str] = []
+        self.data, self._places = data, list[tuple[str, int, int]]()
+        shards = dict[str, Shard]()
         for shard, sizes in self._list():
-            self._shards.append(shard)
+            if min(sizes, default=2) < 2:
+                raise BadOption(f"{data}: a set in shard {shard} has fewer than two images. Take it out.")
+            shards[shard] = Shard(crc32(shard.encode()), partial(self._read, shard))
             ends = np.cumsum(sizes).tolist()
             self._places += [(shard, end - size, size) for end, size in zip(ends, sizes, strict=True)]
         self.sizes = [size for *_, size in self._places]
-        if min(self.sizes, default=0) < 2:
-            raise BadOption(f"{data} holds no sets of two images or more. Make some: persona gen-sets")
+        if not self.sizes:
+            raise BadOption(f"{data} holds no sets. Make some: persona gen-sets")
+        self.encoded = Latents(latents, shards)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -77,40 +75,10 @@ class Sets(ABC):
         """Return where the subject of a set shows, (pictures, *grid) in [0, 1]; zero if nobody knows."""
         return torch.zeros(self._places[number][2], *grid)
 
-    def encode(self, base: Family, accelerator: Accelerator, listener: Listener) -> None:
-        """Write the latents (N, C, h, w) float16 of every shard that has none; the processes share the work.
-
-        Raises:
-            BadOption: a picture is damaged.
-            OSError: the disk is full.
-        """
-        mine = self._shards[accelerator.process_index :: accelerator.num_processes]
-        for number, shard in enumerate(mine):
-            listener(Progress("Encoding", number, len(mine)))
-            if not self._path(shard).exists():
-                with beside(self._path(shard)) as part:
-                    np.save(part, self._encoded(shard, base))
-        listener(Progress("Encoding", len(mine), max(1, len(mine))))
-        accelerator.wait_for_everyone()
-
-    def _encoded(self, shard: str, base: Family) -> NDArray[np.float16]:
-        size = base.resolution, base.resolution
-        random = Generator().manual_seed(crc32(shard.encode()))
-        pictures = (middle(picture, size) for picture in self._read(shard))
-        coded = []
-        while part := list(islice(pictures, base.batch_of(size))):
-            coded.append(base.encode_images(torch.stack(part), random).half().cpu())
-        latents: NDArray[np.float16] = torch.cat(coded).numpy()
-        return latents
-
     def latents(self, number: int) -> Tensor:
-        """Return the latents of a set, (pictures, C, h, w), float32."""
+        """Return the latents of a set, (pictures, C, h, w), float32; they must be encoded."""
         shard, first, size = self._places[number]
-        coded = np.load(self._path(shard), mmap_mode="r")  # each time: to keep all shards open may not be allowed
-        return torch.from_numpy(coded[first : first + size].astype(np.float32))
-
-    def _path(self, shard: str) -> Path:
-        return self._folder / f"{shard}.npy"
+        return self.encoded.rows(shard, slice(first, first + size))
 
 
 class WebSets(Sets):
@@ -118,7 +86,7 @@ class WebSets(Sets):
 
     def _list(self) -> Iterator[tuple[str, list[int]]]:
         self._told: list[tuple[str, list[str]]] = []
-        for path in sorted(self.data.glob("*.tar")):
+        for path in shards(self.data):
             sizes = []
             for told in self._records(path):
                 self._told.append(told)

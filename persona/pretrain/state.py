@@ -89,7 +89,7 @@ class Run:
         self.seconds += time.perf_counter() - started
 
     def _update_average(self) -> None:
-        """Move the average towards the weights; faster while it is young (Karras et al. 2022, warm-up of the EMA)."""
+        """Move the average towards the weights; faster while it is young, as TensorFlow's averages do."""
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
         names, live = zip(*self.parameters(), strict=True)
         if not self.average:
@@ -141,14 +141,6 @@ class Run:
         plain = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
         with beside(self.folder / STATE) as part:
             save_file(plain, part, {"position": json.dumps(position)})
-
-    @torch.no_grad()
-    def load_average(self) -> None:
-        """Put the averaged weights of the state on disk into the modules, without its optimizer."""
-        with safe_open(self.folder / STATE, "pt") as file:
-            self._go_to(json.loads(file.metadata()["position"]))
-            for name, parameter in self.parameters():
-                parameter.copy_(file.get_tensor(f"average/{name}"))
 
     @torch.no_grad()
     def resume(self) -> bool:
@@ -230,7 +222,7 @@ def _told(config: Config, name: str, value: Any) -> str:
         return f"without {setting.flag}"
     if name == "batch":  # of all processes: what decides is how many examples a step takes
         return f"with {value} examples a step (--batch times --accumulate times processes)"
-    if Path in setting.classes:  # the value says what was there
+    if name == "base" or Path in setting.classes:  # the value tells what was there, whatever it was called
         return f"of another {setting.flag}: {value}"
     if isinstance(value, list):
         return "with " + " ".join(f"{setting.flag} {one}" for one in value)
@@ -264,6 +256,14 @@ def outside(folder: Path, paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if home not in path.resolve().parents]
 
 
+def average_of(folder: Path, module: str) -> dict[str, Tensor]:
+    """Return the averaged weights of a module of the state in a folder, by the names of its parameters."""
+    start = f"average/{module}."
+    with safe_open(folder / STATE, "pt") as file:
+        names = [name for name in file.keys() if name.startswith(start)]  # noqa: SIM118  # it is no mapping
+        return {name.removeprefix(start): file.get_tensor(name) for name in names}
+
+
 def position_of(folder: Path) -> dict[str, Any]:
     """Return ``step``, ``seconds`` and ``curve`` of the state in a folder; a run that has not begun is at 0."""
     if not (folder / STATE).exists():
@@ -271,3 +271,21 @@ def position_of(folder: Path) -> dict[str, Any]:
     with safe_open(folder / STATE, "pt") as file:
         position: dict[str, Any] = json.loads(file.metadata()["position"])
     return position
+
+
+def no_fewer(folder: Path, state: Path, flag: str, steps: int) -> None:
+    """Make sure that a training is not passed off as a shorter one.
+
+    Args:
+        folder: of the run.
+        state: folder of the training's state.
+        flag: the option that says how long it is.
+        steps: what it says.
+
+    Raises:
+        BadOption: it went farther.
+    """
+    done = position_of(state)["step"]
+    if done > steps:
+        there = f"{folder} holds a training of {done} steps"
+        raise BadOption(f"{flag} {steps}: {there}. Give no fewer, or choose another --out.")

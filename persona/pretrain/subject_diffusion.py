@@ -1,8 +1,9 @@
 """Subject-Diffusion's own pretraining: pictures of one or two subjects, each known by one reference."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from persona.photos.cutouts import squared
 from persona.placing import MOST, named
 from persona.pretrain.clay.data import render_records
 from persona.pretrain.clay.records import open_records
-from persona.pretrain.latents import Latents
+from persona.pretrain.latents import Latents, Shard
 from persona.pretrain.learning import Learnt, Objective, emphasis, lot, pretrain, times
 from persona.pretrain.records import MARKS, Record, Records
 from persona.sheet import Row, sheet
@@ -32,6 +33,8 @@ from persona.train.processes import agree
 
 CLAY_SETS, CLAY_PAIRS = 20_000, 20_000
 """Sets of one subject and of two that are rendered where clay learns and no data are named."""
+SHARD = 1000
+"""Records whose latents are in one file."""
 TURNED = 10.0
 """Degrees that references are turned by at most."""
 DROPPED = 0.05
@@ -54,6 +57,7 @@ def pretrain_subject_diffusion(config: SubjectDiffusionConfig, listener: Listene
             are to share out weights by DeepSpeed.
         BadBase: the base cannot be found, or is no U-Net.
         Busy: another run holds the folder.
+        NoMemory: a step needs more than there is.
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """
@@ -83,7 +87,7 @@ def _prepare(
 ) -> Objective:
     known = _rendered(config, accelerator, listener) if records is None else records
     # Not in "latents": there may be some of an earlier version's, whose records had another order.
-    latents = Latents(config.out / "encoded", len(known), lambda number: known.record(number).picture)
+    latents = encoded(config.out / "encoded", known)
     latents.encode(method.base, accelerator, listener)
     return Depiction(method, known, latents, config.seed, config.attention_control)
 
@@ -92,6 +96,21 @@ def _rendered(config: SubjectDiffusionConfig, accelerator: Accelerator, listener
     data = config.out / "data"
     agree(accelerator, lambda: render_records(data, CLAY_SETS, CLAY_PAIRS, config.seed, listener))
     return open_records(data)
+
+
+def encoded(folder: Path, records: Records) -> Latents:
+    """Return the latents of records, in files of so many in a folder."""
+
+    def pictures(first: int) -> Iterator[Image.Image]:
+        return (records.record(number).picture for number in range(first, min(first + SHARD, len(records))))
+
+    firsts = range(0, len(records), SHARD)
+    return Latents(folder, {_file(first): Shard(first // SHARD, partial(pictures, first)) for first in firsts})
+
+
+def _file(number: int) -> str:
+    """Return the name of the file that a record's latents are in."""
+    return f"{number // SHARD:05}"
 
 
 @dataclass(frozen=True)
@@ -150,9 +169,13 @@ class Depiction:
         )
         return self.method.loss(scenes, self.control).sum() / total
 
+    def _encoded(self, number: int) -> Tensor:
+        """Return the latents of a record, (1, C, h, w)."""
+        return self.latents.rows(_file(number), slice(number % SHARD, number % SHARD + 1))
+
     def _draw(self, slot: int) -> _Example:
         number, random, generator = lot(slot, self._learning, self.seed)
-        record, latents = self.records.record(number), self.latents[number]
+        record, latents = self.records.record(number), self._encoded(number)[0]
         prompt = record.captions[int(random.integers(len(record.captions)))]
         order = _order(prompt, record)
         boxes, masks = torch.zeros(MOST, 4), torch.zeros(MOST, *latents.shape[-2:])
@@ -182,7 +205,7 @@ class Depiction:
             prompt = next((caption for caption in record.captions if named(caption)), None)
             cutouts = [squared(reference, method.base.resolution) for reference in record.references]
             shown = [(cutout.convert("RGB"), "reference") for cutout in cutouts]
-            shown.append((method.base.decode_latents(self.latents[number][None])[0], "asked for"))
+            shown.append((method.base.decode_latents(self._encoded(number))[0], "asked for"))
             if prompt:
                 seen = zip(MARKS, method.encoder.encode(record.references), record.entities, strict=False)
                 portraits = {mark.strip("[]"): Portrait(features, entity.box) for mark, features, entity in seen}

@@ -1,16 +1,22 @@
 """Stage 1: scenes and their pictures on disk, in shards that are each written whole or not at all.
 
 A shard is `00012.npy`, pixels (N, 128, 128, 3) uint8, and `00012.json`, the N scenes. What a shard holds depends on its
-number, its size and the seed alone, so a run that was killed goes on with the shards that are missing, by any number of
-processes.
+pictures' numbers and the seed alone, so a run that was killed goes on with the shards that are missing, by any number
+of processes.
 """
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -32,6 +38,7 @@ from persona.clay.world import (
     silhouettes,
     to_dict,
 )
+from persona.errors import NoMemory
 from persona.events import Listener, Progress, silent
 from persona.pretrain.clay.textures import texture
 
@@ -84,53 +91,69 @@ class _Job:
 
     folder: Path
     shard: int
+    pictures: range
+    """Their numbers, of all that are made."""
     seed: int
-    size: int
 
 
-def render_shards(
-    folder: Path, shards: range, seed: int = 0, processes: int | None = None, size: int = SHARD
-) -> Iterator[int]:
-    """Render the shards of scenes that a folder lacks; yields the number of each as it is done."""
-    yield from _fill(_write_singles, folder, shards, seed, processes, size)
-
-
-def set_shards(
-    folder: Path, shards: range, seed: int = 0, processes: int | None = None, size: int = SHARD
-) -> Iterator[int]:
-    """Do the same for sets: SET scenes of each subject, one after the other."""
-    yield from _fill(_write_sets, folder, shards, seed, processes, size)
-
-
-def pair_shards(
-    folder: Path, shards: range, seed: int = 0, processes: int | None = None, size: int = SHARD
-) -> Iterator[int]:
-    """Do the same for sets of two subjects."""
-    yield from _fill(_write_pairs, folder, shards, seed, processes, size)
-
-
-def texture_shards(
-    folder: Path, shards: range, seed: int = 0, processes: int | None = None, size: int = SHARD
-) -> Iterator[int]:
-    """Do the same for procedural textures, which have no scenes."""
-    yield from _fill(_write_textures, folder, shards, seed, processes, size)
+def divided(pictures: int, size: int = SHARD) -> list[range]:
+    """Return which pictures are in each shard: so many, and in the last what is left over too."""
+    last = max(1, pictures // size) - 1
+    firsts = range(0, last * size, size)
+    return [*(range(first, first + size) for first in firsts), range(last * size, pictures)]
 
 
 def _fill(
-    write: Callable[[_Job], int], folder: Path, shards: range, seed: int, processes: int | None, size: int
+    write: Callable[[_Job], int],
+    folder: Path,
+    pictures: int,
+    seed: int = 0,
+    processes: int | None = None,
+    size: int = SHARD,
 ) -> Iterator[int]:
+    """Write the shards of so many pictures that a folder lacks; yields the number of each as it is done."""
     present = set(shards_of(folder))
-    missing = [_Job(folder, shard, seed, size) for shard in shards if shard not in present]
-    yield from _spread(write, missing, processes)
+    jobs = [_Job(folder, shard, numbers, seed) for shard, numbers in enumerate(divided(pictures, size))]
+    yield from _spread(write, [job for job in jobs if job.shard not in present], processes)
 
 
 def _spread(write: Callable[[Any], int], jobs: list[Any], processes: int | None) -> Iterator[int]:
-    workers = min(processes or os.cpu_count() or 1, len(jobs))
+    """Do jobs in so many processes, as many as there are cores when left out; yields what each returns."""
+    workers = min(processes or _cores(), len(jobs))
     if workers <= 1:
         yield from map(write, jobs)
-    else:
-        with get_context("spawn").Pool(workers) as pool:
-            yield from pool.imap_unordered(write, jobs)
+        return
+    context = get_context("spawn")
+    end, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, _begin, (end,))
+    try:
+        for done in as_completed([pool.submit(write, job) for job in jobs]):
+            yield done.result()
+    except BrokenProcessPool as error:
+        why = "A process that rendered was killed, most likely for want of memory"
+        raise NoMemory(f"{why}. Make room, and run the same command again to resume.") from error
+    finally:
+        held.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    """Return how many cores this process may use, which in a container are few of all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin(end: Connection) -> None:
+    """Let a worker stop when the other end of a pipe is closed, as it also is when who holds it is killed.
+
+    Ctrl-C reaches all processes of a terminal: what it means is for the first one to say.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_stop, args=(end,), daemon=True).start()
+
+
+def _stop(end: Connection) -> None:
+    wait([end])
+    os._exit(1)
 
 
 def mask_shards(data: Path, folder: Path, processes: int | None = None) -> Iterator[int]:
@@ -141,33 +164,6 @@ def mask_shards(data: Path, folder: Path, processes: int | None = None) -> Itera
     """
     missing = sorted(set(shards_of(data)) - set(shards_of(folder)))
     yield from _spread(_write_masks, [(data, folder, shard) for shard in missing], processes)
-
-
-def render_records(folder: Path, sets: int, pairs: int, seed: int = 0, listener: Listener = silent) -> None:
-    """Render what a folder lacks of sets, of pairs, and of their masks; goes on where it was stopped.
-
-    Args:
-        folder: that :class:`ClaySets` and :class:`ClayRecords` shall read.
-        sets: of four pictures of one subject.
-        pairs: sets of four pictures of two subjects.
-        seed: of the scenes.
-        listener: told how far it is.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    for kind, number, fill in ((SETS, sets, set_shards), (PAIRS, pairs, pair_shards)):
-        if not number:
-            continue
-        size = min(SHARD, number * SET)
-        total, done = -(-number * SET // size), len(shards_of(folder / kind))
-        for _ in fill(folder / kind, range(total), seed, size=size):
-            done += 1
-            listener(Progress(f"Rendering {kind}", done, total))
-        masked = len(shards_of(folder / MASKS[kind]))
-        for _ in mask_shards(folder / kind, folder / MASKS[kind]):
-            masked += 1
-            listener(Progress(f"Masking {kind}", masked, total))
 
 
 def _write_masks(job: tuple[Path, Path, int]) -> int:
@@ -182,8 +178,7 @@ def _write_masks(job: tuple[Path, Path, int]) -> int:
 
 
 def _write_singles(job: _Job) -> int:
-    first = job.shard * job.size
-    return _write_scenes(job, [training_scene(job.seed, first + i) for i in range(job.size)])
+    return _write_scenes(job, [training_scene(job.seed, number) for number in job.pictures])
 
 
 def _write_sets(job: _Job) -> int:
@@ -195,13 +190,12 @@ def _write_pairs(job: _Job) -> int:
 
 
 def _sets_of(job: _Job) -> range:
-    sets = job.size // SET
-    return range(job.shard * sets, (job.shard + 1) * sets)
+    return range(job.pictures.start // SET, job.pictures.stop // SET)
 
 
 def _write_textures(job: _Job) -> int:
     rng = default_rng((job.seed, 1, job.shard))
-    return _write_pixels(job, np.stack([texture(rng) for _ in range(job.size)]))
+    return _write_pixels(job, np.stack([texture(rng) for _ in job.pictures]))
 
 
 def _write_scenes(job: _Job, scenes: list[Scene]) -> int:
@@ -214,6 +208,43 @@ def _write_pixels(job: _Job, pixels: NDArray[np.uint8]) -> int:
     with beside(job.folder / f"{job.shard:05}.npy") as part:
         np.save(part, pixels)
     return job.shard
+
+
+render_shards = partial(_fill, _write_singles)
+"""Fills a folder with single scenes, as :func:`_fill` says."""
+set_shards = partial(_fill, _write_sets)
+"""With sets: SET scenes of each subject, one after the other."""
+pair_shards = partial(_fill, _write_pairs)
+"""With sets of two subjects."""
+texture_shards = partial(_fill, _write_textures)
+"""With procedural textures, which have no scenes."""
+
+
+def render_records(folder: Path, sets: int, pairs: int, seed: int = 0, listener: Listener = silent) -> None:
+    """Render what a folder lacks of sets, of pairs, and of their masks; goes on where it was stopped.
+
+    Args:
+        folder: that :class:`ClaySets` and :class:`ClayRecords` shall read.
+        sets: of four pictures of one subject.
+        pairs: sets of four pictures of two subjects.
+        seed: of the scenes.
+        listener: told how far it is.
+
+    Raises:
+        NoMemory: a process that rendered was killed.
+        OSError: the disk is full.
+    """
+    for kind, number, fill in ((SETS, sets, set_shards), (PAIRS, pairs, pair_shards)):
+        if not number:
+            continue
+        total, done = len(divided(number * SET)), len(shards_of(folder / kind))
+        for _ in fill(folder / kind, number * SET, seed):
+            done += 1
+            listener(Progress(f"Rendering {kind}", done, total))
+        masked = len(shards_of(folder / MASKS[kind]))
+        for _ in mask_shards(folder / kind, folder / MASKS[kind]):
+            masked += 1
+            listener(Progress(f"Masking {kind}", masked, total))
 
 
 def shards_of(folder: Path) -> list[int]:

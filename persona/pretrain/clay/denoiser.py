@@ -1,4 +1,4 @@
-"""Stage 5: the U-Net, trained on the latents of the renders and on what the text encoder makes of their captions.
+"""Stage 7: the U-Net, trained on the latents of the renders and on what the text encoder makes of their captions.
 
 v-prediction on a schedule rescaled to zero terminal SNR (Lin et al. 2023, "Common diffusion noise schedules and sample
 steps are flawed"): a snowfield can be all bright and a jungle all dark.
@@ -30,7 +30,7 @@ from persona.pretrain.clay.data import masks_of, pixels_of, scenes_of, shards_of
 from persona.pretrain.clay.mixed import mixed
 from persona.pretrain.clay.text import MAX_TOKENS, WORDS, caption_words, prompt_of
 from persona.pretrain.learning import times
-from persona.pretrain.state import Run
+from persona.pretrain.state import Run, average_of
 
 BATCH = 32
 RATE = 7e-4
@@ -38,6 +38,8 @@ ALIGNMENT_WEIGHT = 0.5
 SUBJECT_WEIGHT = 4.0
 """Of a subject's latents in the loss, against 1 of the rest: they are a fifth, and the rest is learnt long before."""
 MEAN_WEIGHT = 1.6
+HELD = 0.5
+"""Share of the training that is done at the highest rate, before it falls."""
 RECIPE = {
     "widest": 1.0,
     "least_steps": 300,
@@ -144,7 +146,7 @@ def _weights(masks: NDArray[np.bool_]) -> NDArray[np.float16]:
 
 def rate(step: int, steps: int) -> float:
     """Warm up, stay for a half, and fall over the other: what is fine is learnt at low rates."""
-    left = (1 - step / steps) / 0.5
+    left = (1 - step / steps) / (1 - HELD)
     fall = 1.0 if left > 1 else 0.03 + 0.97 * 0.5 * (1 - math.cos(math.pi * left))
     return RATE * min(1.0, (step + 1) / 200) * fall
 
@@ -207,7 +209,7 @@ def assemble(vae: Path, text: Path, tokenizer: CLIPTokenizer, state: Path, targe
     """
     disable_progress_bar()  # of the writing
     unet, encoder = new_unet(), CLIPTextModel.from_pretrained(text)
-    Run(state, {"unet": unet}, torch.optim.AdamW([torch.zeros(1)])).load_average()
+    unet.load_state_dict(average_of(state, "unet"))
     autoencoder = AutoencoderKL.from_pretrained(vae)
     autoencoder.register_to_config(_name_or_path="clay")  # else the folder's path is written down
     pipeline = StableDiffusionPipeline(

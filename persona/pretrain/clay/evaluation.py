@@ -33,8 +33,10 @@ from persona.clay.world import (
     render,
 )
 from persona.clay.world.captions import ACCESSORY_PHRASES, CONTEXT_PHRASES, STYLE_PHRASES, VIEW_PHRASES
+from persona.errors import BadPhotos
 from persona.events import Listener, Progress, silent
 from persona.families import Family
+from persona.photos.reading import DAMAGE
 from persona.placing import any_of
 from persona.pretrain.clay import encoding, segmenting
 from persona.pretrain.clay.judging import accuracy
@@ -81,6 +83,9 @@ def figures(base: Family, folder: Path, photos: Path | None, listener: Listener 
 
     Returns:
         Shares from 0 to 1 of right answers about prompts and renders, dB, seconds and megabytes, by name.
+
+    Raises:
+        BadPhotos: there are no photographs in the folder, or one cannot be read.
     """
     judge, vae = load_judge(base), base.pipe.vae
     asked = requests(PROMPTS)
@@ -217,18 +222,24 @@ def psnr(vae: AutoencoderKL, pictures: Sequence[Image.Image]) -> float:
     return float(np.mean(values))
 
 
-def jpegs(folder: Path) -> Iterator[Path]:
-    """Yield the files of the photographs below a folder."""
-    return folder.rglob("*.jpg")
-
-
 def photographs(folder: Path) -> list[Image.Image]:
-    """Return every JPEG below a folder as a 128x128 picture, cut square around its middle."""
-    pictures = []
-    for path in sorted(jpegs(folder)):
+    """Return every JPEG below a folder as a 128x128 picture, cut square around its middle.
+
+    Raises:
+        BadPhotos: there are none, or one cannot be read.
+    """
+    paths = [path for path in sorted(folder.rglob("[!.]*")) if path.suffix.lower() in (".jpg", ".jpeg")]
+    if not paths:
+        raise BadPhotos(f"There is no JPEG (*.jpg) in {folder}. Name a folder with some, or leave --photos out.")
+    return [_photograph(path) for path in paths]
+
+
+def _photograph(path: Path) -> Image.Image:
+    try:
         with Image.open(path) as image:
-            pictures.append(ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS))
-    return pictures
+            return ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS)
+    except (*DAMAGE, Image.DecompressionBombError) as error:
+        raise BadPhotos(f"{path} cannot be read as an image. Save it again as JPEG, or take it out.") from error
 
 
 def seconds_a_picture(draw: Callable[[], object], times: int = 3) -> float:

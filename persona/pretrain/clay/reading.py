@@ -1,4 +1,4 @@
-"""Stage 4: the text encoder learns what captions say, from the truth about their scenes; it never sees a picture.
+"""Stage 6: the text encoder learns what captions say, from the truth about their scenes; it never sees a picture.
 
 A network that cannot draw shapes yet has no use for their names, and finds it easiest to overlook them: where both were
 trained together, the encoder's states of "dog" and "car" came to differ by 3 %, of two places by 160 %, and all

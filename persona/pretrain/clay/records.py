@@ -21,7 +21,7 @@ from persona.photos.cutouts import box_of, cut
 from persona.pretrain.clay.data import MASKS, SET, mask_of, masks_of, pixels_of, scenes_of, shards_of
 from persona.pretrain.clay.sets import LOOKS_SAID
 from persona.pretrain.filters import Candidate, choose
-from persona.pretrain.records import MARKS, Entity, Record, Records
+from persona.pretrain.records import MARKS, Entity, Record, Records, shards
 
 WORDINGS = 4
 """Captions of each picture."""
@@ -36,7 +36,7 @@ def open_records(data: Path) -> Records:
         BadOption: it has none, or one is damaged.
     """
     rendered = any(shards_of(data / masks) for masks in MASKS.values())
-    return ClayRecords(data) if rendered and not any(data.glob("*.tar")) else Records(data)
+    return ClayRecords(data) if rendered and not shards(data) else Records(data)
 
 
 @dataclass(frozen=True)

@@ -21,20 +21,21 @@ from persona.atomic import beside, folder_beside
 from persona.clay import encoder, judge, segmenter, write_manifest
 from persona.clay.judge import Judge
 from persona.config import PretrainConfig
-from persona.drawing import open_base
-from persona.errors import BadOption, BadPhotos
+from persona.drawing import open_base, processes
+from persona.errors import BadOption
 from persona.events import Listener, Progress, silent
+from persona.methods import jedi, telling
 from persona.pretrain.clay import card, evaluation
 from persona.pretrain.clay.alignment import sight_shards
 from persona.pretrain.clay.autoencoder import train_autoencoder
-from persona.pretrain.clay.data import SET, SHARD, mask_shards, render_shards, set_shards, shards_of, texture_shards
-from persona.pretrain.clay.denoiser import Examples, assemble, encode_shards, train_denoiser
+from persona.pretrain.clay.data import SET, divided, mask_shards, render_shards, set_shards, shards_of, texture_shards
+from persona.pretrain.clay.denoiser import HELD, Examples, assemble, encode_shards, train_denoiser
 from persona.pretrain.clay.encoding import train_encoder
 from persona.pretrain.clay.judging import train_judge
 from persona.pretrain.clay.reading import train_text_encoder
 from persona.pretrain.clay.segmenting import train_segmenter
 from persona.pretrain.clay.text import build_tokenizer
-from persona.pretrain.state import position_of, settle
+from persona.pretrain.state import no_fewer, position_of, settle
 
 TEXTURES = 2000
 PREVIEWS = 8
@@ -78,14 +79,18 @@ def pretrain_clay(config: PretrainConfig, listener: Listener = silent) -> Made:
         listener: told how far each stage is.
 
     Raises:
-        BadOption: the folder holds a run with other pictures or another autoencoder, or one that went farther.
-        BadPhotos: there are no photographs in the folder that is named.
+        BadOption: the folder holds a run with other pictures or another autoencoder, or one that went farther, or there
+            are several processes.
+        BadPhotos: there are no photographs in the folder that is named, or one cannot be read.
         Busy: another run holds it.
+        NoMemory: a process that rendered was killed.
         Diverged: a loss is no longer a number.
         OSError: the disk is full.
     """
-    if config.photos and not any(evaluation.jpegs(config.photos)):
-        raise BadPhotos(f"There is no JPEG (*.jpg) in {config.photos}. Name a folder with some, or leave --photos out.")
+    if processes().num_processes > 1:
+        raise BadOption("clay is made by one process, on the CPU: persona pretrain clay, without accelerate launch.")
+    if config.photos:
+        evaluation.photographs(config.photos)  # what cannot be read is said now, and not after hours
     with checkpoints.held(config.out):
         run = _Pretraining(config, listener)
         run.begin()
@@ -119,11 +124,9 @@ class _Pretraining:
             ("Rendering sets", set_shards, "sets", config.sets * SET),
             ("Drawing textures", texture_shards, "textures", min(TEXTURES, config.pictures)),
         ):
-            size = min(SHARD, pictures)
-            shards = range(-(-pictures // size))
             done = len(shards_of(self.out / folder))
-            missing = fill(self.out / folder, shards, config.seed, size=size)
-            for _ in self._timed(stage, missing, done, len(shards)):
+            missing = fill(self.out / folder, pictures, config.seed)
+            for _ in self._timed(stage, missing, done, len(divided(pictures))):
                 pass
         for stage, data, masks in (("Masking scenes", "data", "masks"), ("Masking sets", "sets", "set-masks")):
             self._each_shard(stage, masks, partial(mask_shards, self.out / data), of=data)
@@ -217,12 +220,11 @@ class _Pretraining:
         path = self.out / "lengths.json"
         lengths: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         for name, folder in _LONGER.items():
-            steps, done = getattr(self.config, name), position_of(self.out / folder)["step"]
-            if done > steps:
-                flag = f"--{name.replace('_', '-')}"
-                there = f"{self.out} holds a training of {done} steps"
-                raise BadOption(f"{flag} {steps}: {there}. Give no fewer, or choose another --out.")
-            before = lengths.get(name, []) if done else []
+            steps = getattr(self.config, name)
+            no_fewer(self.out, self.out / folder, f"--{name.replace('_', '-')}", steps)
+            # A length counts if the rate has fallen by it; that of the others is a cosine, falling from the beginning.
+            held, done = HELD if folder == "unet" else 0, position_of(self.out / folder)["step"]
+            before = [length for length in lengths.get(name, []) if done > held * length]
             lengths[name] = before if before[-1:] == [steps] else [*before, steps]
         return lengths
 
@@ -248,6 +250,9 @@ class _Pretraining:
                 if (self.out / name / file).exists():
                     (part / name).mkdir()
                     shutil.copyfile(self.out / name / file, part / name / file)
+            for store in (jedi.STORE, telling.STORE):  # what was learnt for it since; of another U-Net it is refused
+                if (weights / store.name).is_dir():
+                    shutil.copytree(weights / store.name, part / store.name)
             write_manifest(part)
         return weights
 

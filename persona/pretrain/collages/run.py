@@ -102,7 +102,7 @@ def gen_sets(config: SetsConfig, listener: Listener = silent) -> Collected:
     sieve = _sieve(config, accelerator.device)
     base = open_base(config.base, listener=listener)
     size = size_of(base, config.resolution)
-    settings = config.record() | {"base": f"{base.name} ({base.hash[:12]})", "resolution": size[0]}
+    settings = config.record() | {"base": base.hash[:12], "resolution": size[0]}
     settings["prompts"] = digest(config.prompts) if config.prompts else None
     settings.pop("n")
     with ExitStack() as stack:
