@@ -40,6 +40,8 @@ _HELP = {
 """What helps at which stage, the cheapest first."""
 LOADED = {"quantize", "offload", "resolution"}
 """What is chosen by loading the base anew."""
+FREE = {"gradient_checkpointing", "offload", "tiling"}
+"""What changes nothing that is learnt, so that whoever goes on with a run may say otherwise."""
 
 
 def leaner(asked: TrainConfig, now: Settings, stage: str, device: str, least: int) -> Choice:
