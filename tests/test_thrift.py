@@ -291,10 +291,31 @@ def test_what_is_chosen_today_is_undone_where_a_run_began_without(
 
     monkeypatch.setattr(Family, "encode_images", encode)
     monkeypatch.setattr(sys.modules["persona.train"], "choose", lambda *_: ({"tiling": True}, None))
-    made = train(config)
+    events: list[Event] = []
+    made = train(config, events.append)
     assert tiled
     assert not any(tiled)
     assert made.settings["tiling"] is False
+    assert "It goes on with nothing done to need less memory" in notes(events)
+
+
+def test_a_run_goes_on_as_it_began_only_if_there_is_memory_for_it(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(replace(config, steps=3))
+    load = families.load
+
+    def short(*given: Any, **how: Any) -> Family:
+        if how["bits"] != "nf4":
+            raise torch.OutOfMemoryError("out of memory: tried to allocate 2.00 GiB")
+        return load(*given, **how)
+
+    monkeypatch.setattr(families, "load", short)
+    monkeypatch.setattr(sys.modules["persona.train"], "choose", lambda *_: ({"quantize": "nf4"}, None))
+    events: list[Event] = []
+    made = train(config, events.append)
+    assert (made.step, made.settings["quantize"]) == (6, "nf4")
+    assert "It goes on with the base in nf4" in notes(events)
 
 
 def test_a_gradient_that_was_begun_is_forgotten(config: TrainConfig, limited: Callable[[int, Fits], None]) -> None:

@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from persona import families
 from persona.config import TrainConfig
 from persona.drawing import Size, size_of
-from persona.errors import out_of_memory
-from persona.events import Listener
+from persona.errors import NoMemory, out_of_memory
+from persona.events import Listener, Note
 from persona.families import Bits, Family
 from persona.families.family import release
 from persona.methods.settings import Settings
-from persona.train.thrift import FREE, LOADED, Choice, relieve, says
+from persona.train.thrift import FREE, LOADED, Choice, relieve, says, words
 
 T = TypeVar("T")
 
@@ -72,17 +72,33 @@ class Frugal:
         return Settings.of(self.config, self.base, self._photos)
 
     @property
+    def _wanted(self) -> Settings:
+        """What they would be with memory without end."""
+        return Settings.of(self.asked, self.base, self._photos)
+
+    @property
     def size(self) -> Size:
         """Of the pictures that are drawn on the way."""
         return size_of(self.base, self.settings.resolution)
 
     def follow(self, choice: Choice) -> None:
-        """Choose as a run did before it was stopped, whatever memory there is now, but for what the user says."""
+        """Choose as a run did before it was stopped, but for what the user says, as long as there is memory for it.
+
+        Raises:
+            NoMemory: there is not, and none of several processes goes on otherwise alone.
+        """
         choice = {name: value for name, value in choice.items() if not (name in FREE and says(self.asked, name))}
-        if any(choice.get(name) != self.choice.get(name) for name in LOADED):
-            self._reload(choice)
-        else:
+        if choice == self.choice:
+            return
+        today = {name: value for name, value in self.choice.items() if name in LOADED}
+        alone = self._accelerator.num_processes == 1
+        if all(choice.get(name) == today.get(name) for name in LOADED):
             self._change(choice)
+        elif not (self._fits(choice) or (alone and self._fits({**choice, **today}))):
+            told = "There is less memory than when the run began, and too little to go on."
+            raise NoMemory(f"{told} Free some, or choose another --out.")
+        how = words(self._wanted, self.settings) or "nothing done to need less memory"
+        self._listener(Note(f"It goes on with {how}."))
 
     def within(self, stage: str, action: Callable[[], T]) -> T:
         """Do something; where memory runs out, need less of it and do it again.
@@ -113,7 +129,7 @@ class Frugal:
 
     def _lean(self, stage: str) -> None:
         release()
-        least = Settings.of(self.asked, self.base, self._photos).resolution // 2
+        least = self._wanted.resolution // 2
         change = relieve(self.asked, self.settings, stage, self._accelerator, least, self._listener)
         choice = {**self.choice, **change}
         if change.keys() & LOADED:
@@ -127,10 +143,20 @@ class Frugal:
 
     def _reload(self, choice: Choice) -> None:
         """Load the base anew, without what was freed of it and what it wears."""
-        del self.base
+        self.__dict__.pop("base", None)  # it is gone already where one did not fit
         release()
         self.choice = choice
         self.base = self._load()
+
+    def _fits(self, choice: Choice) -> bool:
+        """Load the base anew, and tell whether there was memory for it."""
+        try:
+            self._reload(choice)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        return True
 
     def _load(self) -> Family:
         config = self.config
