@@ -273,6 +273,7 @@ def test_what_is_said_on_going_on_is_not_overridden(
     monkeypatch.undo()
     with pytest.raises(BadOption, match="Leave --quantize out to resume"):
         train(replace(config, quantize="none"))
+    train(replace(config, steps=4, quantize="nf4"))  # which says no more than what was chosen
     made = train(replace(config, gradient_checkpointing=False))
     assert (made.step, made.settings["quantize"]) == (6, "nf4")
     assert not made.settings["gradient_checkpointing"]
@@ -442,5 +443,12 @@ def test_none_of_several_processes_draws_its_share_again_alone(config: TrainConf
     for processes, stage in ((1, DRAWING), (2, TRAINING)):
         where: Any = SimpleNamespace(num_processes=processes, device=torch.device("cpu"))
         assert thrift.relieve(config, now, stage, where, 16, print)
-    with pytest.raises(NoMemory):
+    with pytest.raises(NoMemory, match="another --out, and --quantize nf4 or a smaller --res"):
         thrift.relieve(config, now, DRAWING, where, 16, print)
+
+
+def test_what_was_done_already_is_not_advised(config: TrainConfig) -> None:
+    now = Settings.of(replace(config, quantize="nf4", resolution=16, tiling=True), families.outline(config.base), 3)
+    alone: Any = SimpleNamespace(num_processes=1, device=torch.device("cpu"))
+    with pytest.raises(NoMemory, match="and a smaller --base"):
+        thrift.relieve(config, now, DRAWING, alone, 16, print)

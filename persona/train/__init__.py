@@ -28,7 +28,7 @@ from persona.train.material import given_pictures, kept_side
 from persona.train.processes import agree, launched
 from persona.train.rehearsal import DRAWING
 from persona.train.run import Run, check_ours, fingerprint
-from persona.train.thrift import choose
+from persona.train.thrift import choose, unsaid
 
 __all__ = ["train"]
 
@@ -137,7 +137,8 @@ def _token(
         folders = [config.out] if config.out else sorted(HOME.glob("*"))
         starts = [] if config.fresh else [start for folder in folders if (start := checkpoints.latest(folder))]
         for record in (start.record for start in starts if not start.damaged):
-            same = partial(fingerprint, config, base, photos, given, record["token"], accelerator.num_processes)
+            asked, processes = unsaid(config, record["choice"]), accelerator.num_processes
+            same = partial(fingerprint, asked, base, photos, given, record["token"], processes)
             if config.out or (record["evidence"] and record["run"] == same()):
                 token, _ = identity.check(base, record["token"], config.class_noun)
                 return replace(token, evidence=record["evidence"])

@@ -15,7 +15,7 @@ from persona.events import Listener, Note
 from persona.families import Bits, Family
 from persona.families.family import release
 from persona.methods.settings import Settings
-from persona.train.thrift import FREE, LOADED, Choice, relieve, says, words
+from persona.train.thrift import FREE, LOADED, Choice, relieve, says, unsaid, words
 
 T = TypeVar("T")
 
@@ -87,6 +87,7 @@ class Frugal:
         Raises:
             NoMemory: there is not, and none of several processes goes on otherwise alone.
         """
+        self.asked = unsaid(self.asked, choice)
         choice = {name: value for name, value in choice.items() if not (name in FREE and says(self.asked, name))}
         if choice == self.choice:
             return

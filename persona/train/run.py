@@ -31,7 +31,7 @@ from persona.train.loop import make_optimizer, steps
 from persona.train.material import drawn_pictures, prepare
 from persona.train.processes import agree
 from persona.train.rehearsal import DRAWING, PICTURES, PREVIEWS, PROMPTS, TRAINING
-from persona.train.thrift import FREE, LOADED, says
+from persona.train.thrift import FREE, LOADED, says, unsaid
 from persona.train.views import STORE, draw_views
 from persona.train.watch import Watch, best_of
 
@@ -197,19 +197,19 @@ class Run:
             return BadOption(f"{told} {_ELSE}") if finished else None
         if start.damaged:
             return BadPersona(f"{start.path} is damaged, so the run cannot resume from there. {_ELSE}")
-        held, begun = "a finished persona" if finished else "a run", start.record["run"]
-        if begun == self._fingerprint(self._processes):
-            choice = start.record["choice"]
-            fixed = next((name for name in sorted(choice.keys() & LOADED - FREE) if says(self.asked, name)), None)
+        held, begun, choice = "a finished persona" if finished else "a run", start.record["run"], start.record["choice"]
+        asked = unsaid(self.asked, choice)
+        if begun == self._fingerprint(self._processes, asked):
+            fixed = next((name for name in sorted(choice.keys() & LOADED - FREE) if says(asked, name)), None)
             told = f"{self.out} holds {held} with --{fixed} {choice.get(fixed)}, chosen when memory was short."
             return BadOption(f"{told} Leave --{fixed} out to resume it. {_ELSE}") if fixed else None
-        if begun == self._fingerprint(number := start.record.get("processes", self._processes)):
+        if begun == self._fingerprint(number := start.record.get("processes", self._processes), asked):
             told = f"{self.out} holds {held} whose steps {number} processes share, not {self._processes}."
             return BadOption(f"{told} Start as many to resume it. {_ELSE}")
         return BadOption(f"{self.out} holds {held} of other photos or settings. {_ELSE}")
 
-    def _fingerprint(self, processes: int) -> str:
-        return fingerprint(self.asked, self.base, self.photos, self.given, self.token.text, processes)
+    def _fingerprint(self, processes: int, asked: TrainConfig) -> str:
+        return fingerprint(asked, self.base, self.photos, self.given, self.token.text, processes)
 
     def _is_done(self, start: Checkpoint) -> bool:
         return start.step >= self.settings.steps or bool(start.record["passed"])
@@ -244,7 +244,7 @@ class Run:
         asked, photos, resolution = self.asked, [*self.photos], self.settings.resolution
         if asked.from_jedi:
             # One that was stopped before its first checkpoint has left nothing else that says whose views they are.
-            out = self.out / STORE / self._fingerprint(self._processes)[:16]
+            out = self.out / STORE / self._fingerprint(self._processes, self.asked)[:16]
             photos += draw_views(self.base, self.photos, asked.class_noun, resolution, asked.seed, out, self.listener)
         return photos, drawn_pictures(asked, self.settings, self.base, self.listener) or self.given
 
@@ -322,7 +322,7 @@ class Run:
             adapter=adapter.save(self.base),
             optimizer=optimizer,
             record={
-                "run": self._fingerprint(self._processes),
+                "run": self._fingerprint(self._processes, self.asked),
                 "processes": self._processes,
                 "fresh": self.asked.fresh,
                 "choice": self.frugal.choice,

@@ -68,6 +68,15 @@ def says(asked: TrainConfig, name: str) -> bool:
     return getattr(asked, name) not in (None, "auto")
 
 
+def unsaid(asked: TrainConfig, choice: Choice) -> TrainConfig:
+    """Return what the user said, with that left open which says no more than what was chosen for a run before."""
+    ours = [field for field in fields(TrainConfig) if field.name in LOADED - FREE]
+    open_again: dict[str, Any] = {
+        one.name: one.default for one in ours if getattr(asked, one.name) == choice.get(one.name)
+    }
+    return replace(asked, **open_again)
+
+
 def _less(name: str, now: Settings, least: int) -> Choice:
     """Return the next smaller value of a setting, with what has to change along with it."""
     value = getattr(now, name)
@@ -118,10 +127,10 @@ def relieve(
     change = leaner(asked, now, stage, accelerator.device.type, least)
     together = accelerator.num_processes > 1 and (stage == DRAWING or change.keys() & LOADED)
     if not change or together:
-        raise NoMemory(
-            f"There is too little memory for {stage}. Run the same command again with --quantize nf4, "
-            "a smaller --resolution, or a smaller --base."
-        )
+        left = {"--quantize nf4": now.quantize == "none", "a smaller --resolution": now.resolution > least}
+        ways = " or ".join([*(flag for flag, helps in left.items() if helps), "a smaller --base"])
+        # What was kept before is of other settings.
+        raise NoMemory(f"There is too little memory for {stage}. Begin again with another --out, and {ways}.")
     how = words(now, replace(now, **change))
     listener(Note(f"Memory is short: continuing with {how}.", warning=True))
     return change
