@@ -81,6 +81,8 @@ def test_photos_become_a_persona(
     assert (made.token, made.class_noun, made.step) == ("sks", "dog", 6)
     assert made.photos
     assert len(losses(events)) == 6
+    told = any(isinstance(event, Progress) and event.stage == "Encoding class images" for event in events)
+    assert told == (prior not in ("self", "none"))
     keys = {key.split(".")[0] for key in weights(made)}
     assert keys == ({"unet", "text_encoder"} if text_encoder else {"unet"})
     assert (made.path / "report.html").stat().st_size > 1000
