@@ -418,7 +418,7 @@ def test_what_is_drawn_before_the_training_is_drawn_with_less_too(
 
     monkeypatch.setattr(Family, "draw", draw)
 
-    def scorer_for(base: Family, photos: object, class_noun: str, size: tuple[int, int]) -> None:
+    def scorer_for(base: Family, photos: object, class_noun: str, size: tuple[int, int], _: object) -> None:
         base.draw([class_noun], [0], size=size)
 
     monkeypatch.setattr(watch, "scorer_for", scorer_for)

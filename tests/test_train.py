@@ -615,8 +615,11 @@ def test_dino_and_clip_take_no_memory_of_the_bases_device(tmp_path: Path, monkey
     networks = tiny_networks.save(tmp_path / "networks", "dino-vits16", "clip-vit-base-patch32")
     monkeypatch.setattr(score, "folder_of", lambda name: networks / name.partition("/")[2])
     grey = fromarray(np.full((32, 32, 3), 128, np.uint8))
-    base: Any = types.SimpleNamespace(device=torch.device("meta"), draw=lambda *_, size: [grey, grey])
-    scorer = score.PhotoScorer(base, "dog", (32, 32))
+    base: Any = types.SimpleNamespace(folder=tmp_path, device=torch.device("meta"), draw=lambda *_, size: [grey, grey])
+    events: list[Event] = []
+    scorer = score.scorer_for(base, [grey], "dog", (32, 32), events.append)
+    assert scorer
+    assert events == [Progress("Drawing previews", 0, 1), Progress("Drawing previews", 1, 1)]
     drawn = {template: [grey, grey] for template in (*scorer.prompts, *scorer.bare)}
     assert scorer.score(drawn, [grey]).identity == pytest.approx(1)  # reading what is on meta would raise
 

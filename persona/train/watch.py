@@ -60,7 +60,7 @@ class Watch:
         self.every = every
         self.scorer: Scorer | None = None
         if every:
-            self.scorer = scorer_for(base, [photo.image for photo in photos], class_noun, size)
+            self.scorer = scorer_for(base, [photo.image for photo in photos], class_noun, size, listener)
         templates = (*self.scorer.prompts, *self.scorer.bare) if self.scorer else UNSCORED
         self.judged = self.scorer is not None
         self.prompts = {one: fill(of_class(one, class_noun), token, class_noun) for one in templates}
