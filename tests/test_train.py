@@ -577,6 +577,38 @@ def test_the_best_of_the_checkpoints_that_are_left_is_taken(config: TrainConfig,
         assert [one["step"] for one in made.history] == [2, 4, 6, 8]
 
 
+def test_what_was_trained_on_without_a_scorer_is_kept(
+    config: TrainConfig, scored: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Be it that the end of the run could not be written at first."""
+    assert train(replace(config, score_every=2)).step == 4
+    monkeypatch.setattr(watch, "scorer_for", lambda *_: None)
+    longer, events = replace(config, steps=8, score_every=2), list[Event]()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("persona.report.write", full)
+        with pytest.raises(NoSpace):
+            train(longer)
+    made = train(longer)
+    assert (made.step, made.scores) == (8, {})
+    assert [one["step"] for one in made.history] == [2, 4, 6]
+    assert train(longer, events.append) == made
+    assert "trained already" in notes(events)
+
+
+def test_previews_are_shown_under_their_own_prompts(tmp_path: Path) -> None:
+    names = ("a-photo-of-a-v-class-0", "a-photo-of-a-v-class-in-the-snow-0")  # the latter of when there was a scorer
+    (tmp_path / "previews/step-000100").mkdir(parents=True)
+    for name in names:
+        fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f"previews/step-000100/{name}.png")
+    base: Any = None
+    shown = watch.Watch(base, (8, 8), [], "sks", "dog", 0, tmp_path, print).previews()
+    assert [prompt for prompt, _ in shown["Step 100"]] == ["a photo of a sks dog"]
+
+
 def test_previews_have_the_size_that_is_trained(config: TrainConfig) -> None:
     """Which is what memory was planned for."""
     made = train(replace(config, steps=2, score_every=2, resolution=48))

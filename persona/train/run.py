@@ -1,7 +1,7 @@
 """One run of training, from photos to persona."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -169,7 +169,8 @@ class Run:
         except BadPersona:
             return None
         # One that was trained on, and stopped before the end was written down, is still that of before.
-        old = list(made.history) != start.record["history"] or not (made.history or made.step == start.step)
+        last = made.step == start.step or _scored(made.history, start.step)
+        old = list(made.history) != start.record["history"] or not last
         return None if old else made
 
     def _start(self) -> Checkpoint | None:
@@ -338,9 +339,11 @@ class Run:
     # What was learnt
 
     def _conclude(self) -> Persona:
-        """Make the folder a persona with the best weights, or the last where nothing was scored."""
+        """Make the folder a persona with the best weights, or the last where these were not scored."""
         there = {one.step: one for one in checkpoints.every(self.out)}  # the user may have removed some of them
-        best = best_of(one for one in self.watch.history if one["step"] in there) or {"step": max(there)}
+        best = best_of(one for one in self.watch.history if one["step"] in there)
+        if best is None or not _scored(self.watch.history, max(there)):
+            best = {"step": max(there)}  # scores of before say nothing of it, and it is what was asked for last
         step = int(best["step"])
         made = Persona(
             path=self.out,
@@ -360,7 +363,7 @@ class Run:
         return made.write(there[step].adapter)
 
     def _report(self, made: Persona) -> None:
-        names = list(made.scores)
+        names = [name for name in next(iter(made.history), {}) if name != "step"]
         curves: dict[str, Any] = {name: [(one["step"], one[name]) for one in made.history] for name in names}
         report.write(
             self.out / "report.html",
@@ -372,3 +375,7 @@ class Run:
             scores=made.scores,
             chosen=made.step,
         )
+
+
+def _scored(history: Iterable[Mapping[str, float]], step: int) -> bool:
+    return any(scores["step"] == step for scores in history)
