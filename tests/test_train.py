@@ -130,6 +130,9 @@ def test_a_run_goes_on_with_the_optimizer_that_it_began_with(
         patch.setitem(sys.modules, "bitsandbytes", None)
         straight = train(config)
         train(replace(plain, steps=2))
+    assert straight.settings["optimizer"] == "adamw"
+    assert finished.settings["optimizer"] == "adamw8bit"
+    assert finished.settings["precision"] in ("bf16", "fp32")
     events: list[Event] = []
     assert same(weights(train(plain, events.append)), weights(straight))
     assert "Going on with plain AdamW" in notes(events)

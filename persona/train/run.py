@@ -354,13 +354,20 @@ class Run:
             step=step,
             scores={name: value for name, value in best.items() if name != "step"},
             history=tuple(self.watch.history),
-            settings=portable(
-                self.frugal.config.record() | asdict(self.settings) | {"evidence": dict(self.token.evidence)}
-            ),
+            settings=portable(self.frugal.config.record() | asdict(self.settings) | self._used()),
             photos=tuple(photo.sha256 for photo in self.photos),
         )
         self._report(made)  # before the record, which ends the run: what fails here is made when it goes on
         return made.write(there[step].adapter)
+
+    def _used(self) -> dict[str, Any]:
+        """Return what the run has found out: its token's evidence, and what it has in truth trained with."""
+        last = checkpoints.latest(self.out)
+        return {
+            "evidence": dict(self.token.evidence),
+            "optimizer": "adamw8bit" if last and last.in_8_bits else "adamw",
+            "precision": "bf16" if self.base.dtype == torch.bfloat16 else "fp32",
+        }
 
     def _report(self, made: Persona) -> None:
         names = [name for name in next(iter(made.history), {}) if name != "step"]
