@@ -194,7 +194,8 @@ def choose(
     how = words(asked, settings)
     if seen.most > room:
         with_all = f" even with {how}" if how else ""
-        raise NoMemory(f"{config.base} needs {needs},{with_all}. Take a smaller --base; `persona plan` shows them all.")
+        where = "Take a smaller --base; `persona plan --all` shows them all."
+        raise NoMemory(f"{config.base} needs {needs},{with_all}. {where}")
     listener(Note(f"Memory: {needs}{f', with {how}' if how else ''}."))
     return differing(asked, settings), seen
 
