@@ -200,6 +200,6 @@ def _thin(run: Path, keep: set[int]) -> None:
     *older, _ = every(run)
     for checkpoint in older:
         (checkpoint.path / OPTIMIZER).unlink(missing_ok=True)
-    for checkpoint in older[: max(0, len(older) - KEPT)]:
+    for checkpoint in older[: max(0, len(older) + 1 - KEPT)]:
         if checkpoint.step not in keep:
             shutil.rmtree(checkpoint.path, ignore_errors=True)

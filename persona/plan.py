@@ -185,4 +185,6 @@ def _disk(asked: TrainConfig, settings: Settings, seen: Rehearsal) -> int:
     """Return how many bytes a run writes at most: weights, the optimizer's state, pictures of the class."""
     state = seen.adapter * (2 if settings.optimizer == "adamw" else 1)
     pictures = settings.priors * 3 * settings.resolution**2 if asked.prior == "generated" else 0
-    return (KEPT + 2) * seen.adapter + state + pictures
+    looks = settings.steps // settings.score_every if settings.score_every else 0
+    files = KEPT + looks + 2  # the copy that is drawn with, and one that is being written
+    return files * seen.adapter + state + pictures
