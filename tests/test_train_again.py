@@ -65,6 +65,14 @@ def test_a_persona_without_checkpoints_is_said_to_be_good_for_drawing(config: Tr
         train(config)
 
 
+def test_a_persona_of_the_same_name_elsewhere_is_not_taken_for_that_of_the_run(config: TrainConfig) -> None:
+    there = train(replace(config, out=Path("personas/dog")))
+    shutil.copytree(there.path, "dog")
+    Path("dog/persona.json").unlink()  # as of a run that was stopped before the end was written down
+    assert train(replace(config, out=Path("dog"))).path == Path("dog")
+    assert Path("dog/persona.json").is_file()
+
+
 def test_a_token_that_was_chosen_is_not_chosen_again(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where memory is another, so is the size of what it is chosen by, and another folder would be begun."""
     config = replace(config, out=None, token=None)

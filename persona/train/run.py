@@ -164,6 +164,8 @@ class Run:
 
     def _made(self, start: Checkpoint) -> Persona | None:
         """Return the persona that was made of the run, if it is whole; else its checkpoints can make it again."""
+        if not (self.out / RECORD).is_file():  # one that is called like the folder would be opened, of `personas`
+            return None
         try:
             made = Persona.open(self.out)
         except BadPersona:
