@@ -84,7 +84,7 @@ def test_what_costs_least_comes_first(base_folder: Folder, config: TrainConfig) 
     asked = settings(base_folder, replace(config, batch=6, resolution=32))
     seen = []
     for room in (800, 410, 210, 140, 60, 50):
-        found, _ = thrift.fit(config, asked, room, taking(TRAINING, training_cost), "cpu")
+        found, _ = thrift.fit(config, asked, room, taking(TRAINING, training_cost), "cpu", [24, 16])
         assert training_cost(found) <= room or room == 50
         seen.append(thrift.words(asked, found))
     assert seen == [
@@ -97,11 +97,26 @@ def test_what_costs_least_comes_first(base_folder: Folder, config: TrainConfig) 
     ]
 
 
+@pytest.mark.parametrize(
+    ("multiple", "resolution", "smaller"),
+    [(64, 512, [384, 256]), (64, 768, [576, 384]), (16, 512, [384, 288, 256]), (64, 64, [])],
+)
+def test_resolutions_that_are_told_are_those_that_are_trained(
+    multiple: int, resolution: int, smaller: list[int]
+) -> None:
+    base: Any = SimpleNamespace(granularity=multiple)
+    assert thrift.sides(base, resolution) == smaller
+
+
+def test_a_resolution_that_is_said_is_recorded_as_it_is_trained(base_folder: Folder, config: TrainConfig) -> None:
+    assert settings(base_folder, replace(config, resolution=35)).resolution == 32
+
+
 def test_on_a_gpu_idle_networks_are_put_aside_first(base_folder: Folder, config: TrainConfig) -> None:
     asked = settings(base_folder, config)
     cost = taking(PICTURES, lambda one: 10 if one.offload else 20)
-    assert thrift.fit(config, asked, 15, cost, "cuda")[0].offload
-    assert not thrift.fit(config, asked, 15, cost, "cpu")[0].offload
+    assert thrift.fit(config, asked, 15, cost, "cuda", [])[0].offload
+    assert not thrift.fit(config, asked, 15, cost, "cpu", [])[0].offload
 
 
 @given(
@@ -111,7 +126,7 @@ def test_on_a_gpu_idle_networks_are_put_aside_first(base_folder: Folder, config:
         optional={
             "gradient_checkpointing": st.booleans(),
             "quantize": st.sampled_from(["none", "nf4", "int8"]),
-            "resolution": st.integers(16, 512),
+            "resolution": st.integers(2, 64).map(lambda side: 8 * side),
             "optimizer": st.sampled_from(["adamw", "adamw8bit"]),
             "tiling": st.booleans(),
         },
@@ -121,7 +136,7 @@ def test_on_a_gpu_idle_networks_are_put_aside_first(base_folder: Folder, config:
 def test_what_the_user_said_is_not_touched(base_folder: Folder, batch: int, said: dict[str, Any], stage: str) -> None:
     config = TrainConfig(photos=Path("x"), class_noun="dog", batch=batch, **said)
     asked = settings(base_folder, config)
-    found, _ = thrift.fit(config, asked, 0, taking(stage, lambda one: 1), "cuda")
+    found, _ = thrift.fit(config, asked, 0, taking(stage, lambda one: 1), "cuda", [16])
     assert {name: getattr(found, name) for name in said} == said
     assert found.batch * found.accumulate == batch
     assert stage != TRAINING or found.batch == 1
@@ -442,13 +457,13 @@ def test_none_of_several_processes_draws_its_share_again_alone(config: TrainConf
     now = Settings.of(config, families.outline(config.base), 3)
     for processes, stage in ((1, DRAWING), (2, TRAINING)):
         where: Any = SimpleNamespace(num_processes=processes, device=torch.device("cpu"))
-        assert thrift.relieve(config, now, stage, where, 16, print)
+        assert thrift.relieve(config, now, stage, where, [16], print)
     with pytest.raises(NoMemory, match="another --out, and --quantize nf4 or a smaller --res"):
-        thrift.relieve(config, now, DRAWING, where, 16, print)
+        thrift.relieve(config, now, DRAWING, where, [16], print)
 
 
 def test_what_was_done_already_is_not_advised(config: TrainConfig) -> None:
     now = Settings.of(replace(config, quantize="nf4", resolution=16, tiling=True), families.outline(config.base), 3)
     alone: Any = SimpleNamespace(num_processes=1, device=torch.device("cpu"))
     with pytest.raises(NoMemory, match="and a smaller --base"):
-        thrift.relieve(config, now, DRAWING, alone, 16, print)
+        thrift.relieve(config, now, DRAWING, alone, [16], print)

@@ -15,7 +15,7 @@ from persona.events import Listener, Note
 from persona.families import Bits, Family
 from persona.families.family import release
 from persona.methods.settings import Settings
-from persona.train.thrift import FREE, LOADED, Choice, relieve, says, unsaid, words
+from persona.train.thrift import FREE, LOADED, Choice, relieve, says, sides, unsaid, words
 
 T = TypeVar("T")
 
@@ -130,8 +130,8 @@ class Frugal:
 
     def _lean(self, stage: str) -> None:
         release()
-        least = self._wanted.resolution // 2
-        change = relieve(self.asked, self.settings, stage, self._accelerator, least, self._listener)
+        smaller = sides(self.base, self._wanted.resolution)
+        change = relieve(self.asked, self.settings, stage, self._accelerator, smaller, self._listener)
         choice = {**self.choice, **change}
         if change.keys() & LOADED:
             raise Leaner(choice)
