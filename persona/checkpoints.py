@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from persona.errors import Busy
+from persona.folder import ADAPTER
 
-ADAPTER, OPTIMIZER, RECORD = "adapter.safetensors", "optimizer.safetensors", "state.json"
+OPTIMIZER, RECORD = "optimizer.safetensors", "state.json"
 LOCK = ".lock"
 KEPT = 10
 """How many of the newest checkpoints stay beside those that were scored."""

@@ -19,7 +19,7 @@ from persona.config import TrainConfig
 from persona.errors import BadOption, BadPersona, PersonaError
 from persona.events import Listener, Note, Progress
 from persona.families import Family
-from persona.folder import RECORD, Persona, portable
+from persona.folder import ADAPTER, RECORD, Persona, portable
 from persona.identity import Token
 from persona.methods.dreambooth import DreamBooth
 from persona.methods.settings import Settings
@@ -41,7 +41,7 @@ CURVE = 500
 """Points of the loss curve that are kept."""
 
 _ELSE = "Choose another --out, or discard all that is there with --fresh."
-_OURS = {"adapter.safetensors", "checkpoints", "previews", "report.html", RECORD, STORE, checkpoints.LOCK}
+_OURS = {ADAPTER, "checkpoints", "previews", "report.html", RECORD, STORE, checkpoints.LOCK}
 # Settings that another call may change and still go on: they say how long and how, not what is learnt.
 _FREE = {"steps", "checkpoint_every", "score_every"} | FREE
 
