@@ -57,7 +57,6 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
         accelerator,
         lambda: choose(config, len(photos), dtype, accelerator.device, accelerator.num_processes, listener),
     )
-
     frugal = Frugal(config, choice, dtype, len(photos), accelerator, listener)
     if config.from_jedi:
         JeDi.load(frugal.base).remove()  # it has weights for it, before anything else is done
