@@ -46,18 +46,21 @@ def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> l
     prompts = tuple(dict.fromkeys(config.prompt)) or (any_of(config.class_noun),)
     # Whole rounds through the prompts share a seed, so that more pictures only add to those that are there.
     rounds = [*islice(((prompt, seed) for seed in count(config.seed) for prompt in prompts), config.n)]
+
+    def stored(bits: Bits | None) -> list[Job]:
+        folders = {prompt: store(config) / digest_of(_about(base, prompt, how, bits))[:32] for prompt in prompts}
+        return [Job(prompt, seed, folders[prompt] / f"{seed}.png") for prompt, seed in rounds]
+
     with room(store(config)):
-        for bits in dict.fromkeys((None, base.bits)):  # what the whole base drew is as good for its packed copy
-            about = {prompt: _about(base, prompt, how, bits) for prompt in prompts}
-            folders = {prompt: store(config) / digest_of(about[prompt])[:32] for prompt in prompts}
-            jobs = [Job(prompt, seed, folders[prompt] / f"{seed}.png") for prompt, seed in rounds]
-            if not (missing := [job for job in jobs if not whole(job.path)]):
-                break
+        jobs = stored(base.bits)
+        missing = [job for job in jobs if not whole(job.path)]
+        if missing and base.bits and all(whole(job.path) for job in stored(None)):
+            jobs, missing = stored(None), []  # what the whole base drew is as good for its packed copy
         processes().wait_for_everyone()  # all have seen the same pictures missing before the first is drawn
         if len(missing) < len(jobs):
             listener(Note(f"{len(jobs) - len(missing)} of {len(jobs)} class images were there already."))
-        for prompt in dict.fromkeys(job.prompt for job in missing):
-            _tell(folders[prompt], about[prompt])
+        for prompt, folder in {job.prompt: job.path.parent for job in missing}.items():
+            _tell(folder, _about(base, prompt, how, base.bits))
         draw(base, missing, listener, "Drawing class images", ancestral=True, batch=config.batch, **how)
     return [job.path for job in jobs]
 

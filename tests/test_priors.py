@@ -81,10 +81,16 @@ def test_pictures_of_the_whole_base_serve_where_it_is_packed(
     base: Family, config: PriorsConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where memory runs out late in a training, drawing them all again would take longer than the rest of it."""
-    few = priors.ensure(replace(config, n=2), base)
+    few, more = replace(config, n=2), replace(config, n=3)
+    drawn = priors.ensure(few, base)
+    with monkeypatch.context() as packed:
+        packed.setattr(base, "bits", "nf4")
+        assert priors.ensure(few, base) == drawn
+        own = priors.ensure(more, base)
+        assert not set(own) & set(drawn)  # but not half of them
+    priors.ensure(more, base)
     monkeypatch.setattr(base, "bits", "nf4")
-    assert priors.ensure(replace(config, n=2), base) == few
-    assert not set(priors.ensure(replace(config, n=3), base)) & set(few)  # but not half of them
+    assert priors.ensure(more, base) == own  # a run goes on with those that it began with
 
 
 def test_what_is_named_is_the_same_as_what_is_left_out(base: Family, config: PriorsConfig) -> None:
