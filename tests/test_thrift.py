@@ -348,7 +348,7 @@ def test_where_nothing_helps_it_is_said_and_what_was_learnt_stays(
     config: TrainConfig, limited: Callable[[int, Fits], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limited(4 * 3, lambda *_: False)
-    with pytest.raises(NoMemory, match="--resolution") as refusal:
+    with pytest.raises(NoMemory, match="a smaller --base") as refusal:
         train(config)
     assert len(str(refusal.value).splitlines()) <= 2
     monkeypatch.undo()
