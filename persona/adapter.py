@@ -296,22 +296,6 @@ def detach(base: Family, *, name: str = NAME) -> None:
             del module.peft_config
 
 
-def delta(base: Family, *, name: str = NAME) -> dict[str, Tensor]:
-    """Return what an adapter adds to each weight at strength 1, float32, by the name of the module.
-
-    Raises:
-        BadOption: it is an oft adapter, which multiplies instead.
-    """
-    if base.denoiser.peft_config[name].persona.kind == "oft":
-        raise BadOption("An oft adapter adds nothing to weights: it rotates them.")
-    return {
-        f"{key}.{path}": layer.get_delta_weight(name).detach().float()
-        for key, module in _adapted(base, name).items()
-        for path, layer in module.named_modules()
-        if isinstance(layer, BaseTunerLayer)
-    }
-
-
 def _of(weight: str, component: str) -> bool:
     return weight.startswith(f"{component}.")
 

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from persona.errors import Busy
+from persona.folder import ADAPTER
 
-ADAPTER, OPTIMIZER, RECORD = "adapter.safetensors", "optimizer.safetensors", "state.json"
+OPTIMIZER, RECORD = "optimizer.safetensors", "state.json"
 LOCK = ".lock"
 KEPT = 10
 """How many of the newest checkpoints stay beside those that were scored."""
@@ -200,6 +201,6 @@ def _thin(run: Path, keep: set[int]) -> None:
     *older, _ = every(run)
     for checkpoint in older:
         (checkpoint.path / OPTIMIZER).unlink(missing_ok=True)
-    for checkpoint in older[: max(0, len(older) - KEPT)]:
+    for checkpoint in older[: max(0, len(older) + 1 - KEPT)]:
         if checkpoint.step not in keep:
             shutil.rmtree(checkpoint.path, ignore_errors=True)

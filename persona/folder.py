@@ -80,9 +80,9 @@ class Persona:
         Raises:
             OSError: the disk is full, or the folder may not be written to.
         """
-        (self.path / RECORD).unlink(missing_ok=True)  # from here on the folder is unfinished, not inconsistent
         with beside(self.path / ADAPTER) as part:
             shutil.copyfile(adapter, part)
+            (self.path / RECORD).unlink(missing_ok=True)  # from here on the folder is unfinished, not inconsistent
         weights = [self.path / ADAPTER, *sorted(self.path.glob(f"checkpoints/*/{ADAPTER}"))]
         record = portable(asdict(self))
         del record["path"]

@@ -21,7 +21,7 @@ from persona.families.fingerprint import PLAIN
 from persona.methods.settings import Settings
 from persona.train import speed
 from persona.train.rehearsal import Rehearsal, rehearse
-from persona.train.thrift import SHARE, fit, words
+from persona.train.thrift import SHARE, fit, sides, words
 
 CONTEXT = 2**29
 """Bytes of a card that its driver takes."""
@@ -109,7 +109,7 @@ def _plan(base: str, config: PlanConfig, listener: Listener) -> Plan:
         )
 
     room = sys.maxsize if machine.room is None else machine.room
-    settings, seen = fit(asked, wanted, room, act, machine.device.type)
+    settings, seen = fit(asked, wanted, room, act, machine.device.type, sides(outlined, wanted.resolution))
     on_cpu, formats = machine.device.type == "cpu", f"{machine.dtype}, {settings.quantize}"
     return Plan(
         base=base,
@@ -185,4 +185,6 @@ def _disk(asked: TrainConfig, settings: Settings, seen: Rehearsal) -> int:
     """Return how many bytes a run writes at most: weights, the optimizer's state, pictures of the class."""
     state = seen.adapter * (2 if settings.optimizer == "adamw" else 1)
     pictures = settings.priors * 3 * settings.resolution**2 if asked.prior == "generated" else 0
-    return (KEPT + 2) * seen.adapter + state + pictures
+    looks = settings.steps // settings.score_every if settings.score_every else 0
+    files = KEPT + looks + 2  # the copy that is drawn with, and one that is being written
+    return files * seen.adapter + state + pictures

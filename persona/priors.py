@@ -14,7 +14,7 @@ from persona.atomic import beside, cache, digest_of, room
 from persona.config import PriorsConfig
 from persona.drawing import Job, draw, open_base, processes, size_of, whole
 from persona.events import Listener, Note, silent
-from persona.families import Family
+from persona.families import Bits, Family
 from persona.placing import any_of
 
 
@@ -45,14 +45,22 @@ def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> l
     }
     prompts = tuple(dict.fromkeys(config.prompt)) or (any_of(config.class_noun),)
     # Whole rounds through the prompts share a seed, so that more pictures only add to those that are there.
-    rounds = ((prompt, seed) for seed in count(config.seed) for prompt in prompts)
+    rounds = [*islice(((prompt, seed) for seed in count(config.seed) for prompt in prompts), config.n)]
+
+    def stored(bits: Bits | None) -> list[Job]:
+        folders = {prompt: store(config) / digest_of(_about(base, prompt, how, bits))[:32] for prompt in prompts}
+        return [Job(prompt, seed, folders[prompt] / f"{seed}.png") for prompt, seed in rounds]
+
     with room(store(config)):
-        folders = {prompt: _folder(config, base, prompt, how) for prompt in prompts}
-        jobs = [Job(prompt, seed, folders[prompt] / f"{seed}.png") for prompt, seed in islice(rounds, config.n)]
+        jobs = stored(base.bits)
         missing = [job for job in jobs if not whole(job.path)]
+        if missing and base.bits and all(whole(job.path) for job in stored(None)):
+            jobs, missing = stored(None), []  # what the whole base drew is as good for its packed copy
         processes().wait_for_everyone()  # all have seen the same pictures missing before the first is drawn
         if len(missing) < len(jobs):
             listener(Note(f"{len(jobs) - len(missing)} of {len(jobs)} class images were there already."))
+        for prompt, folder in {job.prompt: job.path.parent for job in missing}.items():
+            _tell(folder, _about(base, prompt, how, base.bits))
         draw(base, missing, listener, "Drawing class images", ancestral=True, batch=config.batch, **how)
     return [job.path for job in jobs]
 
@@ -62,14 +70,15 @@ def store(config: PriorsConfig) -> Path:
     return config.store or cache() / "priors"
 
 
-def _folder(config: PriorsConfig, base: Family, prompt: str, how: dict[str, Any]) -> Path:
-    """Return the folder of the pictures of one prompt, with a file for people that says what they are."""
+def _about(base: Family, prompt: str, how: dict[str, Any], bits: Bits | None) -> dict[str, Any]:
+    """Return all that decides what the pictures of one prompt look like."""
     sampler = type(base.sampler(ancestral=True)).__name__
     about = {"base": base.hash, "dtype": str(base.dtype), "prompt": prompt, "sampler": sampler, **how}
-    about |= {"bits": base.bits} if base.bits else {}
-    key = digest_of(about)
-    folder = store(config) / key[:32]
+    return about | ({"bits": bits} if bits else {})
+
+
+def _tell(folder: Path, about: dict[str, Any]) -> None:
+    """Write beside pictures, for people, what they are."""
     if not (folder / "about.json").exists():
         with beside(folder / "about.json") as part:
             part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    return folder

@@ -18,6 +18,7 @@ from persona.clay.judge import WEIGHTS, Judge
 from persona.clay.layers import UNREADABLE
 from persona.drawing import Size
 from persona.errors import BadBase
+from persona.events import Listener, Progress, silent
 from persona.families import Family
 from persona.metrics import (
     COPY,
@@ -116,17 +117,22 @@ def strange(base: Family, photos: Sequence[Image.Image]) -> bool:
     return has_judge(base) and _judge_of(base, photos) is None
 
 
-def scorer_for(base: Family, photos: Sequence[Image.Image], class_noun: str, size: Size) -> Scorer | None:
+def scorer_for(
+    base: Family, photos: Sequence[Image.Image], class_noun: str, size: Size, listener: Listener = silent
+) -> Scorer | None:
     """Return what can judge pictures of a subject, before an adapter is attached to the base; ``None`` if nothing can.
 
-    The judge of a base only knows its own world. Pictures are drawn of that size.
+    The judge of a base only knows its own world. Pictures are drawn of that size, and the listener is told so.
     """
-    if _judge_of(base, photos):
-        return JudgeScorer(base, class_noun, size)
+    if judge := _judge_of(base, photos):
+        return JudgeScorer(judge, class_noun, _bare_pictures(base, class_noun, size, listener))
     try:
-        return PhotoScorer(base, class_noun, size)
+        # A run does not wait for a gigabyte that nobody has asked for. They are not on the base's device, where they
+        # would take 0.7 GB all along: they see eight pictures a look.
+        dino, clip = Dino(folder_of(DINO)), Clip(folder_of(CLIP))
     except (OSError, ValueError, ImportError, SafetensorError):  # not whole on this disk
         return None
+    return PhotoScorer(dino, clip, class_noun, _bare_pictures(base, class_noun, size, listener))
 
 
 def odd_ones(base: Family, photos: Sequence[Image.Image], class_noun: str) -> list[int]:
@@ -151,10 +157,10 @@ class JudgeScorer:
     prompts: tuple[str, ...] = tuple(_EXPECTED)
     bare: tuple[str, ...] = (_BARE,)
 
-    def __init__(self, base: Family, class_noun: str, size: Size) -> None:
-        """Draw what the base makes of the bare class."""
-        self.judge, self.class_noun = load_judge(base), class_noun
-        self.before = self.judge.read(_bare_pictures(base, class_noun, size))[1]
+    def __init__(self, judge: Judge, class_noun: str, bare: Sequence[Image.Image]) -> None:
+        """Take a judge that knows the class, and what the base without an adapter draws of it."""
+        self.judge, self.class_noun = judge, class_noun
+        self.before = judge.read(bare)[1]
 
     def score(self, drawn: Mapping[str, Sequence[Image.Image]], photos: Sequence[Image.Image]) -> Scores:
         """See :class:`Scorer`."""
@@ -191,16 +197,10 @@ class PhotoScorer:
     )
     bare: tuple[str, ...] = (_BARE,)
 
-    def __init__(self, base: Family, class_noun: str, size: Size) -> None:
-        """Load both networks from this disk; a run does not wait for a gigabyte that nobody has asked for.
-
-        Raises:
-            OSError: one of them is not here.
-        """
-        # Not on the base's device, where they would take 0.7 GB all along: they see eight pictures a look.
-        self.dino, self.clip = Dino(folder_of(DINO)), Clip(folder_of(CLIP))
-        self.class_noun = class_noun
-        self.before = self.dino.embed(_bare_pictures(base, class_noun, size))
+    def __init__(self, dino: Dino, clip: Clip, class_noun: str, bare: Sequence[Image.Image]) -> None:
+        """Take both networks, and what the base without an adapter draws of the class."""
+        self.dino, self.clip, self.class_noun = dino, clip, class_noun
+        self.before = dino.embed(bare)
 
     def score(self, drawn: Mapping[str, Sequence[Image.Image]], photos: Sequence[Image.Image]) -> Scores:
         """See :class:`Scorer`."""
@@ -226,5 +226,8 @@ def _copies(nearest: NDArray[np.float64]) -> float:
     return float((nearest >= COPY).mean())
 
 
-def _bare_pictures(base: Family, class_noun: str, size: Size) -> list[Image.Image]:
-    return base.draw([of_class(_BARE, class_noun)] * len(SEEDS), SEEDS, size=size)
+def _bare_pictures(base: Family, class_noun: str, size: Size, listener: Listener) -> list[Image.Image]:
+    listener(Progress("Drawing previews", 0, 1))
+    drawn = base.draw([of_class(_BARE, class_noun)] * len(SEEDS), SEEDS, size=size)
+    listener(Progress("Drawing previews", 1, 1))
+    return drawn

@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor
 
 from persona import adapter, families
+from persona.families import Family
 from persona.folder import ADAPTER, Persona
 
 
@@ -25,3 +28,13 @@ def make(
         path.write_bytes(adapter.save(base))
     known: dict[str, Any] = {"base": str(base_folder), "base_hash": base.hash, "settings": {"adapter": how.kind}}
     return Persona(path=folder, token=token, class_noun=class_noun, step=2, **known).write(path)
+
+
+def added(base: Family) -> dict[str, Tensor]:
+    """Return what an adapter whose weights are products adds to each weight at strength 1, by the module's name."""
+    return {
+        f"{key}.{path}": layer.get_delta_weight(adapter.NAME).detach().float()
+        for key, part in {base.denoiser_name: base.denoiser, **base.text_encoders}.items()
+        for path, layer in part.named_modules()
+        if isinstance(layer, BaseTunerLayer)
+    }

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import bases
 import matrix
+import personas
 import pytest
 import torch
 from safetensors import safe_open
@@ -142,7 +143,7 @@ def test_several_adapters_add_up_as_products(base_folder: Folder, tmp_path: Path
         trained = load(base_folder)
         disturb(adapter.attach(trained, make(trained)), seed)
         (tmp_path / f"{name}.safetensors").write_bytes(adapter.save(trained))
-        weights.append(adapter.delta(trained))
+        weights.append(personas.added(trained))
         adapter.load(base, tmp_path / f"{name}.safetensors", name=name)
     adapter.scale(base, {"one": 0.25, "two": 0.75})
     by_hand = load(base_folder)

@@ -147,7 +147,8 @@ def test_references_make_the_subject_known_again(clay: Family) -> None:
 def test_what_the_base_draws_anyway_is_no_leak(clay: Family) -> None:
     """Its bare class may look like the subject by chance; that is not what the adapter has spoilt."""
     photos = [photo.image for photo in read(PHOTOS)]
-    scorer = JudgeScorer(clay, "dog", (128, 128))
+    scorer = scorer_for(clay, photos, "dog", (128, 128))
+    assert isinstance(scorer, JudgeScorer)
     drawn = dict.fromkeys((*scorer.prompts, *scorer.bare), photos[:2])
     spoilt = scorer.score(drawn, photos).total
     scorer.before = scorer.judge.read(photos[:2])[1]

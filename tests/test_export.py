@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from persona import adapter, exchange, families
+from persona import exchange, families
 from persona.config import ExportConfig, SampleConfig
 from persona.errors import BadOption, BadPersona
 from persona.exchange.verifying import CLOSE, check, loaded
@@ -115,7 +115,7 @@ def test_kohya_has_the_weights_of_the_authors(
     down, up = (tensors[f"lora_unet_{theirs}.lora_{part}.weight"] for part in ("down", "up"))
     alpha = tensors[f"lora_unet_{theirs}.alpha"]
     base = worn(made)
-    learnt = adapter.delta(base)
+    learnt = personas.added(base)
     number = next(part for part in theirs.split("_") if part.isdigit())
     block = f"transformer.{'single_' * theirs.startswith('single')}transformer_blocks.{number}"
     parts = [learnt.get(f"{block}.{path}") for path in ours]
@@ -273,7 +273,7 @@ def test_each_family_is_merged_in_the_formats_that_its_parts_have(
     before, after = families.load(name, device="cpu", dtype=None), families.load(str(path), device="cpu", dtype=None)
     assert formats(path) == formats(Path(name))
     assert {torch.float16, torch.bfloat16} <= set(formats(path).values())
-    learnt = adapter.delta(worn(made))
+    learnt = personas.added(worn(made))
     weights = before.denoiser.state_dict()
     for key, value in after.denoiser.state_dict().items():
         change = learnt.get(f"{before.denoiser_name}.{key.removesuffix('.weight')}")

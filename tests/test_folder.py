@@ -1,6 +1,8 @@
+import errno
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -66,6 +68,18 @@ def test_writing_again_replaces_it(tmp_path: Path) -> None:
     made(tmp_path, token="qvy")
     assert Persona.open(tmp_path).token == "qvy"
     assert not list(tmp_path.glob(".*"))
+
+
+def test_what_cannot_be_written_again_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = made(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space"):
+        made(tmp_path, step=100)
+    assert Persona.open(tmp_path) == one
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_half_way_between_personas_is_half_of_each_product(here: Path, base_fold
     deltas = []
     for path in both:
         adapter.load(base, path / "adapter.safetensors")
-        deltas.append(adapter.delta(base))
+        deltas.append(personas.added(base))
         adapter.detach(base)
     modules = dict(base.denoiser.named_modules())
     for name in deltas[0]:

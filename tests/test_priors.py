@@ -77,13 +77,29 @@ def test_another_base_has_other_pictures(base: Family, config: PriorsConfig, bas
     assert not set(priors.ensure(config, base)) & set(priors.ensure(config, other))
 
 
+def test_pictures_of_the_whole_base_serve_where_it_is_packed(
+    base: Family, config: PriorsConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory runs out late in a training, drawing them all again would take longer than the rest of it."""
+    few, more = replace(config, n=2), replace(config, n=3)
+    drawn = priors.ensure(few, base)
+    with monkeypatch.context() as packed:
+        packed.setattr(base, "bits", "nf4")
+        assert priors.ensure(few, base) == drawn
+        own = priors.ensure(more, base)
+        assert not set(own) & set(drawn)  # but not half of them
+    priors.ensure(more, base)
+    monkeypatch.setattr(base, "bits", "nf4")
+    assert priors.ensure(more, base) == own  # a run goes on with those that it began with
+
+
 def test_what_is_named_is_the_same_as_what_is_left_out(base: Family, config: PriorsConfig) -> None:
     config = replace(config, n=1)
     named = replace(config, prompt=("a dog",), guidance=base.recipe.guidance, resolution=base.resolution)
     assert priors.ensure(config, base) == priors.ensure(named, base)
 
 
-def test_a_run_that_was_killed_goes_on(base: Family, config: PriorsConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_killed_goes_on(base: Family, config: PriorsConfig) -> None:
     def stop(event: Event) -> None:
         if isinstance(event, Progress) and event.done >= 2:
             raise KeyboardInterrupt

@@ -23,6 +23,7 @@ from persona.cli import app
 from persona.config import PlanConfig, TrainConfig
 from persona.errors import BadBase
 from persona.families import known
+from persona.families.parts import CONFIGS
 from persona.methods.settings import Settings
 from persona.plan import plan
 from persona.train import speed
@@ -153,14 +154,14 @@ SIZES = {
     "sd35-medium": {"transformer": 2_243_171_520},
     "sd35-large": {"transformer": 8_056_627_520},
     "flux-dev": {"transformer": 11_901_408_320, "text_encoder_2": 4_762_310_656},
-    "flux-krea": {"transformer": 11_901_408_320},
     "flux-schnell": {"transformer": 11_891_178_560},
 }
 """How many weights the published models have."""
 
 
 def test_all_short_names_are_known() -> None:
-    assert set(SIZES) == set(known())
+    assert {*SIZES, "flux-krea"} == set(known())
+    assert CONFIGS["flux-krea"] == CONFIGS["flux-dev"]
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -169,7 +170,10 @@ def test_well_known_bases_have_their_sizes(name: str) -> None:
     assert base.resolution == {"sd15": 512, "sd21": 768}.get(name, 1024)
     found = {key: sum(weights.numel() for weights in part.parameters()) for key, part in networks(base).items()}
     assert {key: found[key] for key in SIZES[name]} == SIZES[name]
-    assert families.blueprint(known()[name].repo).pipeline == base.pipeline
+
+
+def test_well_known_bases_are_known_by_their_repositories_too() -> None:
+    assert families.blueprint(known()["sd15"].repo).pipeline == "StableDiffusionPipeline"
 
 
 def test_a_base_that_nobody_knows_is_refused() -> None:

@@ -23,7 +23,7 @@ def written(path: Path, **changed: object) -> str:
         "photos": [("garden.jpg", picture())],
         "previews": {"step 100": [("a sks dog", picture())], "step 200": [("a sks dog", picture())]},
         "curves": {"loss": [(step, 1 / step) for step in range(1, 401)], "identity": [(100, 0.5), (200, 0.8)]},
-        "settings": {"steps": 400, "flip": True, "rank": None, "targets": ("to_q", "to_k"), "evidence": {"sks": 0.25}},
+        "settings": {"steps": 400, "flip": True, "out": None, "targets": ("to_q", "to_k"), "evidence": {"sks": 0.25}},
         "scores": {"identity": 0.8123456},
         "chosen": 200,
     }
@@ -32,13 +32,15 @@ def written(path: Path, **changed: object) -> str:
 
 
 def test_holds_everything(tmp_path: Path) -> None:
-    page = Page(written(tmp_path / "report.html"))
+    text = written(tmp_path / "report.html")
+    page = Page(text)
     assert [a["id"] for a in page.all("section")] == ["scores", "photos", "previews", "curves", "settings"]
     assert len(page.all("img")) == 3
     assert len(page.all("svg")) == 2
     assert page.text.count("kept") == 2
-    for shown in ("A dog", "garden.jpg", "step 100", "0.8123", "as the base recommends", "to_q, to_k", "sks 0.25"):
+    for shown in ("A dog", "garden.jpg", "step 100", "0.8123", "to_q, to_k", "sks 0.25"):
         assert shown in page.text
+    assert "out" not in re.findall(r'<th scope="row">(.*?)</th>', text)
 
 
 def test_needs_no_network_and_no_script(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_what_costs_least_comes_first(base_folder: Folder, config: TrainConfig) 
     asked = settings(base_folder, replace(config, batch=6, resolution=32))
     seen = []
     for room in (800, 410, 210, 140, 60, 50):
-        found, _ = thrift.fit(config, asked, room, taking(TRAINING, training_cost), "cpu")
+        found, _ = thrift.fit(config, asked, room, taking(TRAINING, training_cost), "cpu", [24, 16])
         assert training_cost(found) <= room or room == 50
         seen.append(thrift.words(asked, found))
     assert seen == [
@@ -97,11 +97,26 @@ def test_what_costs_least_comes_first(base_folder: Folder, config: TrainConfig) 
     ]
 
 
+@pytest.mark.parametrize(
+    ("multiple", "resolution", "smaller"),
+    [(64, 512, [384, 256]), (64, 768, [576, 384]), (16, 512, [384, 288, 256]), (64, 64, [])],
+)
+def test_resolutions_that_are_told_are_those_that_are_trained(
+    multiple: int, resolution: int, smaller: list[int]
+) -> None:
+    base: Any = SimpleNamespace(granularity=multiple)
+    assert thrift.sides(base, resolution) == smaller
+
+
+def test_a_resolution_that_is_said_is_recorded_as_it_is_trained(base_folder: Folder, config: TrainConfig) -> None:
+    assert settings(base_folder, replace(config, resolution=35)).resolution == 32
+
+
 def test_on_a_gpu_idle_networks_are_put_aside_first(base_folder: Folder, config: TrainConfig) -> None:
     asked = settings(base_folder, config)
     cost = taking(PICTURES, lambda one: 10 if one.offload else 20)
-    assert thrift.fit(config, asked, 15, cost, "cuda")[0].offload
-    assert not thrift.fit(config, asked, 15, cost, "cpu")[0].offload
+    assert thrift.fit(config, asked, 15, cost, "cuda", [])[0].offload
+    assert not thrift.fit(config, asked, 15, cost, "cpu", [])[0].offload
 
 
 @given(
@@ -111,7 +126,7 @@ def test_on_a_gpu_idle_networks_are_put_aside_first(base_folder: Folder, config:
         optional={
             "gradient_checkpointing": st.booleans(),
             "quantize": st.sampled_from(["none", "nf4", "int8"]),
-            "resolution": st.integers(16, 512),
+            "resolution": st.integers(2, 64).map(lambda side: 8 * side),
             "optimizer": st.sampled_from(["adamw", "adamw8bit"]),
             "tiling": st.booleans(),
         },
@@ -121,7 +136,7 @@ def test_on_a_gpu_idle_networks_are_put_aside_first(base_folder: Folder, config:
 def test_what_the_user_said_is_not_touched(base_folder: Folder, batch: int, said: dict[str, Any], stage: str) -> None:
     config = TrainConfig(photos=Path("x"), class_noun="dog", batch=batch, **said)
     asked = settings(base_folder, config)
-    found, _ = thrift.fit(config, asked, 0, taking(stage, lambda one: 1), "cuda")
+    found, _ = thrift.fit(config, asked, 0, taking(stage, lambda one: 1), "cuda", [16])
     assert {name: getattr(found, name) for name in said} == said
     assert found.batch * found.accumulate == batch
     assert stage != TRAINING or found.batch == 1
@@ -273,6 +288,7 @@ def test_what_is_said_on_going_on_is_not_overridden(
     monkeypatch.undo()
     with pytest.raises(BadOption, match="Leave --quantize out to resume"):
         train(replace(config, quantize="none"))
+    train(replace(config, steps=4, quantize="nf4"))  # which says no more than what was chosen
     made = train(replace(config, gradient_checkpointing=False))
     assert (made.step, made.settings["quantize"]) == (6, "nf4")
     assert not made.settings["gradient_checkpointing"]
@@ -291,10 +307,31 @@ def test_what_is_chosen_today_is_undone_where_a_run_began_without(
 
     monkeypatch.setattr(Family, "encode_images", encode)
     monkeypatch.setattr(sys.modules["persona.train"], "choose", lambda *_: ({"tiling": True}, None))
-    made = train(config)
+    events: list[Event] = []
+    made = train(config, events.append)
     assert tiled
     assert not any(tiled)
     assert made.settings["tiling"] is False
+    assert "It goes on with nothing done to need less memory" in notes(events)
+
+
+def test_a_run_goes_on_as_it_began_only_if_there_is_memory_for_it(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(replace(config, steps=3))
+    load = families.load
+
+    def short(*given: Any, **how: Any) -> Family:
+        if how["bits"] != "nf4":
+            raise torch.OutOfMemoryError("out of memory: tried to allocate 2.00 GiB")
+        return load(*given, **how)
+
+    monkeypatch.setattr(families, "load", short)
+    monkeypatch.setattr(sys.modules["persona.train"], "choose", lambda *_: ({"quantize": "nf4"}, None))
+    events: list[Event] = []
+    made = train(config, events.append)
+    assert (made.step, made.settings["quantize"]) == (6, "nf4")
+    assert "It goes on with the base in nf4" in notes(events)
 
 
 def test_a_gradient_that_was_begun_is_forgotten(config: TrainConfig, limited: Callable[[int, Fits], None]) -> None:
@@ -311,7 +348,7 @@ def test_where_nothing_helps_it_is_said_and_what_was_learnt_stays(
     config: TrainConfig, limited: Callable[[int, Fits], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limited(4 * 3, lambda *_: False)
-    with pytest.raises(NoMemory, match="--resolution") as refusal:
+    with pytest.raises(NoMemory, match="a smaller --base") as refusal:
         train(config)
     assert len(str(refusal.value).splitlines()) <= 2
     monkeypatch.undo()
@@ -396,7 +433,7 @@ def test_what_is_drawn_before_the_training_is_drawn_with_less_too(
 
     monkeypatch.setattr(Family, "draw", draw)
 
-    def scorer_for(base: Family, photos: object, class_noun: str, size: tuple[int, int]) -> None:
+    def scorer_for(base: Family, photos: object, class_noun: str, size: tuple[int, int], _: object) -> None:
         base.draw([class_noun], [0], size=size)
 
     monkeypatch.setattr(watch, "scorer_for", scorer_for)
@@ -420,6 +457,13 @@ def test_none_of_several_processes_draws_its_share_again_alone(config: TrainConf
     now = Settings.of(config, families.outline(config.base), 3)
     for processes, stage in ((1, DRAWING), (2, TRAINING)):
         where: Any = SimpleNamespace(num_processes=processes, device=torch.device("cpu"))
-        assert thrift.relieve(config, now, stage, where, 16, print)
-    with pytest.raises(NoMemory):
-        thrift.relieve(config, now, DRAWING, where, 16, print)
+        assert thrift.relieve(config, now, stage, where, [16], print)
+    with pytest.raises(NoMemory, match="another --out, and --quantize nf4 or a smaller --res"):
+        thrift.relieve(config, now, DRAWING, where, [16], print)
+
+
+def test_what_was_done_already_is_not_advised(config: TrainConfig) -> None:
+    now = Settings.of(replace(config, quantize="nf4", resolution=16, tiling=True), families.outline(config.base), 3)
+    alone: Any = SimpleNamespace(num_processes=1, device=torch.device("cpu"))
+    with pytest.raises(NoMemory, match="and a smaller --base"):
+        thrift.relieve(config, now, DRAWING, alone, [16], print)

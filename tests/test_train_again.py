@@ -19,6 +19,7 @@ from persona.errors import BadOption, PersonaError
 from persona.events import Event
 from persona.photos import read
 from persona.train import train
+from persona.train.material import given_pictures
 from persona.train.run import fingerprint
 
 Folder = Callable[[str], Path]
@@ -37,10 +38,11 @@ def test_class_pictures_are_known_by_what_they_show_not_by_how_their_folder_is_s
     train(replace(config, prior="folder:dogs"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))  # as Windows calls it
-    for number, spelt in enumerate(("./dogs", str(dogs), "~/dogs")):
-        events = list[Event]()
-        train(replace(config, prior=f"folder:{spelt}", steps=3 + number), events.append)
-        assert "Resuming" in notes(events)
+    spelt = [replace(config, prior=f"folder:{name}") for name in ("./dogs", str(dogs), "~/dogs")]
+    assert len({tuple(one.sha256 for one in given_pictures(asked, print)) for asked in spelt}) == 1
+    events = list[Event]()
+    train(replace(spelt[-1], steps=3), events.append)
+    assert "Resuming" in notes(events)
     (dogs / "0.txt").write_text("a dog on a sofa")
     with pytest.raises(BadOption, match="other photos or settings"):
         train(replace(config, prior="folder:dogs"))
@@ -63,6 +65,14 @@ def test_a_persona_without_checkpoints_is_said_to_be_good_for_drawing(config: Tr
     shutil.rmtree(made.path / "checkpoints")
     with pytest.raises(BadOption, match=r"without checkpoints.* drawn with.*--fresh"):
         train(config)
+
+
+def test_a_persona_of_the_same_name_elsewhere_is_not_taken_for_that_of_the_run(config: TrainConfig) -> None:
+    there = train(replace(config, out=Path("personas/dog")))
+    shutil.copytree(there.path, "dog")
+    Path("dog/persona.json").unlink()  # as of a run that was stopped before the end was written down
+    assert train(replace(config, out=Path("dog"))).path == Path("dog")
+    assert Path("dog/persona.json").is_file()
 
 
 def test_a_token_that_was_chosen_is_not_chosen_again(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:

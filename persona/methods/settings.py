@@ -1,13 +1,14 @@
 """A run's settings with nothing left open: what the user said, and what the base recommends for the rest."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
 from torch import nn
 
 from persona.adapter import Make
 from persona.config import TrainConfig
+from persona.drawing import size_of
 from persona.families import Family
 
 
@@ -38,13 +39,17 @@ class Settings:
 
     @classmethod
     def of(cls, config: TrainConfig, base: Family, photos: int) -> Self:
-        """Fill in what the config leaves open, for so many photos."""
+        """Fill in what the config leaves open, for so many photos.
+
+        Raises:
+            BadOption: the resolution is more than the base can draw at all.
+        """
+        config = replace(config, resolution=size_of(base, config.resolution)[0])  # what is trained in truth
         recipe = base.recipe
         rank = config.rank or recipe.rank
         advised: dict[str, Any] = {
             "steps": recipe.steps(photos),
             "alpha": float(rank),
-            "resolution": base.resolution,
             "optimizer": "adamw8bit",
             "quantize": "none",
             "offload": False,

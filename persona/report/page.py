@@ -102,12 +102,13 @@ def _anchor(heading: str) -> str:
 
 
 def table(caption: str, values: Mapping[str, object]) -> str:
-    """Return names and values as a table; nothing where there are none."""
-    rows = (
+    """Return names and values as a table, without those that are ``None``; nothing where there are none."""
+    rows = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(_shown(value))}</td></tr>'
         for name, value in values.items()
+        if value is not None
     )
-    return f'<table><caption class="soft">{escape(caption)}</caption>{"".join(rows)}</table>' if values else ""
+    return f'<table><caption class="soft">{escape(caption)}</caption>{rows}</table>' if rows else ""
 
 
 def _shown(value: object) -> str:
@@ -117,7 +118,7 @@ def _shown(value: object) -> str:
         return ", ".join(map(_shown, value))
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_shown(part)}" for name, part in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else "as the base recommends" if value is None else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def pictures(captioned: Sequence[Captioned]) -> str:

@@ -11,11 +11,9 @@ from persona import adapter, checkpoints, drawing, families, identity
 from persona.atomic import room
 from persona.config import TrainConfig
 from persona.config.words import is_text
-from persona.drawing import Size
-from persona.errors import BadOption, out_of_memory
+from persona.errors import BadOption
 from persona.events import Listener, Note, silent
-from persona.families import Bits, Family
-from persona.families.family import release
+from persona.families import Family
 from persona.folder import HOME, Persona, folder_for
 from persona.identity import Token
 from persona.methods.jedi import JeDi
@@ -25,11 +23,12 @@ from persona.photos import Photo, read
 from persona.prompts import tell_unknown
 from persona.score import strange
 from persona.train import speed
+from persona.train.frugal import Frugal
 from persona.train.material import given_pictures, kept_side
 from persona.train.processes import agree, launched
 from persona.train.rehearsal import DRAWING
 from persona.train.run import Run, check_ours, fingerprint
-from persona.train.thrift import Choice, choose, relieve
+from persona.train.thrift import choose, unsaid
 
 __all__ = ["train"]
 
@@ -58,50 +57,21 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
         accelerator,
         lambda: choose(config, len(photos), dtype, accelerator.device, accelerator.num_processes, listener),
     )
-
-    def load(choice: Choice) -> Family:
-        chosen = replace(config, **choice)
-        bits: dict[str, Bits] = {"nf4": "nf4", "int8": "int8"}
-        base = families.load(
-            config.base,
-            dtype=dtype,
-            device=accelerator.device,
-            bits=bits.get(chosen.quantize),
-            offload=bool(chosen.offload),
-            listener=listener,
-        )
-        if chosen.tiling:
-            base.tile()
-        return base
-
-    base = load(choice)
+    frugal = Frugal(config, choice, dtype, len(photos), accelerator, listener)
     if config.from_jedi:
-        JeDi.load(base).remove()  # it has weights for it, before anything else is done
-    if base.recipe.strange_steps and strange(base, [photo.image for photo in photos]):
-        config = _at_length(config, base, listener)
-    tell_unknown(base, [config.class_noun], [], listener)
-    while True:
-        size = drawing.size_of(base, replace(config, **choice).resolution)
-        try:
-            token = _token(config, base, photos, given, size, accelerator, listener)
-            break
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-        asked, now = (Settings.of(one, base, len(photos)) for one in (config, replace(config, **choice)))
-        change = relieve(config, now, DRAWING, accelerator, asked.resolution // 2, listener)
-        choice, seen = {**choice, **change}, None  # what was seen is of another choice
-        del base
-        release()
-        base = load(choice)
+        JeDi.load(frugal.base).remove()  # it has weights for it, before anything else is done
+    if frugal.base.recipe.strange_steps and strange(frugal.base, [photo.image for photo in photos]):
+        frugal.asked = _at_length(config, frugal.base, listener)
+    tell_unknown(frugal.base, [config.class_noun], [], listener)
+    known = partial(_token, frugal, photos, given, accelerator, listener)
+    token = frugal.anyhow(partial(frugal.within, DRAWING, known))
     out = config.out or folder_for(config.class_noun, token.text)
     with room(out), ExitStack() as stack:
         agree(accelerator, lambda: stack.enter_context(checkpoints.held(out)))
-        run = Run(config, choice, load, base, photos, given, token, out, accelerator, listener)
-        del base  # the run may have to let go of it
+        run = Run(frugal, photos, given, token, out, accelerator, listener)
         made = run.finish()
-        if seen and run.pace and run.choice == choice:
-            speed.note(accelerator.device, f"{dtype}, {run.settings.quantize}", seen.operations, run.pace)
+        if seen and run.pace and frugal.choice == choice:  # what was seen is of no other
+            speed.note(accelerator.device, f"{dtype}, {frugal.settings.quantize}", seen.operations, run.pace)
         return made
 
 
@@ -151,15 +121,10 @@ def _at_length(config: TrainConfig, base: Family, listener: Listener) -> TrainCo
 
 
 def _token(
-    config: TrainConfig,
-    base: Family,
-    photos: Sequence[Photo],
-    given: Sequence[Photo],
-    size: Size,
-    accelerator: Accelerator,
-    listener: Listener,
+    frugal: Frugal, photos: Sequence[Photo], given: Sequence[Photo], accelerator: Accelerator, listener: Listener
 ) -> Token:
     """Return the user's token, that of the run that goes on, or one that the first process chooses for all."""
+    config, base = frugal.asked, frugal.base
     if config.token is not None:
         token, advice = identity.check(base, config.token, config.class_noun)
         for note in advice:
@@ -171,10 +136,11 @@ def _token(
         folders = [config.out] if config.out else sorted(HOME.glob("*"))
         starts = [] if config.fresh else [start for folder in folders if (start := checkpoints.latest(folder))]
         for record in (start.record for start in starts if not start.damaged):
-            same = partial(fingerprint, config, base, photos, given, record["token"], accelerator.num_processes)
+            asked, processes = unsaid(config, record["choice"]), accelerator.num_processes
+            same = partial(fingerprint, asked, base, photos, given, record["token"], processes)
             if config.out or (record["evidence"] and record["run"] == same()):
                 token, _ = identity.check(base, record["token"], config.class_noun)
                 return replace(token, evidence=record["evidence"])
-        return identity.choose(base, config.class_noun, listener, size)
+        return identity.choose(base, config.class_noun, listener, frugal.size)
 
     return agree(accelerator, choose)

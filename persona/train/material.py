@@ -85,13 +85,6 @@ def prepare(
         listener: told how far it is.
     """
     taught = config.prior == "self"
-    preserved: Sequence[Example] = encode(
-        base,
-        priors,
-        lambda picture: picture.caption or any_of(config.class_noun),
-        Cut(settings.resolution),
-        stage="Encoding class images",
-    )
     subject = encode(
         base,
         photos,
@@ -100,8 +93,18 @@ def prepare(
         stage="Encoding photos",
         listener=listener,
     )
+    preserved: Sequence[Example] = []
     if taught:
         preserved = without(token.text, subject)
+    elif priors:
+        preserved = encode(
+            base,
+            priors,
+            lambda picture: picture.caption or any_of(config.class_noun),
+            Cut(settings.resolution),
+            stage="Encoding class images",
+            listener=listener,
+        )
     halves = [Half(subject), *([Half(preserved, config.prior_weight, taught)] if preserved else [])]
     return DreamBooth(base, halves, gamma=settings.snr_gamma, seed=config.seed)
 

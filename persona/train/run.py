@@ -1,12 +1,12 @@
 """One run of training, from photos to persona."""
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -16,23 +16,22 @@ from persona import adapter, checkpoints, report
 from persona.atomic import digest_of, sweep
 from persona.checkpoints import Checkpoint
 from persona.config import TrainConfig
-from persona.drawing import Size, size_of
-from persona.errors import BadOption, BadPersona, PersonaError, out_of_memory
+from persona.errors import BadOption, BadPersona, PersonaError
 from persona.events import Listener, Note, Progress
 from persona.families import Family
-from persona.families.family import release
-from persona.folder import RECORD, Persona, portable
+from persona.folder import ADAPTER, RECORD, Persona, portable
 from persona.identity import Token
 from persona.methods.dreambooth import DreamBooth
 from persona.methods.settings import Settings
 from persona.photos import Photo
 from persona.placing import any_of
 from persona.prompts import tell_cut
+from persona.train.frugal import Frugal, Leaner
 from persona.train.loop import make_optimizer, steps
 from persona.train.material import drawn_pictures, prepare
 from persona.train.processes import agree
 from persona.train.rehearsal import DRAWING, PICTURES, PREVIEWS, PROMPTS, TRAINING
-from persona.train.thrift import LOADED, Choice, relieve, says
+from persona.train.thrift import FREE, LOADED, says, unsaid
 from persona.train.views import STORE, draw_views
 from persona.train.watch import Watch, best_of
 
@@ -42,19 +41,9 @@ CURVE = 500
 """Points of the loss curve that are kept."""
 
 _ELSE = "Choose another --out, or discard all that is there with --fresh."
-_OURS = {"adapter.safetensors", "checkpoints", "previews", "report.html", RECORD, STORE, checkpoints.LOCK}
+_OURS = {ADAPTER, "checkpoints", "previews", "report.html", RECORD, STORE, checkpoints.LOCK}
 # Settings that another call may change and still go on: they say how long and how, not what is learnt.
-_FREE = {"steps", "checkpoint_every", "score_every", "gradient_checkpointing", "offload", "tiling"}
-
-T = TypeVar("T")
-
-
-class _Leaner(Exception):
-    """The run has to go on from where it is with a base that is loaded anew, for another choice."""
-
-    def __init__(self, choice: Choice) -> None:
-        super().__init__()
-        self.choice = choice
+_FREE = {"steps", "checkpoint_every", "score_every"} | FREE
 
 
 def check_ours(out: Path) -> None:
@@ -106,10 +95,7 @@ class Run:
     """Holds together what the stages of a run share.
 
     Attributes:
-        asked: what the user said.
-        choice: what was chosen beside it for the memory that there is.
-        config: both together.
-        settings: the same with nothing left open.
+        frugal: has the base, and what is to be done with it.
         done: steps done.
         owed: whether pictures of the last step done are still to be drawn, since memory ran out over them.
         pace: seconds that a step takes; 0 while nobody knows.
@@ -117,10 +103,7 @@ class Run:
 
     def __init__(
         self,
-        asked: TrainConfig,
-        choice: Choice,
-        load: Callable[[Choice], Family],
-        base: Family,
+        frugal: Frugal,
         photos: Sequence[Photo],
         given: Sequence[Photo],
         token: Token,
@@ -129,16 +112,28 @@ class Run:
         listener: Listener,
     ) -> None:
         """Take what is known when the folder of the run is; see :func:`persona.train.train`."""
-        self.asked, self.photos, self.given, self.token, self.out = asked, photos, given, token, out
+        self.frugal, self.photos, self.given, self.token, self.out = frugal, photos, given, token, out
         self.accelerator, self.listener = accelerator, listener
         self._processes: int = accelerator.num_processes
-        self._load = load
-        self._choose(choice, base)
-        self.asked_settings = Settings.of(asked, base, len(photos))
         self.losses: list[tuple[int, float]] = []
         self.done = 0
         self.owed = False
         self.pace = 0.0
+
+    @property
+    def asked(self) -> TrainConfig:
+        """What the user said."""
+        return self.frugal.asked
+
+    @property
+    def base(self) -> Family:
+        """The base as it is loaded now."""
+        return self.frugal.base
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are now."""
+        return self.frugal.settings
 
     def finish(self) -> Persona:
         """Do what is left to do, and return the persona.
@@ -157,24 +152,27 @@ class Run:
             return made
         if start:
             self.listener(Note(f"Resuming from step {start.step}."))
-            self._follow(start.record["choice"])
-        self.watch = self._anyhow(partial(self._within, DRAWING, self._watch))
+            self.frugal.follow(start.record["choice"])
+        self.watch = self.frugal.anyhow(partial(self.frugal.within, DRAWING, self._watch))
         self.watch.judged = agree(self.accelerator, lambda: self.watch.judged)  # or one would wait for a look of others
         if start:
             self.losses, self.watch.history = start.record["losses"], start.record["history"]
-        self._anyhow(self._learn)
+        self.frugal.anyhow(self._learn)
         return agree(self.accelerator, self._conclude)
 
     # What is there already
 
     def _made(self, start: Checkpoint) -> Persona | None:
         """Return the persona that was made of the run, if it is whole; else its checkpoints can make it again."""
+        if not (self.out / RECORD).is_file():  # one that is called like the folder would be opened, of `personas`
+            return None
         try:
             made = Persona.open(self.out)
         except BadPersona:
             return None
         # One that was trained on, and stopped before the end was written down, is still that of before.
-        old = list(made.history) != start.record["history"] or not (made.history or made.step == start.step)
+        last = made.step == start.step or _scored(made.history, start.step)
+        old = list(made.history) != start.record["history"] or not last
         return None if old else made
 
     def _start(self) -> Checkpoint | None:
@@ -202,92 +200,28 @@ class Run:
             return BadOption(f"{told} {_ELSE}") if finished else None
         if start.damaged:
             return BadPersona(f"{start.path} is damaged, so the run cannot resume from there. {_ELSE}")
-        held, begun = "a finished persona" if finished else "a run", start.record["run"]
-        if begun == self._fingerprint(self._processes):
-            choice = start.record["choice"]
-            fixed = next((name for name in sorted(choice.keys() & LOADED - _FREE) if says(self.asked, name)), None)
+        held, begun, choice = "a finished persona" if finished else "a run", start.record["run"], start.record["choice"]
+        asked = unsaid(self.asked, choice)
+        if begun == self._fingerprint(self._processes, asked):
+            fixed = next((name for name in sorted(choice.keys() & LOADED - FREE) if says(asked, name)), None)
             told = f"{self.out} holds {held} with --{fixed} {choice.get(fixed)}, chosen when memory was short."
             return BadOption(f"{told} Leave --{fixed} out to resume it. {_ELSE}") if fixed else None
-        if begun == self._fingerprint(number := start.record.get("processes", self._processes)):
+        if begun == self._fingerprint(number := start.record.get("processes", self._processes), asked):
             told = f"{self.out} holds {held} whose steps {number} processes share, not {self._processes}."
             return BadOption(f"{told} Start as many to resume it. {_ELSE}")
         return BadOption(f"{self.out} holds {held} of other photos or settings. {_ELSE}")
 
-    def _fingerprint(self, processes: int) -> str:
-        return fingerprint(self.asked, self.base, self.photos, self.given, self.token.text, processes)
+    def _fingerprint(self, processes: int, asked: TrainConfig) -> str:
+        return fingerprint(asked, self.base, self.photos, self.given, self.token.text, processes)
 
     def _is_done(self, start: Checkpoint) -> bool:
         return start.step >= self.settings.steps or bool(start.record["passed"])
-
-    # Memory
-
-    def _choose(self, choice: Choice, base: Family) -> None:
-        self.choice, self.base = choice, base
-        self.config = replace(self.asked, **choice)
-        self.settings = Settings.of(self.config, base, len(self.photos))
-
-    def _change(self, choice: Choice) -> None:
-        """Choose otherwise for the base that is loaded."""
-        self._choose(choice, self.base)
-        self.base.tile(tiled=self.settings.tiling)
-
-    def _follow(self, choice: Choice) -> None:
-        """Choose as the run did before it was stopped, whatever memory there is now, but for what the user says."""
-        choice = {name: value for name, value in choice.items() if not (name in _FREE and says(self.asked, name))}
-        if any(choice.get(name) != self.choice.get(name) for name in LOADED):
-            self._reload(choice)
-        else:
-            self._change(choice)
-
-    def _reload(self, choice: Choice) -> None:
-        """Load the base anew, without what was freed of it and what it wears."""
-        del self.base
-        release()
-        self._choose(choice, self._load(choice))
-
-    @property
-    def _size(self) -> Size:
-        """Of the pictures that are drawn on the way."""
-        return size_of(self.base, self.settings.resolution)
-
-    def _within(self, stage: str, action: Callable[[], T]) -> T:
-        """Do something; where memory runs out, need less of it and do it again.
-
-        Raises:
-            _Leaner: the base has to be loaded anew for that.
-            NoMemory: nothing is left that could be done.
-        """
-        while True:
-            try:
-                return action()
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-            self._lean(stage)  # out here, where the error does not hold on to what was too much
-
-    def _lean(self, stage: str) -> None:
-        release()
-        least = self.asked_settings.resolution // 2
-        change = relieve(self.asked, self.settings, stage, self.accelerator, least, self.listener)
-        choice = {**self.choice, **change}
-        if change.keys() & LOADED:
-            raise _Leaner(choice)
-        self._change(choice)
-
-    def _anyhow(self, action: Callable[[], T]) -> T:
-        """Do something; where the base has to be loaded anew to need less memory, load it and do it again."""
-        while True:
-            try:
-                return action()
-            except _Leaner as short:
-                choice = short.choice
-            self._reload(choice)
 
     # Learning
 
     def _watch(self) -> Watch:
         noun, every = self.asked.class_noun, self.settings.score_every
-        return Watch(self.base, self._size, self.photos, self.token.text, noun, every, self.out, self.listener)
+        return Watch(self.base, self.frugal.size, self.photos, self.token.text, noun, every, self.out, self.listener)
 
     def _learn(self) -> None:
         """Train from the latest checkpoint on to the last step, or until the best has passed."""
@@ -295,14 +229,14 @@ class Run:
         if start and self._is_done(start) and not self.owed:
             return
         self.done = start.step if start else 0
-        photos, priors = self._within(DRAWING, self._pictures)
-        method = self._within(PICTURES, partial(self._prepare, photos, priors))
-        self._within(PROMPTS, partial(self._encode, method))
+        photos, priors = self.frugal.within(DRAWING, self._pictures)
+        method = self.frugal.within(PICTURES, partial(self._prepare, photos, priors))
+        self.frugal.within(PROMPTS, partial(self._encode, method))
         optimizer = self._attach(start)
         try:
             if not (self.owed and self._keep(optimizer, looked=True)):
-                self._within(TRAINING, partial(self._step, method, optimizer))
-        except _Leaner:
+                self.frugal.within(TRAINING, partial(self._step, method, optimizer))
+        except Leaner:
             newest = checkpoints.latest(self.out)
             if self.done > (newest.step if newest else 0):
                 self._save(optimizer)
@@ -313,12 +247,12 @@ class Run:
         asked, photos, resolution = self.asked, [*self.photos], self.settings.resolution
         if asked.from_jedi:
             # One that was stopped before its first checkpoint has left nothing else that says whose views they are.
-            out = self.out / STORE / self._fingerprint(self._processes)[:16]
+            out = self.out / STORE / self._fingerprint(self._processes, self.asked)[:16]
             photos += draw_views(self.base, self.photos, asked.class_noun, resolution, asked.seed, out, self.listener)
         return photos, drawn_pictures(asked, self.settings, self.base, self.listener) or self.given
 
     def _prepare(self, photos: Sequence[Photo], priors: Sequence[Photo]) -> DreamBooth:
-        return prepare(self.config, self.settings, self.base, photos, priors, self.token, self.listener)
+        return prepare(self.frugal.config, self.settings, self.base, photos, priors, self.token, self.listener)
 
     def _encode(self, method: DreamBooth) -> None:
         """Encode the prompts once for all, and let go of what only encodes; adapted text encoders stay."""
@@ -379,7 +313,7 @@ class Run:
         """Write a checkpoint, with previews where they are due, and tell whether the best has passed."""
         if looked:
             self.owed = True
-            self._within(PREVIEWS, lambda: self.watch.look(self.done, self.base, self._size))
+            self.frugal.within(PREVIEWS, lambda: self.watch.look(self.done, self.base, self.frugal.size))
             self.owed = False
         self._save(optimizer)
         return self.watch.passed
@@ -391,10 +325,10 @@ class Run:
             adapter=adapter.save(self.base),
             optimizer=optimizer,
             record={
-                "run": self._fingerprint(self._processes),
+                "run": self._fingerprint(self._processes, self.asked),
                 "processes": self._processes,
                 "fresh": self.asked.fresh,
-                "choice": self.choice,
+                "choice": self.frugal.choice,
                 "token": self.token.text,
                 "evidence": dict(self.token.evidence),
                 "passed": self.watch.passed,
@@ -407,9 +341,11 @@ class Run:
     # What was learnt
 
     def _conclude(self) -> Persona:
-        """Make the folder a persona with the best weights, or the last where nothing was scored."""
+        """Make the folder a persona with the best weights, or the last where these were not scored."""
         there = {one.step: one for one in checkpoints.every(self.out)}  # the user may have removed some of them
-        best = best_of(one for one in self.watch.history if one["step"] in there) or {"step": max(there)}
+        best = best_of(one for one in self.watch.history if one["step"] in there)
+        if best is None or not _scored(self.watch.history, max(there)):
+            best = {"step": max(there)}  # scores of before say nothing of it, and it is what was asked for last
         step = int(best["step"])
         made = Persona(
             path=self.out,
@@ -420,14 +356,23 @@ class Run:
             step=step,
             scores={name: value for name, value in best.items() if name != "step"},
             history=tuple(self.watch.history),
-            settings=portable(self.config.record() | asdict(self.settings) | {"evidence": dict(self.token.evidence)}),
+            settings=portable(self.frugal.config.record() | asdict(self.settings) | self._used()),
             photos=tuple(photo.sha256 for photo in self.photos),
         )
         self._report(made)  # before the record, which ends the run: what fails here is made when it goes on
         return made.write(there[step].adapter)
 
+    def _used(self) -> dict[str, Any]:
+        """Return what the run has found out: its token's evidence, and what it has in truth trained with."""
+        last = checkpoints.latest(self.out)
+        return {
+            "evidence": dict(self.token.evidence),
+            "optimizer": "adamw8bit" if last and last.in_8_bits else "adamw",
+            "precision": "bf16" if self.base.dtype == torch.bfloat16 else "fp32",
+        }
+
     def _report(self, made: Persona) -> None:
-        names = list(made.scores)
+        names = [name for name in next(iter(made.history), {}) if name != "step"]
         curves: dict[str, Any] = {name: [(one["step"], one[name]) for one in made.history] for name in names}
         report.write(
             self.out / "report.html",
@@ -439,3 +384,7 @@ class Run:
             scores=made.scores,
             chosen=made.step,
         )
+
+
+def _scored(history: Iterable[Mapping[str, float]], step: int) -> bool:
+    return any(scores["step"] == step for scores in history)

@@ -4,7 +4,7 @@ There is one order, from what costs nothing to what costs quality, whoever asks:
 loop when it runs out of memory, ``plan`` for a card that is not here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from persona.config import TrainConfig
 from persona.drawing import free
 from persona.errors import NoMemory
 from persona.events import Listener, Note
-from persona.families import outline
+from persona.families import Family, outline
 from persona.families.place import find
 from persona.methods.settings import Settings
 from persona.train.rehearsal import DRAWING, LOADING, PICTURES, PREVIEWS, PROMPTS, TRAINING, Rehearsal, rehearse
@@ -40,9 +40,24 @@ _HELP = {
 """What helps at which stage, the cheapest first."""
 LOADED = {"quantize", "offload", "resolution"}
 """What is chosen by loading the base anew."""
+FREE = {"gradient_checkpointing", "offload", "tiling"}
+"""What changes nothing that is learnt, so that whoever goes on with a run may say otherwise."""
 
 
-def leaner(asked: TrainConfig, now: Settings, stage: str, device: str, least: int) -> Choice:
+def sides(base: Family, resolution: int) -> list[int]:
+    """Return the resolutions that a run goes down to where memory is short, the largest first.
+
+    Args:
+        base: that is trained: both sides of its pictures are multiples of something.
+        resolution: that the run has, in pixels; below half of it nothing is worth learning.
+    """
+    found, least, multiple = [resolution], resolution // 2, base.granularity
+    while least <= (smaller := max(least, found[-1] * 3 // 4) // multiple * multiple) < found[-1]:
+        found.append(smaller)
+    return found[1:]
+
+
+def leaner(asked: TrainConfig, now: Settings, stage: str, device: str, smaller: Sequence[int]) -> Choice:
     """Return what to change so that a stage takes less memory; empty where nothing is left that the user left open.
 
     Args:
@@ -50,13 +65,13 @@ def leaner(asked: TrainConfig, now: Settings, stage: str, device: str, least: in
         now: the settings as they are.
         stage: of a run, as in :mod:`persona.train.rehearsal`.
         device: type of the device.
-        least: resolution below which nothing is worth learning, in pixels.
+        smaller: what the resolution may become, as :func:`sides` returns it.
     """
     for name in _HELP[stage]:
         # However a batch is divided, a step is the same.
         left_open = name == "batch" or not says(asked, name)
         helps = device == "cuda" or name != "offload"  # on a CPU there is nowhere to put things aside
-        if left_open and helps and (change := _less(name, now, least)):
+        if left_open and helps and (change := _less(name, now, smaller)):
             return change
     return {}
 
@@ -66,7 +81,16 @@ def says(asked: TrainConfig, name: str) -> bool:
     return getattr(asked, name) not in (None, "auto")
 
 
-def _less(name: str, now: Settings, least: int) -> Choice:
+def unsaid(asked: TrainConfig, choice: Choice) -> TrainConfig:
+    """Return what the user said, with that left open which says no more than what was chosen for a run before."""
+    ours = [field for field in fields(TrainConfig) if field.name in LOADED - FREE]
+    open_again: dict[str, Any] = {
+        one.name: one.default for one in ours if getattr(asked, one.name) == choice.get(one.name)
+    }
+    return replace(asked, **open_again)
+
+
+def _less(name: str, now: Settings, smaller: Sequence[int]) -> Choice:
     """Return the next smaller value of a setting, with what has to change along with it."""
     value = getattr(now, name)
     if isinstance(value, bool):
@@ -78,26 +102,31 @@ def _less(name: str, now: Settings, least: int) -> Choice:
             part = max((n for n in range(1, value) if value % n == 0), default=0)
             return {name: part, "accumulate": now.accumulate * value // part} if part else {}
         case _:
-            return {name: max(least, value * 3 // 4)} if value > least else {}
+            return next(({name: side} for side in smaller if side < value), {})
 
 
 def fit(
-    asked: TrainConfig, settings: Settings, room: int, rehearse: Callable[[Settings], Rehearsal], device: str
+    asked: TrainConfig,
+    settings: Settings,
+    room: int,
+    rehearse: Callable[[Settings], Rehearsal],
+    device: str,
+    smaller: Sequence[int],
 ) -> tuple[Settings, Rehearsal]:
     """Change settings until a run fits into so many bytes, or until nothing is left to change.
 
     Returns:
         The settings, and what they were seen to take: more than there is where nothing fits.
     """
-    least, seen = settings.resolution // 2, rehearse(settings)
-    while seen.most > room and (change := leaner(asked, settings, seen.worst, device, least)):
+    seen = rehearse(settings)
+    while seen.most > room and (change := leaner(asked, settings, seen.worst, device, smaller)):
         settings = replace(settings, **change)
         seen = rehearse(settings)
     return settings, seen
 
 
 def relieve(
-    asked: TrainConfig, now: Settings, stage: str, accelerator: Accelerator, least: int, listener: Listener
+    asked: TrainConfig, now: Settings, stage: str, accelerator: Accelerator, smaller: Sequence[int], listener: Listener
 ) -> Choice:
     """Return what to change once memory has run out, as :func:`leaner` does.
 
@@ -107,19 +136,19 @@ def relieve(
         stage: as for :func:`leaner`.
         accelerator: knows the device, and the other processes: where there are any, none loads the base anew alone, or
             draws its share of pictures again, for which it would wait for them.
-        least: as for :func:`leaner`.
+        smaller: as for :func:`leaner`.
         listener: told what is changed.
 
     Raises:
         NoMemory: nothing is left that could be done.
     """
-    change = leaner(asked, now, stage, accelerator.device.type, least)
+    change = leaner(asked, now, stage, accelerator.device.type, smaller)
     together = accelerator.num_processes > 1 and (stage == DRAWING or change.keys() & LOADED)
     if not change or together:
-        raise NoMemory(
-            f"There is too little memory for {stage}. Run the same command again with --quantize nf4, "
-            "a smaller --resolution, or a smaller --base."
-        )
+        ways = {"quantize": "--quantize nf4", "resolution": "a smaller --resolution"}
+        left = " or ".join([*(flag for name, flag in ways.items() if _less(name, now, smaller)), "a smaller --base"])
+        # What was kept before is of other settings.
+        raise NoMemory(f"There is too little memory for {stage}. Begin again with another --out, and {left}.")
     how = words(now, replace(now, **change))
     listener(Note(f"Memory is short: continuing with {how}.", warning=True))
     return change
@@ -171,19 +200,22 @@ def choose(
     if AMPLE * _grown(config, photos) * sum(file.stat().st_size for file in files) < room:
         return {}, None
     listener(Note("Memory could be short. Looking what a step takes ..."))
-    asked = Settings.of(config, outline(config.base), photos)
+    base = outline(config.base)
+    asked = Settings.of(config, base, photos)
     settings, seen = fit(
         config,
         asked,
         int(SHARE * room),
         lambda one: rehearse(outline(config.base), config, one, photos=photos, dtype=dtype, device=device.type),
         device.type,
+        sides(base, asked.resolution),
     )
     needs = f"{seen.most / 2**30:.1f} GB of the {room / 2**30:.1f} GB that are free, for {seen.worst}"
     how = words(asked, settings)
     if seen.most > room:
         with_all = f" even with {how}" if how else ""
-        raise NoMemory(f"{config.base} needs {needs},{with_all}. Take a smaller --base; `persona plan` shows them all.")
+        where = "Take a smaller --base; `persona plan --all` shows them all."
+        raise NoMemory(f"{config.base} needs {needs},{with_all}. {where}")
     listener(Note(f"Memory: {needs}{f', with {how}' if how else ''}."))
     return differing(asked, settings), seen
 

@@ -60,7 +60,7 @@ class Watch:
         self.every = every
         self.scorer: Scorer | None = None
         if every:
-            self.scorer = scorer_for(base, [photo.image for photo in photos], class_noun, size)
+            self.scorer = scorer_for(base, [photo.image for photo in photos], class_noun, size, listener)
         templates = (*self.scorer.prompts, *self.scorer.bare) if self.scorer else UNSCORED
         self.judged = self.scorer is not None
         self.prompts = {one: fill(of_class(one, class_noun), token, class_noun) for one in templates}
@@ -110,7 +110,8 @@ class Watch:
             f"Step {int(step.name.removeprefix(_STEP))}": [
                 (prompt, _open(path))
                 for template, prompt in self.prompts.items()
-                for path in sorted(step.glob(f"{slug(template)}-*.png"))
+                for seed in SEEDS
+                if (path := step / _name(template, seed)).is_file()
             ]
             for step in sorted(self.folder.glob(f"{_STEP}*"))
         }
@@ -120,13 +121,17 @@ class Watch:
         folder.mkdir(parents=True, exist_ok=True)
         for template, images in drawn.items():
             for seed, image in zip(SEEDS, images, strict=True):
-                with beside(folder / f"{slug(template)}-{seed}.png") as part:
+                with beside(folder / _name(template, seed)) as part:
                     image.save(part)
 
 
 def best_of(history: Iterable[dict[str, float]]) -> dict[str, float] | None:
     """Return the best of scores, if there are any; of equals the earliest, which has forgotten least."""
     return max(history, key=lambda scores: scores["total"], default=None)
+
+
+def _name(template: str, seed: int) -> str:
+    return f"{slug(template)}-{seed}.png"
 
 
 def _open(path: Path) -> Image.Image:

@@ -1,0 +1,175 @@
+"""A base, and doing things with it again with less memory wherever that runs out."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+
+from persona import families
+from persona.config import TrainConfig
+from persona.drawing import Size, size_of
+from persona.errors import NoMemory, out_of_memory
+from persona.events import Listener, Note
+from persona.families import Bits, Family
+from persona.families.family import release
+from persona.methods.settings import Settings
+from persona.train.thrift import FREE, LOADED, Choice, relieve, says, sides, unsaid, words
+
+T = TypeVar("T")
+
+
+class Leaner(Exception):
+    """What was being done has to be done again with a base that is loaded anew, for another choice."""
+
+    def __init__(self, choice: Choice) -> None:
+        super().__init__()
+        self.choice = choice
+
+
+class Frugal:
+    """A base that is loaded anew, and used otherwise, as memory demands.
+
+    Attributes:
+        asked: what the user said.
+        choice: what was chosen beside it for the memory that there is.
+        base: loaded for it.
+    """
+
+    def __init__(
+        self,
+        asked: TrainConfig,
+        choice: Choice,
+        dtype: torch.dtype,
+        photos: int,
+        accelerator: Accelerator,
+        listener: Listener,
+    ) -> None:
+        """Load the base.
+
+        Args:
+            asked: what the user said.
+            choice: what was chosen beside it.
+            dtype: number format of the frozen weights.
+            photos: how many there are.
+            accelerator: knows the device, and the other processes.
+            listener: told what is fetched, and what is chosen otherwise.
+        """
+        self.asked, self.choice = asked, choice
+        self._dtype, self._photos = dtype, photos
+        self._accelerator, self._listener = accelerator, listener
+        self.base = self._load()
+
+    @property
+    def config(self) -> TrainConfig:
+        """What the user said, and what was chosen beside it."""
+        return replace(self.asked, **self.choice)
+
+    @property
+    def settings(self) -> Settings:
+        """The same with nothing left open."""
+        return Settings.of(self.config, self.base, self._photos)
+
+    @property
+    def _wanted(self) -> Settings:
+        """What they would be with memory without end."""
+        return Settings.of(self.asked, self.base, self._photos)
+
+    @property
+    def size(self) -> Size:
+        """Of the pictures that are drawn on the way."""
+        return size_of(self.base, self.settings.resolution)
+
+    def follow(self, choice: Choice) -> None:
+        """Choose as a run did before it was stopped, but for what the user says, as long as there is memory for it.
+
+        Raises:
+            NoMemory: there is not, and none of several processes goes on otherwise alone.
+        """
+        self.asked = unsaid(self.asked, choice)
+        choice = {name: value for name, value in choice.items() if not (name in FREE and says(self.asked, name))}
+        if choice == self.choice:
+            return
+        today = {name: value for name, value in self.choice.items() if name in LOADED}
+        alone = self._accelerator.num_processes == 1
+        if all(choice.get(name) == today.get(name) for name in LOADED):
+            self._change(choice)
+        elif not (self._fits(choice) or (alone and self._fits({**choice, **today}))):
+            told = "There is less memory than when the run began, and too little to go on."
+            raise NoMemory(f"{told} Free some, or choose another --out.")
+        how = words(self._wanted, self.settings) or "nothing done to need less memory"
+        self._listener(Note(f"It goes on with {how}."))
+
+    def within(self, stage: str, action: Callable[[], T]) -> T:
+        """Do something; where memory runs out, need less of it and do it again.
+
+        Raises:
+            Leaner: the base has to be loaded anew for that; see :meth:`anyhow`.
+            NoMemory: nothing is left that could be done.
+        """
+        while True:
+            try:
+                return action()
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+            self._lean(stage)  # out here, where the error does not hold on to what was too much
+
+    def anyhow(self, action: Callable[[], T]) -> T:
+        """Do something; where the base has to be loaded anew to need less memory, load it and do it again.
+
+        Nothing else may hold on to the base then.
+        """
+        while True:
+            try:
+                return action()
+            except Leaner as short:
+                choice = short.choice
+            self._reload(choice)
+
+    def _lean(self, stage: str) -> None:
+        release()
+        smaller = sides(self.base, self._wanted.resolution)
+        change = relieve(self.asked, self.settings, stage, self._accelerator, smaller, self._listener)
+        choice = {**self.choice, **change}
+        if change.keys() & LOADED:
+            raise Leaner(choice)
+        self._change(choice)
+
+    def _change(self, choice: Choice) -> None:
+        """Choose otherwise for the base that is loaded."""
+        self.choice = choice
+        self.base.tile(tiled=self.settings.tiling)
+
+    def _reload(self, choice: Choice) -> None:
+        """Load the base anew, without what was freed of it and what it wears."""
+        self.__dict__.pop("base", None)  # it is gone already where one did not fit
+        release()
+        self.choice = choice
+        self.base = self._load()
+
+    def _fits(self, choice: Choice) -> bool:
+        """Load the base anew, and tell whether there was memory for it."""
+        try:
+            self._reload(choice)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _load(self) -> Family:
+        config = self.config
+        bits: dict[str, Bits] = {"nf4": "nf4", "int8": "int8"}
+        base = families.load(
+            config.base,
+            dtype=self._dtype,
+            device=self._accelerator.device,
+            bits=bits.get(config.quantize),
+            offload=bool(config.offload),
+            listener=self._listener,
+        )
+        if config.tiling:
+            base.tile()
+        return base
