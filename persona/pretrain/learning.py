@@ -224,7 +224,7 @@ def learn(
         raise NoMemory(_less(config)) from error
     with run.averaged():
         learnt = objective.save()
-    return agree(accelerator, partial(_conclude, run, learnt, config, config.out / "weights" / name))
+    return agree(accelerator, partial(_conclude, run, learnt, config, rate, config.out / "weights" / name))
 
 
 def _less(config: PretrainMethodConfig) -> str:
@@ -297,7 +297,7 @@ def _keep(path: Path, sheet: Image.Image | None, objective: Objective) -> None:
         (sheet or objective.show()).save(part)
 
 
-def _conclude(run: Run, learnt: bytes, config: PretrainMethodConfig, weights: Path) -> Learnt:
+def _conclude(run: Run, learnt: bytes, config: PretrainMethodConfig, rate: float, weights: Path) -> Learnt:
     with beside(weights) as part:
         part.write_bytes(learnt)
     sheets = {path.stem: [(path.stem, Image.open(path))] for path in sorted((config.out / "samples").glob("*.png"))}
@@ -308,7 +308,7 @@ def _conclude(run: Run, learnt: bytes, config: PretrainMethodConfig, weights: Pa
         photos=[],
         previews=sheets,
         curves={"loss": run.curve},
-        settings=config.record() | {"seconds": run.seconds},
+        settings=config.record() | {"learning_rate": rate, "seconds": run.seconds},
         scores={},
     )
     return Learnt(weights, page)
