@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL.Image import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -112,6 +113,16 @@ def test_encoders_that_were_put_aside_are_gone_before_the_rest_settles(
     monkeypatch.setattr(type(base.pipe), "to", lambda *_: left.extend(encoder() for encoder in encoders))
     base.settle()
     assert left == [None] * 3
+
+
+@pytest.mark.parametrize(("device", "usual"), [("cuda", True), ("cpu", False)])
+def test_kernels_are_chosen_for_the_device_whatever_is_put_aside(base_folder: Folder, device: str, usual: bool) -> None:
+    pipe = families.outline(str(base_folder("sd-eps"))).pipe  # on the CPU, as networks that are idle
+    torch.nn.Module.to(pipe.unet, torch.bfloat16)
+    kind = Family.known["StableDiffusionPipeline"]
+    base = kind(pipe, name="", folder=base_folder("sd-eps"), device=torch.device(device))
+    kinds = {type(one) for one in base.denoiser.attn_processors.values()}
+    assert (kinds == {AttnProcessor2_0}) == usual
 
 
 def test_what_is_remembered_waits_in_main_memory() -> None:

@@ -95,7 +95,7 @@ class Family(Named):
         for part in pipe.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(requires_grad=False).eval()
-        choose_kernels(self.denoiser)
+        choose_kernels(self.denoiser, self.device)
         pipe.set_progress_bar_config(disable=True)
         self._components = [key for key, part in pipe.components.items() if part is not None]
         self._read = Reader(self.encode_prompts)

@@ -96,8 +96,8 @@ def rehearse(
     def move(network: nn.Module, there: bool) -> None:
         where = "cpu" if there else "meta"
         refill(network, lambda one: torch.empty_like(one, device=where))
-        if network is base.denoiser and device == "cpu":
-            choose_kernels(network)
+        if network is base.denoiser:
+            choose_kernels(network, torch.device(device))
 
     if device not in EIGHT_BITS:  # the optimizer looks where the parameters are, which is the CPU here
         settings = replace(settings, optimizer="adamw")
