@@ -5,7 +5,7 @@ import inspect
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -232,6 +232,10 @@ class Family(Named):
     def remember(self, prompts: Sequence[str]) -> None:
         """Encode prompts once for all: from here on their conditioning needs no text encoder."""
         self._read.remember(prompts)
+
+    def reading_once(self) -> AbstractContextManager[None]:
+        """Encode each prompt but once meanwhile, while nothing learns and no strength changes."""
+        return self._read.keeping()
 
     def conditioning(self, prompts: Sequence[str]) -> Conditioning:
         """Return the conditioning of prompts, one row each: the remembered, or else encoded, each but once."""

@@ -41,7 +41,7 @@ Stage = Callable[[str], AbstractContextManager[None]]
 Move = Callable[[nn.Module, bool], None]
 """Called with a network and ``True`` before it is used, and with ``False`` once it is idle."""
 
-_EXACT = ("layer_norm", "group_norm", "softmax")
+_EXACT = ("layer_norm", "group_norm", "rms_norm", "softmax")
 """What autocast computes in float32 on a GPU but not on a CPU; of its list, those that meet large tensors here."""
 _SUBJECT, _CLASS = "a sks dog", "a dog"
 _ALONE: Any = SimpleNamespace(num_processes=1, process_index=0)
