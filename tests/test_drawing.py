@@ -35,6 +35,29 @@ def test_short_memory_makes_smaller_batches(
     assert Note("Memory is short: drawing 2 at a time.") in events
 
 
+def test_where_even_one_is_too_much_it_is_drawn_in_tiles(
+    base_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = families.load(str(base_folder("sd-v-zero")), device="cpu")
+    whole, enough = Family.decode_latents, True
+
+    def tight(self: Family, latents: torch.Tensor) -> list[Image.Image]:
+        if not (enough and self.pipe.vae.use_tiling):
+            raise torch.OutOfMemoryError("no room")
+        return whole(self, latents)
+
+    monkeypatch.setattr(Family, "decode_latents", tight)
+    jobs = [drawing.Job("a dog", 1, tmp_path / "1.png")]
+    events: list[Event] = []
+    drawing.draw(base, jobs, events.append, steps=1, size=(32, 32))
+    assert jobs[0].path.exists()
+    assert Note("Memory is short: images in tiles.") in events
+    assert not base.pipe.vae.use_tiling  # a training may go on with it, which chooses for itself
+    enough = False
+    with pytest.raises(torch.OutOfMemoryError):
+        drawing.draw(base, jobs, steps=1, size=(32, 32))
+
+
 def test_what_many_pictures_show_is_read_once(
     base_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
