@@ -43,6 +43,8 @@ Move = Callable[[nn.Module, bool], None]
 
 _EXACT = ("layer_norm", "group_norm", "rms_norm", "softmax")
 """What autocast computes in float32 on a GPU but not on a CPU; of its list, those that meet large tensors here."""
+_PASSES = 2
+"""After so many, with gradients there that are added to, each pass of a step takes what the one before it took."""
 _SUBJECT, _CLASS = "a sks dog", "a dog"
 _ALONE: Any = SimpleNamespace(num_processes=1, process_index=0)
 
@@ -104,11 +106,12 @@ def rehearse(
     for network in networks(base).values():
         refill(network, lambda one: torch.empty_like(one, device="meta"))
     loaded, parameters = prepare(base, config, settings, dtype)
+    passes, settings = settings.accumulate, replace(settings, accumulate=min(settings.accumulate, _PASSES))
     ledger, stages = Ledger(), dict[str, tuple[int, int]]()
     with FakeTensorMode(allow_non_fake_inputs=True), _like(device), ledger:
         perform(base, config, settings, photos, lambda name: ledger.stage(stages, name), move)
     taken = {name: most for name, (most, _) in stages.items()}
-    return Rehearsal(taken, loaded, parameters, operations=stages[TRAINING][1])
+    return Rehearsal(taken, loaded, parameters, operations=stages[TRAINING][1] * passes // settings.accumulate)
 
 
 def networks(base: Family) -> dict[str, nn.Module]:
