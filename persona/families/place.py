@@ -96,19 +96,23 @@ def index_of(folder: Path) -> dict[str, Any]:
     return index
 
 
+def parts_of(folder: Path) -> dict[str, list[str] | None]:
+    """Return library and class of a pipeline's parts by their names; ``None`` for what it has not, or nobody needs.
+
+    Raises:
+        BadBase: as :func:`index_of`.
+    """
+    parts = {name: part for name, part in index_of(folder).items() if isinstance(part, list)}
+    return {name: None if name in Family.left_out or part == [None, None] else part for name, part in parts.items()}
+
+
 def flaw(folder: Path) -> str:
     """Return what is wrong with the weights in a pipeline's folder, found without reading them; empty if nothing is."""
     try:
-        return next(filter(None, map(_flaw, _folders(folder))), "")
+        parts = parts_of(folder)
     except BadBase as error:
         return str(error)
-
-
-def _folders(folder: Path) -> list[Path]:
-    """Return the folders of the parts of a pipeline that are loaded."""
-    parts = index_of(folder).items()
-    wanted = (name for name, part in parts if isinstance(part, list) and part != [None, None])
-    return [folder / name for name in wanted if name not in Family.left_out]
+    return next(filter(None, (_flaw(folder / name) for name, part in parts.items() if part)), "")
 
 
 def _flaw(part: Path) -> str:
@@ -234,8 +238,10 @@ def configs(base: str, listener: Listener = silent) -> Path:
 
     repo = _repo(base)
     folder = cached(repo)
-    if folder and (folder / INDEX).is_file() and all(any(part.glob("*.json")) for part in _folders(folder)):
-        return folder
+    if folder and (folder / INDEX).is_file():
+        needed = [name for name, part in parts_of(folder).items() if part]
+        if all(any((folder / name).glob("*.json")) for name in needed):
+            return folder
     listener(Note(f"Fetching the configs of {repo}; they are small."))
     try:
         return Path(snapshot_download(repo, allow_patterns=_CONFIGS))
