@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -160,18 +161,28 @@ def draw(
     mine = jobs[state.process_index :: state.num_processes]
     batch = how.pop("batch", None) or base.batch_of(how["size"])
     made: list[Path] = []
-    while (done := len(made)) < len(mine):
-        part = mine[done : done + batch]
-        listener(Progress(stage, done, len(mine)))
-        try:
-            pictures = base.draw([job.prompt for job in part], [job.seed for job in part], batch=batch, **how)
-        except (RuntimeError, MemoryError) as error:  # torch's own OutOfMemoryError is a RuntimeError
-            if batch == 1 or not out_of_memory(error):
-                raise
-            batch //= 2
-            listener(Note(f"Memory is short: drawing {batch} at a time."))
-            continue
-        made += _saved(pictures, part)
+    with ExitStack() as ending:
+        if isinstance(base, Family):
+            ending.enter_context(base.reading_once())
+        while (done := len(made)) < len(mine):
+            part = mine[done : done + batch]
+            listener(Progress(stage, done, len(mine)))
+            try:
+                pictures = base.draw([job.prompt for job in part], [job.seed for job in part], batch=batch, **how)
+            except (RuntimeError, MemoryError) as error:  # torch's own OutOfMemoryError is a RuntimeError
+                if not out_of_memory(error):
+                    raise
+                if batch > 1:
+                    batch //= 2
+                    listener(Note(f"Memory is short: drawing {batch} at a time."))
+                elif isinstance(base, Family) and not base.pipe.vae.use_tiling:
+                    base.tile()
+                    ending.callback(base.tile, tiled=False)
+                    listener(Note("Memory is short: images in tiles."))
+                else:
+                    raise
+                continue
+            made += _saved(pictures, part)
     if mine:
         listener(Progress(stage, len(mine), len(mine)))
     shares: list[list[Path]] = gather_object([made])

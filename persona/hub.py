@@ -1,7 +1,8 @@
-"""Networks of the hub for transformers: in a folder, in the hub's own cache, or fetched, which is told before."""
+"""What is on the hub: in its own cache already or not; networks for transformers, fetched, which is told before."""
 
 import json
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,29 +14,49 @@ T = TypeVar("T")
 _KEPT = ["*.json", "*.txt", "*.model", "model*.safetensors"]
 
 
-def here(name: str) -> Path | None:
-    """Return the folder of a network if it is on this disk: by its folder, or by its id in the hub's cache."""
+def cached(name: str) -> Path | None:
+    """Return what the hub's own cache holds of a repository, be it all or some of its files."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, IncompleteSnapshotError, LocalEntryNotFoundError
 
-    if Path(name).is_dir():
-        return Path(name)
     try:
-        folder = Path(snapshot_download(name, local_files_only=True, allow_patterns=_KEPT))
+        return Path(snapshot_download(name, local_files_only=True))
+    except IncompleteSnapshotError as error:  # nobody fetches the weights of other frameworks, or its README
+        return Path(error.snapshot_path)
     except (LocalEntryNotFoundError, HFValidationError):
         return None
-    return folder if _whole(folder) else None
+
+
+def weights(folder: Path, stem: str = "*") -> list[Path]:
+    """Return the files that hold the weights of a network, or that should but are not there.
+
+    Raises:
+        ValueError: the list of those that are in several files is damaged.
+    """
+    lists = (folder.glob(f"{stem}.safetensors.index.{end}") for end in ("json", "*.json"))
+    index = next(chain.from_iterable(lists), None)
+    if index is None:
+        return sorted(folder.glob(f"{stem}.safetensors")) or [folder / f"{stem}.safetensors"]
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return [folder / name for name in sorted(names)]
+    except (OSError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is damaged") from error
+
+
+def here(name: str) -> Path | None:
+    """Return the folder of a network if it is on this disk: by its folder, or by its id in the hub's cache."""
+    if Path(name).is_dir():
+        return Path(name)
+    folder = cached(name)
+    return folder if folder and _whole(folder) else None
 
 
 def _whole(folder: Path) -> bool:
     """Whether the weights in a folder are all there; a fetch that was stopped leaves some of them."""
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return (folder / "model.safetensors").is_file()
     try:
-        parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        return all((folder / part).is_file() for part in parts)
-    except (ValueError, LookupError, TypeError, AttributeError):  # it is damaged
+        return all(path.is_file() for path in weights(folder, "model"))
+    except ValueError:
         return False
 
 

@@ -1,5 +1,5 @@
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from persona.drawing import spared
 from persona.errors import BadOption, out_of_memory
 from persona.events import Event, Note, Progress
 from persona.families import Family
+from persona.families.conditioning import Reader
 
 
 def test_short_memory_makes_smaller_batches(
@@ -32,6 +33,50 @@ def test_short_memory_makes_smaller_batches(
     drawing.draw(base, jobs, events.append, steps=1, size=(32, 32))
     assert all(job.path.exists() for job in jobs)
     assert Note("Memory is short: drawing 2 at a time.") in events
+
+
+def test_where_even_one_is_too_much_it_is_drawn_in_tiles(
+    base_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = families.load(str(base_folder("sd-v-zero")), device="cpu")
+    whole, enough = Family.decode_latents, True
+
+    def tight(self: Family, latents: torch.Tensor) -> list[Image.Image]:
+        if not (enough and self.pipe.vae.use_tiling):
+            raise torch.OutOfMemoryError("no room")
+        return whole(self, latents)
+
+    monkeypatch.setattr(Family, "decode_latents", tight)
+    jobs = [drawing.Job("a dog", 1, tmp_path / "1.png")]
+    events: list[Event] = []
+    drawing.draw(base, jobs, events.append, steps=1, size=(32, 32))
+    assert jobs[0].path.exists()
+    assert Note("Memory is short: images in tiles.") in events
+    assert not base.pipe.vae.use_tiling  # a training may go on with it, which chooses for itself
+    enough = False
+    with pytest.raises(torch.OutOfMemoryError):
+        drawing.draw(base, jobs, steps=1, size=(32, 32))
+
+
+def test_what_many_pictures_show_is_read_once(
+    base_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = families.load(str(base_folder("sd-v-zero")), device="cpu")
+    read: list[str] = []
+    encode = base.encode_prompts
+
+    def noted(prompts: Sequence[str]) -> Any:
+        read.extend(prompts)
+        return encode(prompts)
+
+    monkeypatch.setattr(base, "_read", Reader(noted))
+    jobs = [drawing.Job("a dog", seed, tmp_path / f"{seed}.png") for seed in (1, 2)]
+    drawing.draw(base, jobs, steps=1, size=(32, 32), batch=1)
+    assert read == ["a dog", ""]
+    alone = base.draw(["a dog"], [2], steps=1, size=(32, 32))[0]
+    assert read == ["a dog", ""] * 2  # what learns, or is worn with another strength, reads anew
+    with Image.open(jobs[1].path) as image:
+        assert image.tobytes() == alone.tobytes()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import hub_cache
 import huggingface_hub
 import numpy as np
 import pytest
@@ -143,6 +144,16 @@ def test_what_is_fetched_is_told_with_its_size(networks: Path, monkeypatch: pyte
     assert folders == [networks / "sam", networks / "tagger", networks / "sam"]
     assert fetches == ["someone/blip", "someone/sam"]
     assert told == [Note("Fetching 4.0 GB: someone/blip (2.0 GB), someone/sam (2.0 GB).")]
+
+
+def test_what_was_fetched_of_a_repository_is_found_again(
+    networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(networks / "sam", tmp_path / "copy")
+    folder = hub_cache.fetched(monkeypatch, "someone/sam", copy, others=["pytorch_model.bin", "merges.txt"])
+    assert hub.here("someone/sam") == folder
+    (folder / "model.safetensors").rename(folder / "of_another_program.safetensors")
+    assert hub.here("someone/sam") is None
 
 
 def test_the_one_that_cannot_be_fetched_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import bases
+import hub_cache
 import pytest
 import single_file
 import torch
@@ -130,6 +131,22 @@ def test_what_can_be_no_base_is_refused_without_the_hub(base: str) -> None:
     assert "sd15, sd21" in refusal(base, "There is no base")
 
 
+def test_what_was_fetched_of_a_repository_is_found_again(
+    base_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever fetches a pipeline leaves out what is not needed; the hub takes that for an incomplete one."""
+    repo = known()["sd15"].repo
+    folder = hub_cache.fetched(monkeypatch, repo, shutil.copytree(base_folder("sd-eps"), tmp_path / "copy"))
+    for base in ("sd15", repo):
+        assert families.here(base) == place.Place(folder)
+    file = header(tmp_path / "dream.safetensors", {HEADER: (8, 4, 3, 3)})
+    next((folder / "unet").glob("*.safetensors")).unlink()
+    assert families.here("sd15") is None
+    assert place.find(str(file)) == place.Place(folder, file, borrowed=True)
+    shutil.rmtree(folder / "scheduler")
+    refusal(file, "has no configs")
+
+
 # Folders
 
 
@@ -231,7 +248,7 @@ def borrowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
         folder = bases.save({"sdxl": lambda: bases.sdxl(48), "sd21": lambda: bases.sd("v_prediction")}[short], tmp_path)
         (folder / "recipe.json").unlink()
         monkeypatch.setattr(place, "_kind", lambda *_: known()[short])
-        monkeypatch.setattr(place, "_cached", lambda _: folder)
+        monkeypatch.setattr(place, "cached", lambda _: folder)
         return load(folder)
 
     return borrow

@@ -28,7 +28,7 @@ from persona.methods.settings import Settings
 from persona.score import Scores
 from persona.train import thrift, train, watch
 from persona.train.processes import agree
-from persona.train.rehearsal import DRAWING, PICTURES, TRAINING, rehearse
+from persona.train.rehearsal import DRAWING, PICTURES, TRAINING
 
 Folder = Callable[[str], Path]
 
@@ -143,20 +143,14 @@ def test_what_the_user_said_is_not_touched(base_folder: Folder, batch: int, said
 
 
 def test_memory_is_measured_before_a_run(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, seen = replace(config, batch=64), dict[Settings, Any]()
-    base, device = families.outline(config.base), torch.device("cpu")
-
-    def once(base: Family, config: TrainConfig, settings: Settings, **how: Any) -> Any:
-        seen[settings] = seen.get(settings) or rehearse(base, config, settings, **how)
-        return seen[settings]
-
-    monkeypatch.setattr(thrift, "rehearse", once)
-    needs = once(base, config, Settings.of(config, base, 3), photos=3, dtype=torch.float32, device="cpu").most
+    config, needs = replace(config, batch=64), 64 * 2**20
+    cost = taking(TRAINING, lambda one: one.batch * 2**20)
+    monkeypatch.setattr(thrift, "rehearse", lambda base, config, settings, **how: cost(settings))
     events: list[Event] = []
 
     def chosen(room: float) -> dict[str, Any]:
         monkeypatch.setattr(thrift, "free", lambda _: int(room / thrift.SHARE) + 1)
-        return dict(thrift.choose(config, 3, torch.float32, device, 1, events.append)[0])
+        return dict(thrift.choose(config, 3, torch.float32, torch.device("cpu"), 1, events.append)[0])
 
     assert chosen(1e12) == {}
     assert notes(events) == ""
@@ -347,8 +341,9 @@ def test_a_gradient_that_was_begun_is_forgotten(config: TrainConfig, limited: Ca
 def test_where_nothing_helps_it_is_said_and_what_was_learnt_stays(
     config: TrainConfig, limited: Callable[[int, Fits], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limited(4 * 3, lambda *_: False)
-    with pytest.raises(NoMemory, match="a smaller --base") as refusal:
+    config = replace(config, batch=1, gradient_checkpointing=False, resolution=32)  # packing the base is left
+    limited(3, lambda *_: False)
+    with pytest.raises(NoMemory, match="a smaller --resolution or a smaller --base") as refusal:
         train(config)
     assert len(str(refusal.value).splitlines()) <= 2
     monkeypatch.undo()

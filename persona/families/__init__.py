@@ -31,6 +31,7 @@ from persona.families.place import (
     here,
     index_of,
     known,
+    parts_of,
     stored,
 )
 from persona.families.recipe import Recipe
@@ -165,7 +166,7 @@ def _read(folder: Path, family: type[Family], dtype: torch.dtype | None) -> Any:
         variant="fp16" if only_half else None,
         use_safetensors=True,
         local_files_only=True,
-        **_absent(folder, family),
+        **_absent(folder),
     )
 
 
@@ -175,7 +176,7 @@ def _from_file(file: Path, folder: Path, family: type[Family], dtype: torch.dtyp
 
     formats = family.formats(folder, dtype) if dtype else {"default": format_of(file)}
     how = {"config": str(folder), "local_files_only": True}
-    given = _absent(folder, family)
+    given = _absent(folder)
     if exact := formats.get("vae"):
         kind = getattr(diffusers, index_of(folder)["vae"][1])
         given["vae"] = kind.from_single_file(str(file), subfolder="vae", torch_dtype=exact, **how)
@@ -196,13 +197,9 @@ def _correct(pipe: Any, family: type[Family], place: Place) -> None:
         family.correct(pipe, place.file)
 
 
-def _absent(folder: Path, family: type[Family]) -> dict[str, Any]:
+def _absent(folder: Path) -> dict[str, Any]:
     """Return what a pipeline is given in the place of the parts that it has not, or that nobody needs."""
-    index = index_of(folder)
-    absent: dict[str, Any] = {
-        name: None for name, part in index.items() if name in family.left_out or part == [None, None]
-    }
-    return absent | ({"requires_safety_checker": False} if "requires_safety_checker" in index else {})
+    return {name: None for name, part in parts_of(folder).items() if part is None}
 
 
 def _silence() -> None:

@@ -42,10 +42,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
         return scaled_dot_product_attention(query, key, value, mask)
 
 
-def choose_kernels(denoiser: nn.Module) -> None:
-    """Let each attention layer of a bf16 denoiser on a CPU choose its kernel; leave all others alone."""
-    parameter = next(denoiser.parameters())
-    if parameter.device.type != "cpu" or parameter.dtype != torch.bfloat16:
+def choose_kernels(denoiser: nn.Module, device: torch.device) -> None:
+    """Let each attention layer of a bf16 denoiser that computes on a CPU choose its kernel; leave all others alone."""
+    if device.type != "cpu" or next(denoiser.parameters()).dtype != torch.bfloat16:
         return
     for module in denoiser.modules():
         if isinstance(module, Attention) and type(module.processor) is AttnProcessor2_0:

@@ -1,6 +1,7 @@
 """What a denoiser is told of prompts, each encoded but once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ class Reader:
         """Take what encodes prompts, one row each."""
         self._encode = encode
         self._remembered: dict[str, Conditioning] = {}
+        self._keeps = False
 
     @torch.no_grad()
     def remember(self, prompts: Sequence[str]) -> None:
@@ -24,8 +26,19 @@ class Reader:
             if prompt not in self._remembered:
                 self._remembered[prompt] = _move(self._encode([prompt]), "cpu")
 
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Remember meanwhile whatever is read."""
+        before, self._keeps = dict(self._remembered), True
+        try:
+            yield
+        finally:
+            self._remembered, self._keeps = before, False
+
     def rows(self, prompts: Sequence[str], device: torch.device) -> Conditioning:
         """Return the conditioning of prompts, one row each: the remembered, or else encoded, each but once."""
+        if self._keeps:
+            self.remember(prompts)
         unique = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
         fresh = [prompt for prompt in unique if prompt not in self._remembered]
         if not fresh:

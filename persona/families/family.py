@@ -5,7 +5,7 @@ import inspect
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -95,7 +95,7 @@ class Family(Named):
         for part in pipe.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(requires_grad=False).eval()
-        choose_kernels(self.denoiser)
+        choose_kernels(self.denoiser, self.device)
         pipe.set_progress_bar_config(disable=True)
         self._components = [key for key, part in pipe.components.items() if part is not None]
         self._read = Reader(self.encode_prompts)
@@ -232,6 +232,10 @@ class Family(Named):
     def remember(self, prompts: Sequence[str]) -> None:
         """Encode prompts once for all: from here on their conditioning needs no text encoder."""
         self._read.remember(prompts)
+
+    def reading_once(self) -> AbstractContextManager[None]:
+        """Encode each prompt but once meanwhile, while nothing learns and no strength changes."""
+        return self._read.keeping()
 
     def conditioning(self, prompts: Sequence[str]) -> Conditioning:
         """Return the conditioning of prompts, one row each: the remembered, or else encoded, each but once."""

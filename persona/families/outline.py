@@ -11,7 +11,7 @@ from torch import nn
 
 from persona.errors import BadBase
 from persona.families.family import Family
-from persona.families.place import first_line, index_of
+from persona.families.place import first_line, parts_of
 
 LENGTH = "tokenizer_config.json"
 """What alone is there of a tokenizer whose words are not."""
@@ -29,11 +29,10 @@ def hollow(folder: Path, family: type[Family]) -> Any:
     """
     import diffusers
 
-    parts = {name: part for name, part in index_of(folder).items() if isinstance(part, list)}
-    left_out = {name: None for name, part in parts.items() if name in family.left_out or part == [None, None]}
+    parts = parts_of(folder)
     try:
-        made = {name: _made(folder / name, *part) for name, part in parts.items() if name not in left_out}
-        return getattr(diffusers, family.pipeline)(**made, **left_out)
+        made = {name: part and _made(folder / name, *part) for name, part in parts.items()}
+        return getattr(diffusers, family.pipeline)(**made)
     except Exception as error:  # diffusers and transformers raise whatever their parts do
         raise BadBase(f"The configs in {folder} are damaged: {first_line(error)} Fetch them again.") from error
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from persona.events import Listener, Note, silent
 from persona.families.family import Family
 from persona.families.fingerprint import kept
 from persona.families.known import Known
+from persona.hub import cached, weights
 
 INDEX = "model_index.json"
 """What makes a folder a pipeline."""
@@ -71,7 +71,7 @@ def here(base: str, listener: Listener = silent) -> Place | None:
         return _of_file(path, listener)
     if path.is_dir():
         return Place(path)
-    folder = _cached(_repo(base))
+    folder = cached(_repo(base))
     return Place(folder) if folder and not flaw(folder) else None
 
 
@@ -96,15 +96,23 @@ def index_of(folder: Path) -> dict[str, Any]:
     return index
 
 
+def parts_of(folder: Path) -> dict[str, list[str] | None]:
+    """Return library and class of a pipeline's parts by their names; ``None`` for what it has not, or nobody needs.
+
+    Raises:
+        BadBase: as :func:`index_of`.
+    """
+    parts = {name: part for name, part in index_of(folder).items() if isinstance(part, list)}
+    return {name: None if name in Family.left_out or part == [None, None] else part for name, part in parts.items()}
+
+
 def flaw(folder: Path) -> str:
     """Return what is wrong with the weights in a pipeline's folder, found without reading them; empty if nothing is."""
     try:
-        parts = index_of(folder)
+        parts = parts_of(folder)
     except BadBase as error:
         return str(error)
-    left_out = {name for name, part in parts.items() if not isinstance(part, list) or part == [None, None]}
-    names = (name for name in parts if name not in left_out.union(Family.left_out))
-    return next(filter(None, (_flaw(folder / name) for name in names)), "")
+    return next(filter(None, (_flaw(folder / name) for name, part in parts.items() if part)), "")
 
 
 def _flaw(part: Path) -> str:
@@ -114,21 +122,13 @@ def _flaw(part: Path) -> str:
     if not (part / "config.json").is_file():  # only networks have one
         return ""
     try:
-        paths = _weights(part)
-    except (OSError, ValueError, KeyError):
+        paths = weights(part)
+    except ValueError:
         return f"the list of {part.name}'s weights is damaged"
     bad = next((path for path in paths if not _readable(path)), None)
     if bad is None:
         return ""
     return f"{part.name}/{bad.name} is {'damaged or cut off' if bad.is_file() else 'missing'}"
-
-
-def _weights(folder: Path) -> list[Path]:
-    """Return the files that hold the weights of one network, or that should but are not there."""
-    index = next(chain(folder.glob("*.safetensors.index.json"), folder.glob("*.safetensors.index.*.json")), None)
-    if index is None:
-        return sorted(folder.glob("*.safetensors")) or [folder / "*.safetensors"]
-    return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
 
 
 def _readable(path: Path) -> bool:
@@ -183,17 +183,6 @@ def _repo(base: str) -> str:
     return repo
 
 
-def _cached(repo: str) -> Path | None:
-    """Return what the hub's own cache holds of a repository, be it all or not."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repo, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
-
-
 def _fetch(base: str, listener: Listener) -> Path:
     """Fetch a base from the hub, and return its folder."""
     from diffusers import DiffusionPipeline
@@ -240,7 +229,7 @@ def first_line(error: BaseException) -> str:
 
 
 def configs(base: str, listener: Listener = silent) -> Path:
-    """Return a folder with the configs of a base on the hub; its weights are not fetched.
+    """Return a folder with the configs of a base on the hub, from this disk or else fetched, without its weights.
 
     Raises:
         BadBase: it cannot be found or reached.
@@ -248,6 +237,11 @@ def configs(base: str, listener: Listener = silent) -> Path:
     from huggingface_hub import snapshot_download
 
     repo = _repo(base)
+    folder = cached(repo)
+    if folder and (folder / INDEX).is_file():
+        needed = [name for name, part in parts_of(folder).items() if part]
+        if all(any((folder / name).glob("*.json")) for name in needed):
+            return folder
     listener(Note(f"Fetching the configs of {repo}; they are small."))
     try:
         return Path(snapshot_download(repo, allow_patterns=_CONFIGS))
@@ -304,16 +298,10 @@ def _kind(path: Path, shapes: dict[str, Tensor]) -> Known:
 
 
 def _configs(path: Path, one: Known, listener: Listener) -> Path:
-    """Return a folder with the configs of a well-known base, from this disk or else from the hub."""
-    from huggingface_hub import snapshot_download
-
-    cached = _cached(one.repo)
-    if cached and (cached / INDEX).is_file():
-        return cached
-    listener(Note(f"Fetching the configs of {one.repo} for {path.name}; they are small."))
+    """Return a folder with the configs of the well-known base that a single file is most like."""
     try:
-        return Path(snapshot_download(one.repo, allow_patterns=_CONFIGS))
-    except Exception as error:  # as above
+        return configs(one.repo, listener)
+    except BadBase as error:
         gate = " (gated: `hf auth login`)" if one.gated else ""
         raise BadBase(
             f"{path} has no configs, and those of {one.repo}{gate} are neither on this disk nor can they be fetched.\n"

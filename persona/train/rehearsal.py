@@ -41,8 +41,10 @@ Stage = Callable[[str], AbstractContextManager[None]]
 Move = Callable[[nn.Module, bool], None]
 """Called with a network and ``True`` before it is used, and with ``False`` once it is idle."""
 
-_EXACT = ("layer_norm", "group_norm", "softmax")
+_EXACT = ("layer_norm", "group_norm", "rms_norm", "softmax")
 """What autocast computes in float32 on a GPU but not on a CPU; of its list, those that meet large tensors here."""
+_PASSES = 2
+"""After so many, with gradients there that are added to, each pass of a step takes what the one before it took."""
 _SUBJECT, _CLASS = "a sks dog", "a dog"
 _ALONE: Any = SimpleNamespace(num_processes=1, process_index=0)
 
@@ -96,19 +98,20 @@ def rehearse(
     def move(network: nn.Module, there: bool) -> None:
         where = "cpu" if there else "meta"
         refill(network, lambda one: torch.empty_like(one, device=where))
-        if network is base.denoiser and device == "cpu":
-            choose_kernels(network)
+        if network is base.denoiser:
+            choose_kernels(network, torch.device(device))
 
     if device not in EIGHT_BITS:  # the optimizer looks where the parameters are, which is the CPU here
         settings = replace(settings, optimizer="adamw")
     for network in networks(base).values():
         refill(network, lambda one: torch.empty_like(one, device="meta"))
     loaded, parameters = prepare(base, config, settings, dtype)
+    passes, settings = settings.accumulate, replace(settings, accumulate=min(settings.accumulate, _PASSES))
     ledger, stages = Ledger(), dict[str, tuple[int, int]]()
     with FakeTensorMode(allow_non_fake_inputs=True), _like(device), ledger:
         perform(base, config, settings, photos, lambda name: ledger.stage(stages, name), move)
     taken = {name: most for name, (most, _) in stages.items()}
-    return Rehearsal(taken, loaded, parameters, operations=stages[TRAINING][1])
+    return Rehearsal(taken, loaded, parameters, operations=stages[TRAINING][1] * passes // settings.accumulate)
 
 
 def networks(base: Family) -> dict[str, nn.Module]:
