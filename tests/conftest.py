@@ -1,3 +1,4 @@
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.delenv(name, raising=False)
         patch.setattr(os, "fsync", lambda file: None)  # nobody pulls the plug here, and flushes are waited for
         yield folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> None:
+    """Keep the collector from what libraries hold for good: looking through it took half of a tiny training."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from persona.families.packed import Bits, check, pack
 from persona.families.parts import CONFIGS, write
 from persona.families.place import (
     Place,
+    absent,
     card,
     causes_of,
     configs,
@@ -31,7 +32,6 @@ from persona.families.place import (
     here,
     index_of,
     known,
-    parts_of,
     stored,
 )
 from persona.families.recipe import Recipe
@@ -166,7 +166,7 @@ def _read(folder: Path, family: type[Family], dtype: torch.dtype | None) -> Any:
         variant="fp16" if only_half else None,
         use_safetensors=True,
         local_files_only=True,
-        **_absent(folder),
+        **absent(folder),
     )
 
 
@@ -176,7 +176,7 @@ def _from_file(file: Path, folder: Path, family: type[Family], dtype: torch.dtyp
 
     formats = family.formats(folder, dtype) if dtype else {"default": format_of(file)}
     how = {"config": str(folder), "local_files_only": True}
-    given = _absent(folder)
+    given = absent(folder)
     if exact := formats.get("vae"):
         kind = getattr(diffusers, index_of(folder)["vae"][1])
         given["vae"] = kind.from_single_file(str(file), subfolder="vae", torch_dtype=exact, **how)
@@ -195,11 +195,6 @@ def _correct(pipe: Any, family: type[Family], place: Place) -> None:
     """Heed what a single file without configs of its own says otherwise than those that it was given."""
     if place.file and place.borrowed:
         family.correct(pipe, place.file)
-
-
-def _absent(folder: Path) -> dict[str, Any]:
-    """Return what a pipeline is given in the place of the parts that it has not, or that nobody needs."""
-    return {name: None for name, part in parts_of(folder).items() if part is None}
 
 
 def _silence() -> None:

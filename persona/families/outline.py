@@ -11,7 +11,7 @@ from torch import nn
 
 from persona.errors import BadBase
 from persona.families.family import Family
-from persona.families.place import first_line, parts_of
+from persona.families.place import absent, first_line, parts_of
 
 LENGTH = "tokenizer_config.json"
 """What alone is there of a tokenizer whose words are not."""
@@ -31,8 +31,8 @@ def hollow(folder: Path, family: type[Family]) -> Any:
 
     parts = parts_of(folder)
     try:
-        made = {name: part and _made(folder / name, *part) for name, part in parts.items()}
-        return getattr(diffusers, family.pipeline)(**made)
+        made = {name: _made(folder / name, *part) for name, part in parts.items() if part}
+        return getattr(diffusers, family.pipeline)(**made, **absent(folder))
     except Exception as error:  # diffusers and transformers raise whatever their parts do
         raise BadBase(f"The configs in {folder} are damaged: {first_line(error)} Fetch them again.") from error
 

@@ -106,6 +106,12 @@ def parts_of(folder: Path) -> dict[str, list[str] | None]:
     return {name: None if name in Family.left_out or part == [None, None] else part for name, part in parts.items()}
 
 
+def absent(folder: Path) -> dict[str, Any]:
+    """Return what a pipeline is given in the place of the parts that it has not, or that nobody needs."""
+    none = {name: None for name, part in parts_of(folder).items() if part is None}
+    return none | ({"requires_safety_checker": False} if "safety_checker" in none else {})  # or it would warn
+
+
 def flaw(folder: Path) -> str:
     """Return what is wrong with the weights in a pipeline's folder, found without reading them; empty if nothing is."""
     try:

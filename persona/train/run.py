@@ -16,7 +16,7 @@ from persona import adapter, checkpoints, report
 from persona.atomic import digest_of, sweep
 from persona.checkpoints import Checkpoint
 from persona.config import TrainConfig
-from persona.errors import BadOption, BadPersona, PersonaError
+from persona.errors import BadOption, BadPersona, NoMemory, PersonaError
 from persona.events import Listener, Note, Progress
 from persona.families import Family
 from persona.folder import ADAPTER, RECORD, Persona, portable
@@ -236,9 +236,9 @@ class Run:
         try:
             if not (self.owed and self._keep(optimizer, looked=True)):
                 self.frugal.within(TRAINING, partial(self._step, method, optimizer))
-        except Leaner:
+        except (Leaner, NoMemory):
             newest = checkpoints.latest(self.out)
-            if self.done > (newest.step if newest else 0):
+            if self._processes == 1 and self.done > (newest.step if newest else 0):
                 self._save(optimizer)
             raise
 
