@@ -288,10 +288,24 @@ def test_what_is_said_on_going_on_is_not_overridden(
     assert not made.settings["gradient_checkpointing"]
 
 
+def test_a_run_that_goes_on_is_not_measured_again(
+    config: TrainConfig, limited: Callable[[int, Fits], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(4, lambda method, _: checkpointed(method.base))
+    train(replace(config, steps=3))
+    monkeypatch.undo()
+    monkeypatch.setattr(sys.modules["persona.train"], "choose", None)  # which would take minutes with a large base
+    events: list[Event] = []
+    assert train(config, events.append).step == 6
+    assert "It goes on with batches of 1, 4 to a step, gradient checkpointing" in notes(events)
+    assert train(config).step == 6
+
+
 def test_what_is_chosen_today_is_undone_where_a_run_began_without(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(replace(config, steps=3))
+    monkeypatch.setattr(sys.modules["persona.train"], "_begun", lambda _: None)  # as where its folder is not known yet
     tiled: list[bool] = []
     real = Family.encode_images
 

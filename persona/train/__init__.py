@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from accelerate import Accelerator
 
@@ -28,7 +29,7 @@ from persona.train.material import given_pictures, kept_side
 from persona.train.processes import agree, launched
 from persona.train.rehearsal import DRAWING
 from persona.train.run import Run, check_ours, fingerprint
-from persona.train.thrift import choose, unsaid
+from persona.train.thrift import Choice, choose, kept, unsaid
 
 __all__ = ["train"]
 
@@ -53,11 +54,12 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     agree(accelerator, partial(_check_folder, config))
     _check_effects(config, listener)
     dtype = drawing.number_format(config.precision, accelerator.device)
-    choice, seen = agree(
-        accelerator,
-        lambda: choose(config, len(photos), dtype, accelerator.device, accelerator.num_processes, listener),
-    )
-    frugal = Frugal(config, choice, dtype, len(photos), accelerator, listener)
+    frugal = Frugal(config, dtype, len(photos), accelerator, listener)
+    choice, seen = agree(accelerator, partial(_begun, config)), None
+    if choice is None or not frugal.fits(choice):
+        look = partial(choose, config, len(photos), dtype, accelerator.device, accelerator.num_processes, listener)
+        choice, seen = agree(accelerator, look)
+        frugal.load(choice)
     if config.from_jedi:
         JeDi.load(frugal.base).remove()  # it has weights for it, before anything else is done
     if frugal.base.recipe.strange_steps and strange(frugal.base, [photo.image for photo in photos]):
@@ -82,15 +84,27 @@ def _check_folder(config: TrainConfig) -> None:
         BadOption: it cannot be written to, or holds other files.
         Busy: another run holds it.
     """
-    if config.out is None and config.token is None:
+    out = _known_folder(config)
+    if out is None:
         return
-    out = config.out or folder_for(config.class_noun, config.token or "")
     if not is_text(str(out)):  # safetensors would not open its own file there, when all is learnt
         raise BadOption(f"--out {str(out)!a} is no text, so weights in it could not be read. Choose another name.")
     drawing.check_output(out)
     if out.exists():
         with checkpoints.held(out):
             check_ours(out)
+
+
+def _known_folder(config: TrainConfig) -> Path | None:
+    """Return the folder of a run, if it is known before its token is."""
+    return config.out or (folder_for(config.class_noun, config.token) if config.token else None)
+
+
+def _begun(config: TrainConfig) -> Choice | None:
+    """Return what was chosen for the run that goes on, if there is one: to look anew would take minutes."""
+    out = _known_folder(config)
+    start = checkpoints.latest(out) if out and not config.fresh else None
+    return kept(config, start.record["choice"]) if start and not start.damaged else None
 
 
 def _check_effects(config: TrainConfig, listener: Listener) -> None:

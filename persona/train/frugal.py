@@ -15,9 +15,12 @@ from persona.events import Listener, Note
 from persona.families import Bits, Family
 from persona.families.family import release
 from persona.methods.settings import Settings
-from persona.train.thrift import FREE, LOADED, Choice, relieve, says, sides, unsaid, words
+from persona.train.thrift import LOADED, Choice, kept, relieve, sides, unsaid, words
 
 T = TypeVar("T")
+_TOO_LITTLE = (
+    "There is less memory than when the run began, and too little to go on. Free some, or choose another --out."
+)
 
 
 class Leaner(Exception):
@@ -34,32 +37,27 @@ class Frugal:
     Attributes:
         asked: what the user said.
         choice: what was chosen beside it for the memory that there is.
-        base: loaded for it.
+        base: as it was last loaded.
     """
 
+    base: Family
+
     def __init__(
-        self,
-        asked: TrainConfig,
-        choice: Choice,
-        dtype: torch.dtype,
-        photos: int,
-        accelerator: Accelerator,
-        listener: Listener,
+        self, asked: TrainConfig, dtype: torch.dtype, photos: int, accelerator: Accelerator, listener: Listener
     ) -> None:
-        """Load the base.
+        """Take what is known before there is a base.
 
         Args:
             asked: what the user said.
-            choice: what was chosen beside it.
             dtype: number format of the frozen weights.
             photos: how many there are.
             accelerator: knows the device, and the other processes.
             listener: told what is fetched, and what is chosen otherwise.
         """
-        self.asked, self.choice = asked, choice
+        self.asked = asked
+        self.choice: Choice = {}
         self._dtype, self._photos = dtype, photos
         self._accelerator, self._listener = accelerator, listener
-        self.base = self._load()
 
     @property
     def config(self) -> TrainConfig:
@@ -81,25 +79,44 @@ class Frugal:
         """Of the pictures that are drawn on the way."""
         return size_of(self.base, self.settings.resolution)
 
+    def load(self, choice: Choice) -> None:
+        """Load the base for a choice, without what was freed of it before and what it wore."""
+        self.__dict__.pop("base", None)  # it is gone already where one did not fit
+        release()
+        self.choice = choice
+        self.base = self._loaded()
+
+    def fits(self, choice: Choice) -> bool:
+        """Load the base for a choice, and tell whether there was memory for it.
+
+        Raises:
+            NoMemory: there was not, and none of several processes goes on otherwise alone.
+        """
+        try:
+            self.load(choice)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if self._accelerator.num_processes > 1:
+                raise NoMemory(_TOO_LITTLE) from error
+            return False
+        return True
+
     def follow(self, choice: Choice) -> None:
         """Choose as a run did before it was stopped, but for what the user says, as long as there is memory for it.
 
         Raises:
-            NoMemory: there is not, and none of several processes goes on otherwise alone.
+            NoMemory: there is too little.
         """
-        self.asked = unsaid(self.asked, choice)
-        choice = {name: value for name, value in choice.items() if not (name in FREE and says(self.asked, name))}
-        if choice == self.choice:
-            return
-        today = {name: value for name, value in self.choice.items() if name in LOADED}
-        alone = self._accelerator.num_processes == 1
+        self.asked, choice = unsaid(self.asked, choice), kept(self.asked, choice)
+        before, today = self.choice, {name: value for name, value in self.choice.items() if name in LOADED}
         if all(choice.get(name) == today.get(name) for name in LOADED):
             self._change(choice)
-        elif not (self._fits(choice) or (alone and self._fits({**choice, **today}))):
-            told = "There is less memory than when the run began, and too little to go on."
-            raise NoMemory(f"{told} Free some, or choose another --out.")
-        how = words(self._wanted, self.settings) or "nothing done to need less memory"
-        self._listener(Note(f"It goes on with {how}."))
+        elif not (self.fits(choice) or self.fits({**choice, **today})):
+            raise NoMemory(_TOO_LITTLE)
+        how = words(self._wanted, self.settings)
+        if how or self.choice != before:
+            self._listener(Note(f"It goes on with {how or 'nothing done to need less memory'}."))
 
     def within(self, stage: str, action: Callable[[], T]) -> T:
         """Do something; where memory runs out, need less of it and do it again.
@@ -126,7 +143,7 @@ class Frugal:
                 return action()
             except Leaner as short:
                 choice = short.choice
-            self._reload(choice)
+            self.load(choice)
 
     def _lean(self, stage: str) -> None:
         release()
@@ -142,24 +159,7 @@ class Frugal:
         self.choice = choice
         self.base.tile(tiled=self.settings.tiling)
 
-    def _reload(self, choice: Choice) -> None:
-        """Load the base anew, without what was freed of it and what it wears."""
-        self.__dict__.pop("base", None)  # it is gone already where one did not fit
-        release()
-        self.choice = choice
-        self.base = self._load()
-
-    def _fits(self, choice: Choice) -> bool:
-        """Load the base anew, and tell whether there was memory for it."""
-        try:
-            self._reload(choice)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            return False
-        return True
-
-    def _load(self) -> Family:
+    def _loaded(self) -> Family:
         config = self.config
         bits: dict[str, Bits] = {"nf4": "nf4", "int8": "int8"}
         base = families.load(

@@ -90,6 +90,11 @@ def unsaid(asked: TrainConfig, choice: Choice) -> TrainConfig:
     return replace(asked, **open_again)
 
 
+def kept(asked: TrainConfig, choice: Choice) -> Choice:
+    """Return what was chosen for a run before, without what the user now says otherwise and may."""
+    return {name: value for name, value in choice.items() if not (name in FREE and says(asked, name))}
+
+
 def _less(name: str, now: Settings, smaller: Sequence[int]) -> Choice:
     """Return the next smaller value of a setting, with what has to change along with it."""
     value = getattr(now, name)
