@@ -215,7 +215,7 @@ def choose(
         device.type,
         sides(base, asked.resolution),
     )
-    needs = f"{seen.most / 2**30:.1f} GB of the {room / 2**30:.1f} GB that are free, for {seen.worst}"
+    needs = f"{seen.most / 2**30:.1f} GiB of the {room / 2**30:.1f} GiB that are free, for {seen.worst}"
     how = words(asked, settings)
     if seen.most > room:
         with_all = f" even with {how}" if how else ""
