@@ -70,7 +70,8 @@ def compare(base: str, case: str, resolution: int | None) -> float:
     done = subprocess.run(again, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     taken = json.loads(done.stdout.splitlines()[-1])[TRAINING]
     print(
-        f"{base:<12} {case:<16} {plan / 2**30:>6.2f} GiB {taken / 2**30:>6.2f} GiB {taken / plan - 1:>+6.1%}", flush=True
+        f"{base:<12} {case:<16} {plan / 2**30:>6.2f} GiB {taken / 2**30:>6.2f} GiB {taken / plan - 1:>+6.1%}",
+        flush=True,
     )
     return taken / plan - 1
 
