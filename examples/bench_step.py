@@ -57,7 +57,7 @@ def main() -> None:
         # Given back at once, what is resident of large blocks is what is used; but that takes time of its own.
         tight = alone(loop, os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}, "--steps", "1")
         found[loop] = {"seconds": alone(loop, os.environ)["seconds"], "bytes": tight["bytes"]}
-        print(f"{loop:<8} {found[loop]['seconds']:>7.2f} s a step {found[loop]['bytes'] / 2**30:>6.2f} GB", flush=True)
+        print(f"{loop:<8} {found[loop]['seconds']:>7.2f} s a step {found[loop]['bytes'] / 2**30:>6.2f} GiB", flush=True)
     ours = found["persona"]
     for other in ("plain", "bare"):
         time, memory = (ours[figure] / found[other][figure] for figure in ("seconds", "bytes"))

@@ -3,8 +3,8 @@
     python examples/plan_check.py [sd15 sdxl ...] [--resolution N]
 
 Nothing is fetched. Each case is planned, then done in a process of its own, whose memory is watched: what it takes at
-most in each stage, beyond what it took before it had networks. SD 1.5 takes a few minutes and 8 GB, SDXL half an hour
-and 24 GB. It ends with 1 if a step takes 10 % more or less than was planned. Linux only: it reads /proc.
+most in each stage, beyond what it took before it had networks. SD 1.5 takes a few minutes and 8 GiB, SDXL half an hour
+and 24 GiB. It ends with 1 if a step takes 10 % more or less than was planned. Linux only: it reads /proc.
 """
 
 import argparse
@@ -70,7 +70,8 @@ def compare(base: str, case: str, resolution: int | None) -> float:
     done = subprocess.run(again, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     taken = json.loads(done.stdout.splitlines()[-1])[TRAINING]
     print(
-        f"{base:<12} {case:<16} {plan / 2**30:>6.2f} GB {taken / 2**30:>6.2f} GB {taken / plan - 1:>+6.1%}", flush=True
+        f"{base:<12} {case:<16} {plan / 2**30:>6.2f} GiB {taken / 2**30:>6.2f} GiB {taken / plan - 1:>+6.1%}",
+        flush=True,
     )
     return taken / plan - 1
 

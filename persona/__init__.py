@@ -28,14 +28,14 @@ from persona.errors import PersonaError
 from persona.events import Event, Listener, Note, Progress
 
 if TYPE_CHECKING:
-    from persona.evaluate import compare, evaluate
-    from persona.export import export
+    from persona.evaluate import Evaluation, compare, evaluate
+    from persona.export import Exported, export
     from persona.folder import Persona
     from persona.import_lora import import_lora
-    from persona.interpolate import interpolate
+    from persona.interpolate import Frames, interpolate
     from persona.plan import Plan, plan
     from persona.priors import gen_priors
-    from persona.sample import sample
+    from persona.sample import Picture, sample
     from persona.train import train
 
 __version__ = "0.1.0"
@@ -43,14 +43,18 @@ __version__ = "0.1.0"
 __all__ = [
     "CompareConfig",
     "EvaluateConfig",
+    "Evaluation",
     "Event",
     "ExportConfig",
+    "Exported",
+    "Frames",
     "ImportConfig",
     "InterpolateConfig",
     "Listener",
     "Note",
     "Persona",
     "PersonaError",
+    "Picture",
     "Plan",
     "PlanConfig",
     "PriorsConfig",
@@ -70,7 +74,11 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Evaluation": "evaluate",
+    "Exported": "export",
+    "Frames": "interpolate",
     "Persona": "folder",
+    "Picture": "sample",
     "Plan": "plan",
     "compare": "evaluate",
     "evaluate": "evaluate",

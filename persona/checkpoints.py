@@ -6,7 +6,6 @@ written beside and renamed, so a checkpoint that is there is complete. Nothing o
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from persona.errors import Busy
-from persona.folder import ADAPTER
+from persona.folder import ADAPTER, step_name, step_of
 
 OPTIMIZER, RECORD = "optimizer.safetensors", "state.json"
 LOCK = ".lock"
@@ -78,8 +77,8 @@ class Checkpoint:
 
 def every(run: Path) -> list[Checkpoint]:
     """Return the checkpoints of a run in the order of their steps."""
-    found = (re.fullmatch(r"step-(\d+)", path.name) for path in (run / "checkpoints").glob("step-*"))
-    return sorted((_at(run, int(match[1])) for match in found if match), key=lambda one: one.step)
+    found = (step_of(path.name) for path in (run / "checkpoints").glob("*"))
+    return [_at(run, step) for step in sorted(step for step in found if step is not None)]
 
 
 def latest(run: Path) -> Checkpoint | None:
@@ -186,7 +185,7 @@ def held(run: Path) -> Iterator[None]:
 
 
 def _at(run: Path, step: int) -> Checkpoint:
-    return Checkpoint(step, run / "checkpoints" / f"step-{step:06d}")
+    return Checkpoint(step, run / "checkpoints" / step_name(step))
 
 
 def _write(path: Path, data: bytes) -> None:

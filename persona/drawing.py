@@ -267,7 +267,7 @@ def size_of(base: Family, resolution: int | None) -> Size:
     """
     side = max(base.granularity, round((resolution or base.resolution) / base.granularity) * base.granularity)
     if side > base.largest:
-        raise BadOption(f"{base.name} knows images of up to {base.largest:.0f} pixels a side. Lower --resolution.")
+        raise BadOption(f"{base.name} supports images of up to {base.largest:.0f} pixels a side. Lower --resolution.")
     return side, side
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from persona.errors import BadBase, BadOption
+from persona.errors import BadOption
 from persona.events import Listener, silent
 from persona.hub import fetched
 from persona.networks import CLIP_GREY, as_clip_sees
@@ -57,17 +57,11 @@ def load(name: str, device: str | torch.device = "cpu", listener: Listener = sil
     """
     from persona.clay import weights_folder
     from persona.clay.encoder import FOLDER, Encoder
-    from persona.clay.layers import UNREADABLE
+    from persona.clay.layers import opened
 
     folder = weights_folder() if name == "clay" else Path(name)
     if shipped(folder):
-        try:
-            return Encoder.load(folder / FOLDER).to(device)
-        except UNREADABLE as error:
-            raise BadBase(
-                f"The image encoder in {folder / FOLDER} is damaged, or of another version. Get it again, or name a "
-                "CLIP."
-            ) from error
+        return opened(Encoder.load, folder / FOLDER, "image encoder").to(device)
     if name == "clay":
         raise BadOption("These weights of clay have no image encoder. Name a CLIP, by its hub id or its folder.")
     return ClipEncoder(fetched([name], listener)[0], device)

@@ -10,7 +10,7 @@
   - Busy: another run holds the folder
   - NoSpace: the disk is full
   - NoMemory: the memory is too small, whatever is done to need less of it
-  - Diverged: the loss is no longer a number
+  - Diverged: the loss is NaN or infinite
 
 Every message is one or two lines: what is wrong, and how to mend it. Whatever else is raised is a bug of ours.
 """
@@ -65,7 +65,7 @@ class NoMemory(PersonaError):
 
 
 class Diverged(PersonaError):
-    """The loss is no longer a number."""
+    """The loss is NaN or infinite."""
 
 
 def out_of_space(error: Exception) -> bool:

@@ -75,7 +75,7 @@ def _write(config: ExportConfig, persona: Persona, listener: Listener) -> Path:
     with scratch(path) as part:
         part.write_bytes(to_bytes(tensors, metadata))
         exchange.check(part, products, base, config.to)
-        listener(Note(f"Read back: {len(products)} modules, the same weights as were learned."))
+        listener(Note(f"Verified: {len(products)} modules read back with the weights that were learned."))
         return keep(part, path)
 
 

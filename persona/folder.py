@@ -145,8 +145,8 @@ class Persona:
     @property
     def checkpoints(self) -> dict[int, str]:
         """The files of the checkpoints' weights, by their steps in order."""
-        found = ((re.search(r"checkpoints/\D*(\d+)/", name), name) for name in self.files)
-        return dict(sorted((int(match[1]), name) for match, name in found if match))
+        found = ((step_of(PurePosixPath(name).parent.name), name) for name in self.files)
+        return dict(sorted((step, name) for step, name in found if step is not None))
 
     def _checkpoint(self, step: int) -> str:
         steps = self.checkpoints
@@ -174,6 +174,17 @@ def folder_of(name: str | Path) -> Path | None:
 def folder_for(class_noun: str, token: str) -> Path:
     """Return where a persona is put when the user names no folder."""
     return HOME / slug(f"{class_noun}-{token}")
+
+
+def step_name(step: int) -> str:
+    """Return what the folders of a step are called, in ``checkpoints`` and in ``previews``."""
+    return f"step-{step:06d}"
+
+
+def step_of(name: str) -> int | None:
+    """Return the step whose folders are called so, or ``None`` if it is the name of something else."""
+    match = re.fullmatch(r"step-(\d+)", name)
+    return int(match[1]) if match else None
 
 
 def slug(text: str, longest: int = 48) -> str:

@@ -175,7 +175,7 @@ def _advice(tokenizers: list[Any], token: str, ids: tuple[tuple[int, ...], ...],
         split = " + ".join(tokenizers[ids.index(pieces)].decode([one]).strip() for one in pieces)
         yield Note(f"The token {token} splits into {split}, each with a meaning of its own. {instead}", warning=True)
     elif (_SKS_IN_CLIP,) in ids and token.lower() == "sks":
-        yield Note(f"To this base sks is a rifle, which may show in the images. {instead}", warning=True)
+        yield Note(f"In CLIP's training data sks is a rifle, which may show in the images. {instead}", warning=True)
     elif _rarity(tokenizers, token) < COMMON:
         yield Note(f"The token {token} is a common word, which must first be unlearned. {instead}", warning=True)
 

@@ -39,7 +39,7 @@ def gen_priors(config: PriorsConfig, listener: Listener = silent) -> list[Path]:
 def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> list[Path]:
     """Do as :func:`gen_priors` does, with a base that is loaded already and wears no adapter."""
     how = {
-        "steps": config.steps or base.recipe.ancestral_steps,
+        "steps": config.steps or base.recipe.prior_sample_steps,
         "guidance": base.recipe.guidance if config.guidance is None else config.guidance,
         "size": size_of(base, config.resolution),
     }

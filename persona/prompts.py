@@ -41,4 +41,5 @@ def tell_unknown(base: Family, prompts: Sequence[str], own: Collection[str], lis
     unknown = dict.fromkeys(word for prompt in prompts for word in base.unknown_words(prompt))
     names = {part for word in own for part in base.unknown_words(word)}  # as they are read: rex_01 is rex and 01
     if words := ", ".join(word for word in unknown if word not in names):
-        listener(Note(f"{base.name} never saw {words}, and will make nothing of it. Say it otherwise.", warning=True))
+        told = f"{words}: not in the vocabulary of {base.name}, so of no effect. Use other words."
+        listener(Note(told, warning=True))

@@ -50,7 +50,7 @@ def _mask(photo: Photo, grid: Size) -> Tensor:
 def tell_odd(base: Family, photos: Sequence[Photo], class_noun: str, listener: Listener = silent) -> None:
     """Warn of photos that seem to show something else than the others, or nothing."""
     if empty := some(photo.name for photo in photos if photo.mask and not segment.shown(photo.mask).any()):
-        listener(Note(f"{empty}: transparent altogether, so nothing is seen there. Take it out.", warning=True))
+        listener(Note(f"{empty}: fully transparent, so nothing is seen there. Take it out.", warning=True))
     if odd := some(photos[place].name for place in odd_ones(base, [photo.image for photo in photos], class_noun)):
         hint = f"not the same {class_noun} as on the others, it seems. Take out what does not show the subject."
         listener(Note(f"{odd}: {hint}", warning=True))

@@ -15,9 +15,8 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from persona.clay.judge import WEIGHTS, Judge
-from persona.clay.layers import UNREADABLE
+from persona.clay.layers import opened
 from persona.drawing import Size
-from persona.errors import BadBase
 from persona.events import Listener, Progress, silent
 from persona.families import Family
 from persona.metrics import (
@@ -98,18 +97,13 @@ def load_judge(base: Family) -> Judge:
     Raises:
         BadBase: it is damaged, or of another version.
     """
-    try:
-        return Judge.load(base.folder / "judge")
-    except UNREADABLE as error:
-        raise BadBase(
-            f"The judge in {base.folder / 'judge'} is damaged, or of another version. Make it anew: pretrain clay."
-        ) from error
+    return opened(Judge.load, base.folder / "judge", "judge")
 
 
 def _judge_of(base: Family, photos: Sequence[Image.Image]) -> Judge | None:
     """Return the judge of a base if there is one and photos show the world that it was taught."""
     judge = load_judge(base) if has_judge(base) else None
-    return judge if judge and judge.sure(photos, "context") >= SURE_OF_PLACE else None
+    return judge if judge and judge.sure_of_place(photos) >= SURE_OF_PLACE else None
 
 
 def strange(base: Family, photos: Sequence[Image.Image]) -> bool:

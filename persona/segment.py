@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from persona.errors import BadBase, BadOption
+from persona.errors import BadOption
 from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.hub import here
@@ -112,16 +112,10 @@ def _sought(picture: Image.Image, box: Box | None, base: Family, listener: Liste
 
 
 def _by_its_own(folder: Path, picture: Image.Image) -> Mask:
-    from persona.clay.layers import UNREADABLE
+    from persona.clay.layers import opened
     from persona.clay.segmenter import Segmenter
 
-    try:
-        segmenter = Segmenter.load(folder)
-    except UNREADABLE as error:
-        raise BadBase(
-            f"The segmenter in {folder} is damaged, or of another version. Get it again, or take it out."
-        ) from error
-    return segmenter.masks([picture])[0]
+    return opened(Segmenter.load, folder, "segmenter").masks([picture])[0]
 
 
 def _by_rembg(picture: Image.Image, listener: Listener) -> tuple[Mask | None, str]:

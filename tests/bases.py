@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 BYTES = sorted(ByteLevel.alphabet())
 WORDS = ("a", "an", "and", "beach", "cat", "dog", "in", "of", "on", "photo", "red", "sks", "snow", "the", "zwx")
-RECIPE = """{"least_steps": 4, "steps_per_photo": 2, "checkpoint_every": 2, "score_every": 0, "priors": 4,
- "sample_steps": 3, "ancestral_steps": 3, "crops": 2, "rank": 4, "learning_rate": 0.001, "resolution": 32,
+RECIPE = """{"min_steps": 4, "steps_per_photo": 2, "checkpoint_every": 2, "score_every": 0, "priors": 4,
+ "sample_steps": 3, "prior_sample_steps": 3, "crops": 2, "rank": 4, "learning_rate": 0.001, "resolution": 32,
  "gradient_checkpointing": false}"""
 SCHEDULE: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 NO_QUANT_CONV = {"use_quant_conv": False, "use_post_quant_conv": False}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from persona import adapter, families
 from persona.families import Family
-from persona.folder import ADAPTER, Persona
+from persona.folder import ADAPTER, Persona, step_name
 
 
 def make(
@@ -23,7 +23,7 @@ def make(
     for step in (1, 2):
         for parameter in parameters:
             parameter.data = torch.randn(parameter.shape, generator=random) * 0.5
-        path = folder / f"checkpoints/{step:06}" / ADAPTER
+        path = folder / "checkpoints" / step_name(step) / ADAPTER
         path.parent.mkdir(parents=True)
         path.write_bytes(adapter.save(base))
     known: dict[str, Any] = {"base": str(base_folder), "base_hash": base.hash, "settings": {"adapter": how.kind}}

@@ -113,7 +113,7 @@ def test_what_is_strange_to_it_is_taught_at_length(clay: Family, tmp_path: Path)
     made = train(config, events.append)
     (told,) = (event.text for event in events if isinstance(event, Note) and "never shown" in event.text)
     assert "for 2 steps" in told
-    assert made.settings["targets"] == RECIPE["strange_targets"]
+    assert made.settings["targets"] == RECIPE["ood_targets"]
     with safe_open(made.path / ADAPTER, "pt") as adapter:
         assert any(".resnets.0.conv1." in name for name in adapter.keys())  # noqa: SIM118 (no mapping)
 

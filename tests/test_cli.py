@@ -255,7 +255,7 @@ def test_any_machine_is_told_in_plain_figures(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     said = " ".join(run("info").stderr.split())
     assert "CPU with 4 cores" in said
-    assert "memory_gb 1008 memory_free_gb 0.5 " in said
+    assert "memory_gib 1008 memory_free_gib 0.5 " in said
 
 
 # What it says
@@ -329,7 +329,7 @@ def test_bars_fit_a_narrow_terminal(training: Callable[..., object]) -> None:
     lines = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", drawn.replace("\r", "\n")).splitlines()
     bars = [line for line in lines if "9999/9999" in line]
     assert bars
-    assert all(len(line) <= 60 and "dog[old]" in line and "GB" in line for line in bars), bars
+    assert all(len(line) <= 60 and "dog[old]" in line and "GiB" in line for line in bars), bars
 
 
 def test_stages_may_take_turns(training: Callable[..., object]) -> None:

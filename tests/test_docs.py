@@ -118,6 +118,12 @@ def test_every_command_is_shown() -> None:
     assert set(typer.main.get_command(app).commands) <= shown  # type: ignore[attr-defined]
 
 
+def test_the_keys_of_a_recipe_are_told() -> None:
+    (section,) = re.findall(r"^### recipe.json$(.*?)^##", README, re.MULTILINE | re.DOTALL)
+    keys = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)))
+    assert sorted(keys) == sorted(field.name for field in fields(Recipe))
+
+
 def test_the_table_of_defaults_is_so() -> None:
     rows = dict(re.findall(r"^\| `--([\w-]+)` \| (.*?) \| [^|]+ \|$", README, re.MULTILINE))
     settings = {name: text.split(" | ") for name, text in rows.items()}
@@ -125,7 +131,7 @@ def test_the_table_of_defaults_is_so() -> None:
     for family in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux):
         for place, recipe in enumerate((family.recommended, clay)):
             told = {name: texts[place] for name, texts in settings.items()}
-            steps = (recipe.steps_per_photo, recipe.least_steps, recipe.most_steps)
+            steps = (recipe.steps_per_photo, recipe.min_steps, recipe.max_steps)
             assert told["steps"] == "{} a photo, {} to {}".format(*steps)
             assert told["text-encoder"] == ("on" if recipe.text_encoder else "off")
             for name in ("rank", "learning-rate", "text-learning-rate", "batch", "priors", "snr-gamma",

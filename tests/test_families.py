@@ -244,7 +244,10 @@ def test_a_base_may_bring_its_own_recipe(base_folder: Folder, tmp_path: Path) ->
     assert base.recipe.rank == 3
     assert base.resolution == 64
     (copy / "recipe.json").write_text('{"rnak": 3}')
-    with pytest.raises(BadBase, match="rnak"):
+    with pytest.raises(BadBase, match=r"recipe.json has unknown keys: rnak\. Correct or remove them"):
+        load(lambda _: copy)
+    (copy / "recipe.json").write_text('["rank"]')
+    with pytest.raises(BadBase, match=r"recipe.json is no JSON object .*\. Correct or remove it"):
         load(lambda _: copy)
 
 

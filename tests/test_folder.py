@@ -26,8 +26,8 @@ def weights(path: Path, seed: float = 0.0) -> Path:
 
 
 def made(folder: Path, **changed: Any) -> Persona:
-    weights(folder / "checkpoints/000100" / ADAPTER, 1.0)
-    best = weights(folder / "checkpoints/000200" / ADAPTER, 2.0)
+    weights(folder / "checkpoints/step-000100" / ADAPTER, 1.0)
+    best = weights(folder / "checkpoints/step-000200" / ADAPTER, 2.0)
     fields: dict[str, Any] = {
         "token": "zwx",
         "class_noun": "dog",
@@ -203,9 +203,16 @@ def test_checkpoints_are_checked_too(tmp_path: Path) -> None:
     persona = made(tmp_path)
     with pytest.raises(BadPersona, match=r"no checkpoint of step 7\. There are: 100, 200"):
         persona.weights(7)
-    weights(tmp_path / "checkpoints/000100" / ADAPTER, 9.0)
+    weights(tmp_path / "checkpoints/step-000100" / ADAPTER, 9.0)
     with pytest.raises(BadPersona, match="was changed"):
         persona.weights(100)
+
+
+def test_only_the_folders_of_steps_are_checkpoints(tmp_path: Path) -> None:
+    weights(tmp_path / "checkpoints/mine-300" / ADAPTER)
+    assert list(made(tmp_path).checkpoints.values()) == [
+        "checkpoints/step-000100/adapter.safetensors", "checkpoints/step-000200/adapter.safetensors"
+    ]  # fmt: skip
 
 
 @given(class_noun=st.text(), token=st.text())

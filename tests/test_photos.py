@@ -271,7 +271,7 @@ def test_advice_names_copies_blur_and_one_background() -> None:
     assert "blurred.png: blurred" in texts(list(advise([*sharp, blurred])))
 
     clear = replace(photo(Image.new("RGB", (96, 64), "white"), "clear.png", "e" * 64), mask=Image.new("L", (96, 64)))
-    assert "clear.png: transparent altogether" in texts(list(advise([*sharp, clear])))
+    assert "clear.png: fully transparent" in texts(list(advise([*sharp, clear])))
 
     same_wall = []
     for seed in range(3):

@@ -375,7 +375,7 @@ def test_flux_schnell_draws_in_four_steps(base_folder: Folder, tmp_path: Path) -
         copy = shutil.copytree(base_folder(name), tmp_path / name)
         (copy / "recipe.json").unlink()
         recipe = families.outline(str(copy)).recipe
-        assert recipe.sample_steps == recipe.ancestral_steps == steps
+        assert recipe.sample_steps == recipe.prior_sample_steps == steps
 
 
 def test_the_pipeline_says_how_much_is_read(base_folder: Folder) -> None:

@@ -85,7 +85,7 @@ def made(whole: tuple[Made, float]) -> Made:
 def test_a_run_leaves_what_is_shipped(made: Made) -> None:
     base = families.load(str(made.weights))
     assert base.recipe.guidance == RECIPE["guidance"]
-    assert base.recipe.widest == 1
+    assert base.recipe.max_aspect_ratio == 1
     (picture,) = base.draw(["a photo of a dog"], [0])
     assert picture.size == (128, 128)
     judge = Judge.load(made.weights / "judge")

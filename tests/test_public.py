@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import sys
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -19,6 +20,14 @@ def test_every_name_is_there_and_documented(name: str) -> None:
     if isinstance(value, type) or inspect.isfunction(value):
         assert value.__doc__
         assert not value.__doc__.startswith(f"{name}(")  # which is what a dataclass says of itself
+
+
+@pytest.mark.parametrize("name", [name for name in persona.__all__ if inspect.isfunction(getattr(persona, name))])
+def test_what_functions_return_is_public_too(name: str) -> None:
+    returned = get_type_hints(getattr(persona, name))["return"]
+    for kind in (returned, *get_args(returned)):
+        if kind.__module__.startswith("persona"):
+            assert kind.__name__ in persona.__all__
 
 
 @pytest.mark.parametrize("name", ["evaluate", "export", "interpolate", "plan", "sample"])

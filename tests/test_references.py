@@ -239,7 +239,7 @@ def test_a_reference_that_is_transparent_all_over_is_named(base_folder: Callable
     base = families.load(str(base_folder("sd-v-zero")), device="cpu")
     haze, events = Image.new("L", (8, 8), 100), list[Event]()
     tell_odd(base, [Photo("a.png", grain((8, 8), 1), None, "a", haze)], "dog", events.append)
-    assert "a.png: transparent altogether" in notes(events)
+    assert "a.png: fully transparent" in notes(events)
 
 
 # What is refused

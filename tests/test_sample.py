@@ -198,7 +198,7 @@ def test_a_token_of_several_parts_is_no_unknown_word() -> None:
     base: Any = SimpleNamespace(name="clay", unknown_words=lambda prompt: unknown(prompt, {"a", "dog"}))
     events: list[Event] = []
     tell_unknown(base, ["a Rex_01 dog", "a Rex_01 cat"], ["Rex_01"], events.append)
-    assert notes(events).startswith("clay never saw cat, and")
+    assert notes(events).startswith("cat: not in the vocabulary of clay,")
 
 
 @pytest.mark.parametrize("prompt", ["a \udcff dog", "a \0 dog", " ", "../../dog.png", "x" * 10_000])

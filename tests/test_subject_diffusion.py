@@ -81,7 +81,7 @@ def test_before_it_has_learnt_it_is_the_base(base: Family) -> None:
     assert torch.equal(predict(base, latents), before)
     with torch.no_grad(), method.told(cast([BOTH] * 2, TWO), torch.tensor([True, True]), SHAPE[1:]):
         assert torch.equal(predict(base, latents), before)
-    with torch.no_grad(), method.watch.keeping() as maps:
+    with torch.no_grad(), method.maps.keeping() as maps:
         torch.testing.assert_close(predict(base, latents), before, rtol=0, atol=1e-5)
     assert maps
 
@@ -271,7 +271,7 @@ def test_the_loss_is_that_of_the_denoiser_and_its_attention(one: Family) -> None
     with torch.no_grad():
         told = method.read(given.prompts, given.cast)
         noisy, target = one.noise.corrupt(given.latents, given.noise, given.times)
-        with method.told(given.cast, given.placed, SHAPE[1:]), method.watch.keeping() as maps:
+        with method.told(given.cast, given.placed, SHAPE[1:]), method.maps.keeping() as maps:
             said = one.predict(noisy, given.times, told)
         assert {seen.shape for seen in maps} == {(2, 8, 16, 16)}  # rows, heads, places of the coarser level, tokens
         attention = control(maps, method._words(given, 16), given.masks)

@@ -297,7 +297,7 @@ def test_a_run_that_goes_on_is_not_measured_again(
     monkeypatch.setattr(sys.modules["persona.train"], "choose", None)  # which would take minutes with a large base
     events: list[Event] = []
     assert train(config, events.append).step == 6
-    assert "It goes on with batches of 1, 4 to a step, gradient checkpointing" in notes(events)
+    assert "Resuming with batches of 1, 4 to a step, gradient checkpointing" in notes(events)
     assert train(config).step == 6
 
 
@@ -320,7 +320,7 @@ def test_what_is_chosen_today_is_undone_where_a_run_began_without(
     assert tiled
     assert not any(tiled)
     assert made.settings["tiling"] is False
-    assert "It goes on with nothing done to need less memory" in notes(events)
+    assert "Resuming with no settings that save memory" in notes(events)
 
 
 def test_a_run_goes_on_as_it_began_only_if_there_is_memory_for_it(
@@ -339,7 +339,7 @@ def test_a_run_goes_on_as_it_began_only_if_there_is_memory_for_it(
     events: list[Event] = []
     made = train(config, events.append)
     assert (made.step, made.settings["quantize"]) == (6, "nf4")
-    assert "It goes on with the base in nf4" in notes(events)
+    assert "Resuming with the base in nf4" in notes(events)
 
 
 def test_a_gradient_that_was_begun_is_forgotten(config: TrainConfig, limited: Callable[[int, Fits], None]) -> None:

@@ -214,7 +214,7 @@ def test_a_class_that_the_base_never_saw_is_told_and_learnt(config: TrainConfig,
     (base / "words.json").write_text('["a", "dog"]')
     events: list[Event] = []
     made = train(replace(config, base=str(base), class_noun="okapi", steps=2), events.append)
-    assert "never saw okapi" in notes(events)
+    assert "okapi: not in the vocabulary of" in notes(events)
     assert made.class_noun == "okapi"
 
 

@@ -100,13 +100,13 @@ class Judge(nn.Module):
         labels = {name: [known[i] for i in logits[name].argmax(1).tolist()] for name, known in self.heads.items()}
         return labels, embeddings
 
-    def sure(self, pictures: Sequence[Image.Image], head: str) -> float:
-        """Return the probability from 0 to 1 that a head gives the likeliest label, in the mean over pictures.
+    def sure_of_place(self, pictures: Sequence[Image.Image]) -> float:
+        """Return the probability from 0 to 1 that it gives the likeliest place, in the mean over pictures.
 
         It is low for what the judge was never shown (Hendrycks and Gimpel 2017, 1610.02136).
         """
         logits, _ = self._look(pictures)
-        return float(logits[head].softmax(1).amax(1).mean())
+        return float(logits["context"].softmax(1).amax(1).mean())
 
     @torch.no_grad()
     def _look(self, pictures: Sequence[Image.Image]) -> tuple[dict[str, Tensor], Tensor]:

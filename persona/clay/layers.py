@@ -1,11 +1,35 @@
 """What the networks that look at clay's pictures are built of."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import init
 
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
-"""What loading such a network raises where its file is damaged, or of another version."""
+from persona.errors import BadBase
+
+N = TypeVar("N")
+
+
+def opened(load: Callable[[Path], N], folder: Path, what: str) -> N:
+    """Return a network that a base ships with.
+
+    Args:
+        load: that of its class.
+        folder: that holds it.
+        what: it is called in the message.
+
+    Raises:
+        BadBase: its file is damaged, or of another version.
+    """
+    try:
+        return load(folder)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise BadBase(
+            f"The {what} in {folder} is damaged, or of another version. Fetch or copy that base again."
+        ) from error
 
 
 class Block(nn.Module):

@@ -153,7 +153,7 @@ def _facts(task: Task, *, loss: bool) -> str:
         parts.append(f"in {_clock(task.finished_time or 0)}")
     elif task.time_remaining is not None:
         parts.append(f"{_clock(task.time_remaining)} left")
-    return "  ".join([*parts, f"{_memory() / 2**30:.1f} GB"])
+    return "  ".join([*parts, f"{_memory() / 2**30:.1f} GiB"])
 
 
 def _clock(seconds: float) -> str:

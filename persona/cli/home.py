@@ -73,7 +73,7 @@ def _shown(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"  # not 1.01e+03 GB
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"  # not 1.01e+03 GiB
     return str(value)
 
 
@@ -101,8 +101,8 @@ def _machine() -> dict[str, Any]:
         "python": libraries.pop("python"),
         "libraries": libraries,
         "devices": devices or [f"CPU with {cores} cores"],
-        "memory_gb": round(memory.total / 2**30, 1),
-        "memory_free_gb": round(memory.available / 2**30, 1),
+        "memory_gib": round(memory.total / 2**30, 1),
+        "memory_free_gib": round(memory.available / 2**30, 1),
         "personas": list(map(str, personas())),
     }
 

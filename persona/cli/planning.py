@@ -87,7 +87,7 @@ def _record(one: "Plan") -> dict[str, Any]:
 
 
 def _gib(size: int | None) -> str:
-    return f"{size / 2**30:.1f} GB" if size is not None else "?"
+    return f"{size / 2**30:.1f} GiB" if size is not None else "?"
 
 
 def _gb(size: int | None) -> str:

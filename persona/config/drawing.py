@@ -11,7 +11,7 @@ from persona.config.words import check_class, check_prompts, check_text
 from persona.errors import BadOption, BadPrompt
 from persona.placing import named, read_masks, read_subjects
 
-Scale = Annotated[float | None, Option("Strength of the persona: 0 is the bare base.", min=0, max=4)]
+Scale = Annotated[float | None, Option("Strength of the adapter: 0 is the bare base.", min=0, max=4)]
 Subjects = Annotated[
     tuple[str, ...],
     Option("Subject of one image: V=dog.png; at a place: V=dog.png@0.1,0.3,0.6,0.9. Up to two, no training."),
@@ -45,7 +45,7 @@ class SampleConfig(Config):
     ] = None
     class_noun: Annotated[str | None, Option("What the references show, in a word or two.", flag=("--class",))] = None
     subject: Subjects = ()
-    together: Annotated[bool, Option("All images show one subject: the references', or a new one.")] = False
+    together: Annotated[bool, Option("Draw all images of one subject: the references', or a new one.")] = False
     base: OwnBase = None
     n: Annotated[int, Option("Images of each prompt.", min=1, max=10_000, flag=("-n",))] = 4
     seed: Seed = 0
@@ -58,7 +58,7 @@ class SampleConfig(Config):
     checkpoint: Checkpoint = None
     batch: Batch = None
     image_guidance: ImageGuidance = None
-    balanced: Annotated[bool, Option("Let neither references nor prompt outweigh the other.", expert=True)] = False
+    balanced: Annotated[bool, Option("Balance image and text guidance (SynCD).", expert=True)] = False
     jedi: Annotated[
         Path | None, Option("Folder of the weights that draw from references, if not the base's own.", expert=True)
     ] = None

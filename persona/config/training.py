@@ -108,7 +108,7 @@ class PlanConfig(Config):
     """Settings of ``plan``: estimate what training would need; what they share with ``train`` they mean there."""
 
     base: Base = "clay"
-    vram: Annotated[float | None, Option("Memory of the GPU to plan for, in GB.", min=1, max=10_000)] = None
+    vram: Annotated[float | None, Option("Memory of the GPU to plan for, in GiB.", min=1, max=10_000)] = None
     every: Annotated[bool, Option("Plan for each base that has a short name.", flag=("--all",))] = False
     photos: Annotated[int, Option("How many photos there are.", min=1, max=10_000)] = 4
     steps: TrainingSteps = None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from persona import __version__
 from persona.families import Family
-from persona.folder import Persona
+from persona.folder import Persona, step_name
 
 THUMBNAIL = 256
 """Side of the thumbnail in pixels, as ModelSpec recommends."""
@@ -49,7 +49,7 @@ def describe(tensors: Mapping[str, Tensor], persona: Persona, base: Family, step
         "modelspec.trigger_phrase": subject,
         "modelspec.usage_hint": f'Write "a {subject}" in the prompt; strength {persona.recommended_scale:g}.',
         **labels,
-        **_thumbnail(persona.path / "previews" / f"step-{step:06d}"),
+        **_thumbnail(persona.path / "previews" / step_name(step)),
         "ss_output_name": title,
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(max(ranks)),

@@ -377,7 +377,7 @@ class Family(Named):
                     unwanted=self.unwanted(negative, wanted),
                     generators=[Generator().manual_seed(seed) for seed in seeds[part]],
                     latents=None if latents is None else latents[part],
-                    steps=steps or (self.recipe.ancestral_steps if ancestral else self.recipe.sample_steps),
+                    steps=steps or (self.recipe.prior_sample_steps if ancestral else self.recipe.sample_steps),
                     guidance=self.recipe.guidance if guidance is None else guidance,
                     size=size,
                 )

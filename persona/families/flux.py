@@ -65,7 +65,7 @@ class Flux(Family):
             *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
         ),
         sample_steps=28,
-        ancestral_steps=28,
+        prior_sample_steps=28,
         guidance=3.5,
     )
 
@@ -73,7 +73,7 @@ class Flux(Family):
         """Draw in four steps where the model was distilled to that: such a one is not told its guidance."""
         if self._guided:
             return self.recommended
-        return replace(self.recommended, sample_steps=4, ancestral_steps=4, guidance=0.0)
+        return replace(self.recommended, sample_steps=4, prior_sample_steps=4, guidance=0.0)
 
     @property
     def lengths(self) -> list[int]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,15 @@ class Recipe:
 
     Attributes:
         resolution: side of the pictures in pixels; ``None`` for the base's own.
-        widest: longest side over shortest of the pictures that the base was made for; 1 for squares only.
+        max_aspect_ratio: longest side over shortest of the pictures that the base was made for; 1 for squares only.
         steps_per_photo: training steps for each photo ...
-        least_steps: ... but no fewer ...
-        most_steps: ... and no more.
+        min_steps: ... but no fewer ...
+        max_steps: ... and no more.
         rank: rank of the adapter; its alpha is the same.
         targets: modules of the denoiser that are adapted, by the end of their names.
-        strange_steps: training steps where photos show what the base was never shown, be they few or many; 0
-            for a base that was shown photographs.
-        strange_targets: modules that are adapted then.
+        ood_steps: training steps where photos are out of distribution, which is to show what the base was never
+            shown, be they few or many; 0 for a base that was shown photographs.
+        ood_targets: modules that are adapted then.
         learning_rate: of the denoiser's adapter.
         text_learning_rate: of the text encoders' adapters.
         pretraining_rate: highest learning rate of what methods are pretrained by, which changes the weights themselves.
@@ -41,19 +41,19 @@ class Recipe:
         score_every: steps between scored previews.
         priors: pictures of the class.
         sample_steps: steps of the base's own sampler.
-        ancestral_steps: steps of the ancestral sampler, which needs more.
+        prior_sample_steps: steps of the ancestral sampler, which draws pictures of the class and needs more.
         guidance: how strongly the prompt is followed.
     """
 
     resolution: int | None = None
-    widest: float = 2.0
+    max_aspect_ratio: float = 2.0
     steps_per_photo: int = 100
-    least_steps: int = 400
-    most_steps: int = 800
+    min_steps: int = 400
+    max_steps: int = 800
     rank: int = 16
     targets: tuple[str, ...] = ATTENTION
-    strange_steps: int = 0
-    strange_targets: tuple[str, ...] = ()
+    ood_steps: int = 0
+    ood_targets: tuple[str, ...] = ()
     learning_rate: float = 1e-4
     text_learning_rate: float = 1e-5
     pretraining_rate: float = 5e-5
@@ -66,12 +66,12 @@ class Recipe:
     score_every: int = 100
     priors: int = 100
     sample_steps: int = 30
-    ancestral_steps: int = 50
+    prior_sample_steps: int = 50
     guidance: float = 7.5
 
     def steps(self, photos: int) -> int:
         """Return how many steps to train on so many photos."""
-        return min(max(self.steps_per_photo * photos, self.least_steps), self.most_steps)
+        return min(max(self.steps_per_photo * photos, self.min_steps), self.max_steps)
 
     def adjusted(self, path: Path) -> "Recipe":
         """Return the recipe with what a base's own ``recipe.json`` says instead, if it has one.
@@ -82,9 +82,13 @@ class Recipe:
         if not path.is_file():
             return self
         try:
-            return replace(self, **_read(json.loads(path.read_text(encoding="utf-8"))))
-        except (ValueError, TypeError) as error:
-            raise BadBase(f"The recipe of the base cannot be read ({error}). Correct or remove {path.name}.") from error
+            said = _read(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, AttributeError) as error:
+            raise BadBase(f"{path} is no JSON object ({error}). Correct or remove it.") from error
+        if unknown := sorted(said.keys() - asdict(self).keys()):
+            told = f"{path} has unknown keys: {', '.join(unknown)}."
+            raise BadBase(f"{told} Correct or remove them: `persona info clay --json` shows those that there are.")
+        return replace(self, **said)
 
 
 def _read(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class StableDiffusion3(Family):
     recommended = Recipe(
         targets=(*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
         sample_steps=28,
-        ancestral_steps=28,
+        prior_sample_steps=28,
         guidance=4.5,
     )
 

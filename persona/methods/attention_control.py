@@ -17,15 +17,15 @@ from torch.nn.functional import adaptive_avg_pool2d
 from persona.methods.levels import grid_of
 
 
-class Watch:
-    """Sees the cross-attention of a denoiser's middle levels."""
+class AttentionMaps:
+    """Keeps the cross-attention maps of a denoiser's middle levels."""
 
     def __init__(self, denoiser: Any) -> None:
         """Take the place of its processors."""
         self.maps: list[Tensor] | None = None
         self._before = {layer: layer.processor for layer in _middle(denoiser)}
         for layer, processor in self._before.items():
-            layer.set_processor(_Watched(self, processor))
+            layer.set_processor(_Kept(self, processor))
 
     @contextmanager
     def keeping(self) -> Iterator[list[Tensor]]:
@@ -51,17 +51,17 @@ def _middle(denoiser: Any) -> Iterator[Any]:
             yield module
 
 
-class _Watched:
+class _Kept:
     """The attention processor of one layer."""
 
-    def __init__(self, watch: Watch, before: Any) -> None:
-        self.watch, self.before = watch, before
+    def __init__(self, owner: AttentionMaps, before: Any) -> None:
+        self.owner, self.before = owner, before
 
     def __call__(
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *given: Any, **named: Any
     ) -> Any:
         """Return (rows, places, channels), shaped like the hidden states."""
-        if self.watch.maps is None or encoder_hidden_states is None:
+        if self.owner.maps is None or encoder_hidden_states is None:
             return self.before(attn, hidden_states, encoder_hidden_states, *given, **named)
 
         def heads(states: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class _Watched:
         query, key = heads(attn.to_q(hidden_states)), heads(attn.to_k(encoder_hidden_states))
         value = heads(attn.to_v(encoder_hidden_states))
         weights = (query @ key.mT * attn.scale).float().softmax(dim=-1)
-        self.watch.maps.append(weights)
+        self.owner.maps.append(weights)
         seen = (weights.to(value.dtype) @ value).transpose(1, 2).flatten(2)
         return attn.to_out[1](attn.to_out[0](seen))
 

@@ -206,7 +206,7 @@ def encode(
     """
     examples: list[Example] = []
     # A bucket's longer side is that of the square times the root of its aspect.
-    widest = max(1.0, min(base.recipe.widest, (base.largest / cut.resolution) ** 2))
+    widest = max(1.0, min(base.recipe.max_aspect_ratio, (base.largest / cut.resolution) ** 2))
     for size, alike in buckets(pictures, cut.resolution, base.granularity, widest, listener).items():
         for picture in alike:
             listener(Progress(stage, len(examples), len(pictures)))

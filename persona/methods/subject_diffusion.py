@@ -78,7 +78,7 @@ class SubjectDiffusion(Telling):
         conditioning = unless_empty(scenes.prompts, read, self.unwanted)
         noisy, target = base.noise.corrupt(latents, noise, times)
         grid = latents.shape[-2], latents.shape[-1]
-        with self.told(who, placed, grid), self.watch.keeping() as maps:
+        with self.told(who, placed, grid), self.maps.keeping() as maps:
             said = base.predict(noisy, times, conditioning)
         wrong = squared_error(said, target, None if scenes.emphasis is None else scenes.emphasis.to(base.device))
         words = self._words(scenes, maps[0].shape[-1]).to(base.device)

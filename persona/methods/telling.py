@@ -14,7 +14,7 @@ from persona.errors import BadBase
 from persona.events import Listener, silent
 from persona.families import Conditioning, Family
 from persona.identity import rare
-from persona.methods.attention_control import Watch
+from persona.methods.attention_control import AttentionMaps
 from persona.methods.casting import Cast, inside
 from persona.methods.channels import Channels, first_convolution
 from persona.methods.difference import Difference
@@ -56,7 +56,7 @@ class Telling:
         first = first_convolution(base, STORE.title)
         words = list(islice(rare(base.tokenizers), MOST))
         if len(words) < MOST:
-            raise BadBase(f"{base.name} reads no words that could stand for subjects. Take clay, sd15 or sdxl.")
+            raise BadBase(f"{base.name} has too few rare tokens to stand for subjects. Take clay, sd15 or sdxl.")
         self.encoder = seer = encoder.load(seen_by or str(base.folder), base.device, listener)
         self.base, self.seen_by, self.targets = base, seen_by, tuple(targets)
         width = base.denoiser.config.cross_attention_dim
@@ -68,11 +68,11 @@ class Telling:
             self.gates = Gates(base.denoiser, width)
             self.slots = Slots(seer.tokens, seer.width, width).to(base.device)
             self.fusion = Fusion(base.text_encoders, base.tokenizers, words, seer.width)
-        self.watch = Watch(base.denoiser)
+        self.maps = AttentionMaps(base.denoiser)
 
     def remove(self) -> None:
         """Leave the base as it was."""
-        self.watch.remove()
+        self.maps.remove()
         self.fusion.remove()
         self.gates.remove()
         self.channels.remove()

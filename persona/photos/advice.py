@@ -50,7 +50,7 @@ def advise(photos: Sequence[Photo]) -> Iterator[Note]:
     if blurred := [photo.name for photo in photos if blur(photo.image) > BLURRED]:
         yield Note(f"{some(blurred)}: blurred, so the subject is learned blurred. Sharp ones are better.", warning=True)
     if empty := [photo.name for photo in photos if photo.mask and not photo.mask.getbbox()]:
-        yield Note(f"{some(empty)}: transparent altogether, so white is learned. Take it out.", warning=True)
+        yield Note(f"{some(empty)}: fully transparent, so white is learned. Take it out.", warning=True)
     whole = [_small(photo.image) for photo in photos if photo.mask is None]  # what is cut out has no background
     if len(whole) > 1 and _one_place(whole):
         yield Note(

@@ -55,7 +55,7 @@ def pretrain_jedi(config: JediConfig, listener: Listener = silent) -> Learnt:
         BadBase: the base cannot be found, or is no U-Net.
         Busy: another run holds the folder.
         NoMemory: a step needs more than there is.
-        Diverged: a loss is no longer a number.
+        Diverged: a loss is NaN or infinite.
         OSError: the disk is full.
     """
     if config.data is None and config.base != "clay":

@@ -139,7 +139,7 @@ def pretrain(
         BadBase: the base cannot be found.
         Busy: another run holds the folder.
         NoMemory: a step needs more than there is.
-        Diverged: a loss is no longer a number.
+        Diverged: a loss is NaN or infinite.
         OSError: the disk is full.
     """
     accelerator = launched(sharing=True)
@@ -209,7 +209,7 @@ def learn(
 
     Raises:
         NoMemory: a step needs more than there is.
-        Diverged: a loss is no longer a number.
+        Diverged: a loss is NaN or infinite.
         OSError: the disk is full.
     """
     learning = [p for module in objective.modules.values() for p in module.parameters() if p.requires_grad]

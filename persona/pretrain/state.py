@@ -68,11 +68,11 @@ class Run:
             started: when the step began, by ``time.perf_counter``.
 
         Raises:
-            Diverged: the loss is no longer a number.
+            Diverged: the loss is NaN or infinite.
         """
         if not loss.isfinite():
             raise Diverged(
-                f"Step {self.step} in {self.folder} has a loss that is no number. Start with another --seed and --out."
+                f"The loss is NaN or infinite at step {self.step} of {self.folder}. Take another --seed and --out."
             )
         for group in self.optimizer.param_groups:
             group["lr"] = rate

@@ -58,7 +58,7 @@ def pretrain_subject_diffusion(config: SubjectDiffusionConfig, listener: Listene
         BadBase: the base cannot be found, or is no U-Net.
         Busy: another run holds the folder.
         NoMemory: a step needs more than there is.
-        Diverged: a loss is no longer a number.
+        Diverged: a loss is NaN or infinite.
         OSError: the disk is full.
     """
     if config.data is None and config.base != "clay":

@@ -62,7 +62,7 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
         frugal.load(choice)
     if config.from_jedi:
         JeDi.load(frugal.base).remove()  # it has weights for it, before anything else is done
-    if frugal.base.recipe.strange_steps and strange(frugal.base, [photo.image for photo in photos]):
+    if frugal.base.recipe.ood_steps and strange(frugal.base, [photo.image for photo in photos]):
         frugal.asked = _at_length(config, frugal.base, listener)
     tell_unknown(frugal.base, [config.class_noun], [], listener)
     known = partial(_token, frugal, photos, given, accelerator, listener)
@@ -128,10 +128,10 @@ def _check_effects(config: TrainConfig, listener: Listener) -> None:
 
 def _at_length(config: TrainConfig, base: Family, listener: Listener) -> TrainConfig:
     """Return settings for photos of what the base was never shown, which takes more of it and longer to learn."""
-    steps = config.steps or base.recipe.strange_steps
+    steps = config.steps or base.recipe.ood_steps
     told = f"These photos show what {base.name} was never shown: more of its layers are trained, for {steps:,} steps."
     listener(Note(f"{told} It draws them but roughly; for photographs, name a real base with --base."))
-    return replace(config, steps=steps, targets=config.targets or base.recipe.strange_targets)
+    return replace(config, steps=steps, targets=config.targets or base.recipe.ood_targets)
 
 
 def _token(

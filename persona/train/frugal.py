@@ -116,7 +116,7 @@ class Frugal:
             raise NoMemory(_TOO_LITTLE)
         how = words(self._wanted, self.settings)
         if how or self.choice != before:
-            self._listener(Note(f"It goes on with {how or 'nothing done to need less memory'}."))
+            self._listener(Note(f"Resuming with {how or 'no settings that save memory'}."))
 
     def within(self, stage: str, action: Callable[[], T]) -> T:
         """Do something; where memory runs out, need less of it and do it again.

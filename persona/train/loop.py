@@ -44,8 +44,8 @@ class Step:
         loss = self.loss.item()
         if not (math.isfinite(loss) and math.isfinite(self.gradient.item())):
             raise Diverged(  # what was kept before is of other settings
-                f"The loss is no longer a number at step {self.number}. Lower --learning-rate (a tenth is a good try), "
-                "or give --precision fp32, and choose another --out."
+                f"The loss or its gradient is NaN or infinite at step {self.number}. Lower --learning-rate "
+                "(a tenth is a good try), or give --precision fp32, and choose another --out."
             )
         return loss
 

@@ -140,14 +140,14 @@ class Run:
 
         Raises:
             BadOption: the folder holds something else.
-            Diverged: the loss is no longer a number.
+            Diverged: the loss is NaN or infinite.
             NoMemory: there is too little, whatever is done to need less of it.
             OSError: the disk is full.
         """
         start = agree(self.accelerator, self._start)
         if start and self._is_done(start) and (made := self._made(start)):
             passed = bool(start.record["passed"])
-            more = "Its best has passed: more would not help" if passed else "Give more --steps to train on"
+            more = "It stopped early: later scores were no better" if passed else "Give more --steps to train on"
             self.listener(Note(f"{self.out} is trained already. {more}. To start over, give --fresh or another --out."))
             return made
         if start:

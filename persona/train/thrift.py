@@ -162,7 +162,7 @@ def relieve(
 def words(before: Settings, after: Settings) -> str:
     """Say what one of two settings does to need less memory than the other; empty if there is nothing."""
     said = {
-        "offload": "idle networks in main memory",
+        "offload": "CPU offload of idle networks",
         "tiling": "images in tiles",
         "batch": f"batches of {after.batch}, {after.accumulate} to a step",
         "gradient_checkpointing": "gradient checkpointing",
@@ -204,7 +204,7 @@ def choose(
         room //= processes
     if AMPLE * _grown(config, photos) * sum(file.stat().st_size for file in files) < room:
         return {}, None
-    listener(Note("Memory could be short. Looking what a step takes ..."))
+    listener(Note("Memory may be short. Measuring what a training step needs ..."))
     base = outline(config.base)
     asked = Settings.of(config, base, photos)
     settings, seen = fit(
@@ -215,7 +215,7 @@ def choose(
         device.type,
         sides(base, asked.resolution),
     )
-    needs = f"{seen.most / 2**30:.1f} GB of the {room / 2**30:.1f} GB that are free, for {seen.worst}"
+    needs = f"{seen.most / 2**30:.1f} GiB of the {room / 2**30:.1f} GiB that are free, for {seen.worst}"
     how = words(asked, settings)
     if seen.most > room:
         with_all = f" even with {how}" if how else ""

@@ -10,7 +10,7 @@ from persona.atomic import beside
 from persona.drawing import Size
 from persona.events import Listener, Note, Progress
 from persona.families import Family
-from persona.folder import slug
+from persona.folder import slug, step_name, step_of
 from persona.identity import fill
 from persona.networks import CLIP, DINO, how_to_fetch
 from persona.photos import Photo
@@ -21,8 +21,6 @@ PATIENCE = 2
 """Scores in a row below the best after which it has passed."""
 UNSCORED = ("a photo of a [V] {class}", "a [V] {class} on the beach")
 """What is drawn at the end where nothing can judge it."""
-
-_STEP = "step-"
 
 
 class Watch:
@@ -107,17 +105,17 @@ class Watch:
     def previews(self) -> dict[str, list[tuple[str, Image.Image]]]:
         """Return the pictures kept so far under the step that they are of, each with its prompt."""
         return {
-            f"Step {int(step.name.removeprefix(_STEP))}": [
+            f"Step {step_of(step.name)}": [
                 (prompt, _open(path))
                 for template, prompt in self.prompts.items()
                 for seed in SEEDS
                 if (path := step / _name(template, seed)).is_file()
             ]
-            for step in sorted(self.folder.glob(f"{_STEP}*"))
+            for step in sorted(self.folder.glob("step-*"))
         }
 
     def _keep(self, step: int, drawn: Mapping[str, Sequence[Image.Image]]) -> None:
-        folder = self.folder / f"{_STEP}{step:06d}"
+        folder = self.folder / step_name(step)
         folder.mkdir(parents=True, exist_ok=True)
         for template, images in drawn.items():
             for seed, image in zip(SEEDS, images, strict=True):

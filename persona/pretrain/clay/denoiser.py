@@ -41,12 +41,12 @@ MEAN_WEIGHT = 1.6
 HELD = 0.5
 """Share of the training that is done at the highest rate, before it falls."""
 RECIPE = {
-    "widest": 1.0,
-    "least_steps": 300,
-    "most_steps": 400,
+    "max_aspect_ratio": 1.0,
+    "min_steps": 300,
+    "max_steps": 400,
     "steps_per_photo": 80,
-    "strange_steps": 1000,
-    "strange_targets": [*ATTENTION, "conv1", "conv2", "net.0.proj", "net.2"],
+    "ood_steps": 1000,
+    "ood_targets": [*ATTENTION, "conv1", "conv2", "net.0.proj", "net.2"],
     "learning_rate": 1e-3,
     "text_learning_rate": 5e-4,
     "text_encoder": True,
@@ -54,7 +54,7 @@ RECIPE = {
     "batch": 4,
     "priors": 48,
     "sample_steps": 25,
-    "ancestral_steps": 25,
+    "prior_sample_steps": 25,
     "guidance": 5.0,
 }
 """What clay recommends instead of its family: it knows squares only, a network so small learns at higher rates, and

@@ -84,7 +84,7 @@ def pretrain_clay(config: PretrainConfig, listener: Listener = silent) -> Made:
         BadPhotos: there are no photographs in the folder that is named, or one cannot be read.
         Busy: another run holds it.
         NoMemory: a process that rendered was killed.
-        Diverged: a loss is no longer a number.
+        Diverged: a loss is NaN or infinite.
         OSError: the disk is full.
     """
     if processes().num_processes > 1:
