@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from bases import SHAPE, noise, predict
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from tiny_encoder import Eye
 from torch import Tensor, nn
@@ -359,6 +361,28 @@ def test_boxes_have_codes_and_places() -> None:
     assert (codes[0] - codes[1]).abs().max() > 0.1
     boxes = torch.tensor([[LEFT, RIGHT]])
     assert inside(boxes, (10, 4))[0, 0].tolist() == [[0] * 4] * 2 + [[1, 1, 0, 0]] * 8
+    half_a_cell_on = torch.tensor([[(0.125, 0.25, 0.625, 0.75)]])
+    assert inside(half_a_cell_on, (4, 4))[0, 0].tolist() == [[0] * 4, [1, 1, 0, 0], [1, 1, 0, 0], [0] * 4]
+
+
+SIDES = (
+    st.tuples(st.floats(0, 1, width=32), st.floats(0, 1, width=32)).map(sorted).filter(lambda ends: ends[0] < ends[1])
+)
+
+
+@given(SIDES, SIDES, st.integers(1, 128), st.integers(1, 128))
+def test_a_box_has_its_centres_and_a_thin_one_the_cell_around_it(
+    along: list[float], down: list[float], height: int, width: int
+) -> None:
+    shown = inside(torch.tensor([[(along[0], down[0], along[1], down[1])]]), (height, width))[0, 0]
+    for (start, end), cells, found in ((down, height, shown.amax(1)), (along, width, shown.amax(0))):
+        centres = (np.arange(cells, dtype=np.float32) + 0.5) / cells
+        held = (start <= centres) & (centres < end)
+        if held.any():
+            assert np.array_equal(found.numpy(), held)
+        else:
+            assert found.sum() == 1
+            assert abs(centres[int(found.argmax())] - (start + end) / 2) <= 0.501 / cells
 
 
 def test_a_subject_is_found_in_its_reference(one: Family) -> None:
