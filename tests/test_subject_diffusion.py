@@ -1,5 +1,6 @@
 """Subject-Diffusion on tiny U-Nets: what must hold whatever it learns, and that it learns."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from bases import SHAPE, noise, predict
+from diffusers import UNet2DConditionModel
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -18,9 +20,9 @@ from torch import Tensor, nn
 
 from persona import encoder, families
 from persona.errors import BadBase
-from persona.families import Family
-from persona.methods.attention_control import control
-from persona.methods.casting import Portrait, cast, inside
+from persona.families import Conditioning, Family
+from persona.methods.attention_control import _middle, control
+from persona.methods.casting import Cast, Portrait, cast, inside
 from persona.methods.fusion import words_of
 from persona.methods.gated import Gate, Told, fourier
 from persona.methods.guidance import IMAGE_GUIDANCE, IMAGE_GUIDANCE_OF_TWO, heard
@@ -259,6 +261,26 @@ def test_strengths_and_negative_prompts_count(one: Family) -> None:
     assert np.array_equal(drawn(method, BOTH, guidance=0.5), drawn(method, BOTH, guidance=1.0)), "as the base draws"
 
 
+@pytest.mark.parametrize("strength", [None, 1.0, 2.0])
+@torch.no_grad()
+def test_guidance_leads_to_the_references_and_from_there_to_the_prompt(base: Family, strength: float | None) -> None:
+    method, prompts, latents, times = learnt(base), [BOTH, "a [V] dog"], noise(2, *SHAPE), torch.tensor([500, 500])
+    known, seen = cast(prompts, TWO), torch.tensor([True, True])
+    wanted = method.read(prompts, known)
+    unwanted = method.unwanted("red", wanted)
+
+    def said(who: Cast, placed: Tensor, told: Conditioning) -> Tensor:
+        with method.told(who, placed, SHAPE[1:]):
+            return base.predict(latents, times, told)
+
+    nothing = said(replace(known, present=torch.zeros_like(known.present)), ~seen, unwanted)
+    shown, asked = said(known, seen, unwanted), said(known, seen, wanted)
+    image = _strengths(strength, known)
+    expected = nothing + image * (shown - nothing) + 4 * (asked - shown)
+    led = method._guided(prompts, TWO, method._lead(4.0, strength), "red")(latents, times)
+    torch.testing.assert_close(led, expected, rtol=1e-4, atol=1e-4)
+
+
 # Learning
 
 
@@ -344,6 +366,21 @@ def test_attention_is_led_to_where_the_subject_is() -> None:
     assert control([seen.flatten(2, 3)], words, masks).item() == -1
     everywhere = torch.ones_like(masks)
     assert control([seen.flatten(2, 3)], words, everywhere).isfinite().all()
+
+
+def test_attention_is_led_on_all_levels_but_the_finest() -> None:
+    u_net = UNet2DConditionModel(
+        block_out_channels=(4, 4, 4),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 3,
+        up_block_types=("CrossAttnUpBlock2D",) * 3,
+        cross_attention_dim=4,
+        attention_head_dim=1,
+        norm_num_groups=2,
+    )
+    led = set(_middle(u_net))
+    levels = Counter(name.partition(".attentions")[0] for name, module in u_net.named_modules() if module in led)
+    assert levels == {"down_blocks.1": 1, "down_blocks.2": 1, "mid_block": 1, "up_blocks.0": 2, "up_blocks.1": 2}
 
 
 def test_the_words_for_a_subject_are_found(one: Family) -> None:
