@@ -74,7 +74,13 @@ def shards(folder: Path) -> list[Path]:
 
 
 class Records:
-    """The records of a folder, in a fixed order; nothing but captions and boxes is held in memory."""
+    """The records of a folder, in a fixed order; nothing but captions and boxes is held in memory.
+
+    Attributes:
+        of_the_same: whether references may be cut out of the very picture that is learnt from them.
+    """
+
+    of_the_same = True
 
     def __init__(self, data: Path) -> None:
         """List them.
