@@ -29,6 +29,7 @@ _RELATIONS = {  # how the first stands to the second: which of two places is its
     "above": (0, False),
     "over": (0, False),
 }
+_OTHER = re.compile(r"(?:,|\band|\bwith) +(?:(?:an?|the)\b|$)")  # what is said before it is not of the second subject
 _BESIDE = ((0.04, 0.25, 0.48, 0.9), (0.52, 0.25, 0.96, 0.9))
 _ABOVE = ((0.25, 0.05, 0.75, 0.48), (0.2, 0.52, 0.8, 0.95))
 
@@ -186,7 +187,7 @@ def places(prompt: str, wanted: Sequence[tuple[Box | None, float]]) -> list[Box]
     """
     if len(wanted) < MOST:
         return [box or _fitted((0.05, 0.9 - _HEIGHT, 0.95, 0.9), shape) for box, shape in wanted]
-    between = prompt.lower().partition("]")[2].partition("[")[0]
+    between = _OTHER.split(prompt.lower().partition("]")[2].partition("[")[0])[-1]
     said = re.findall(rf"\b(?:{'|'.join(_RELATIONS)})\b", between)  # those before the last are to other things
     first, beside = _RELATIONS[said[-1] if said else "beside"]
     slots = (_BESIDE if beside else _ABOVE)[:: -1 if first else 1]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from persona import families
 from persona.errors import BadBase, BadOption
-from persona.families import Family
+from persona.families import Conditioning, Family
 from persona.methods.coupling import Coupling, Memory, masked
 from persona.methods.guidance import guide
 from persona.methods.jedi import STORE, JeDi, References, Sets
@@ -306,6 +306,25 @@ def test_negative_prompts_and_strengths_count(one: Family) -> None:
         assert np.abs(plain - drawn(jedi, [0], references=references, **how)).max() > 1, how
     less, least = (drawn(jedi, [0], references=references, guidance=guidance) for guidance in (0.5, 1.0))
     assert np.array_equal(less, least), "as the base itself draws"
+
+
+@pytest.mark.parametrize("strength", [1.0, 2.0])
+@torch.no_grad()
+def test_guidance_leads_to_the_references_and_from_there_to_the_prompt(base: Family, strength: float) -> None:
+    jedi, references, latents, times = learnt(base), known(2), noise(2, *SHAPE), torch.tensor([500, 500])
+    wanted = base.conditioning(["a dog", "a red cat"])
+    unwanted = base.unwanted("red", wanted)
+
+    def said(memory: Memory, told: Conditioning) -> Tensor:
+        with jedi.coupling.recalling(memory):
+            return base.predict(latents, times, told)
+
+    memory = remember(jedi, references)
+    nothing, shown, asked = said({}, unwanted), said(memory, unwanted), said(memory, wanted)
+    expected = nothing + strength * (shown - nothing) + 4 * (asked - shown)
+    lead = {"image": strength, "text": 4.0, "balanced": False}
+    led = jedi._guided([unwanted, wanted], references, lead, together=False)(latents, times)
+    torch.testing.assert_close(led, expected, rtol=1e-4, atol=1e-4)
 
 
 # Weights

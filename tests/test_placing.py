@@ -129,11 +129,18 @@ def test_a_part_of_a_word_says_nothing_of_places() -> None:
         ("on top of a wooden floor beside", False),
         ("over a puddle to the left of", False),
         ("next to a tree under", True),
+        ("under a tree and", False),
+        ("over a fence, with", False),
+        ("below the window,", False),
+        ("in a hat with a feather, under", True),
+        ("under a black and white", True),
+        ("below a big, round", True),
     ],
 )
 def test_the_last_relation_is_the_one_to_the_other(between: str, below: bool) -> None:
-    first, second = places(f"a [V] dog {between} a [W] cat", [(None, 1.0), (None, 1.0)])
-    assert first[1] >= second[3] if below else first[2] <= second[0]
+    for prompt in (f"a [V] dog {between} a [W] cat", f"a [V] dog {between} [W] cat"):
+        first, second = places(prompt, [(None, 1.0), (None, 1.0)])
+        assert first[1] >= second[3] if below else first[2] <= second[0]
 
 
 def test_who_was_not_placed_keeps_clear_of_who_was() -> None:

@@ -33,7 +33,7 @@ from persona.pretrain.clay.data import render_records
 from persona.pretrain.clay.records import ClayRecords
 from persona.pretrain.learning import Learnt
 from persona.pretrain.records import Entity, Record, Records, write
-from persona.pretrain.subject_diffusion import Depiction, _varied, encoded, pretrain_subject_diffusion
+from persona.pretrain.subject_diffusion import Depiction, _aslant, _varied, encoded, pretrain_subject_diffusion
 
 LOAD = encoder.load
 
@@ -255,10 +255,32 @@ def test_a_single_record_is_shown_although_it_is_learnt(depiction: Depiction, tm
 
 def test_references_vary_but_stay_cut_out() -> None:
     reference = Image.new("RGBA", (16, 24), (200, 0, 0, 255))
-    seen = [_varied(reference, default_rng(number)) for number in range(8)]
+    seen = [_varied(reference, default_rng(number), aslant=number % 2 > 0) for number in range(8)]
     assert len({one.size for one in seen}) > 1
     assert all(one.mode == "RGBA" for one in seen)
     assert any(one.getpixel((0, 0))[3] == 0 for one in seen)  # type: ignore[index]  # what turning has uncovered
+
+
+def test_half_of_the_references_of_the_same_picture_are_seen_aslant(
+    depiction: Depiction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = Image.new("RGBA", (40, 60), (200, 0, 0, 255))
+    plain, seen = (
+        [_varied(reference, default_rng(n), aslant=one).tobytes() for n in range(100)] for one in (False, True)
+    )
+    assert 35 < sum(one != other for one, other in zip(plain, seen, strict=True)) < 65
+    aslant = [_aslant(reference, default_rng(number)) for number in range(4)]
+    assert [one.tobytes() for one in aslant] == [_aslant(reference, default_rng(n)).tobytes() for n in range(4)]
+    for one in aslant:
+        shown = np.asarray(one)[..., 3] > 127
+        assert shown[15:45, 10:30].all(), "no corner comes farther"
+        assert 0.4 < shown.mean() < 1
+    drawn = {}
+    for same in (True, False):
+        monkeypatch.setattr(depiction.records, "of_the_same", same, raising=False)
+        drawn[same] = [depiction._draw(slot).references[0].tobytes() for slot in range(8)]
+    assert drawn[True] != drawn[False]
+    assert not ClayRecords.of_the_same, "they are of other pictures"
 
 
 def test_the_encoder_sees_each_subject_in_its_slot(depiction: Depiction, monkeypatch: pytest.MonkeyPatch) -> None:

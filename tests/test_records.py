@@ -5,6 +5,7 @@ import tarfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from persona.placing import Box
 from persona.pretrain.clay.data import SET, render_records, training_pair, training_set
 from persona.pretrain.clay.records import ClayRecords, open_records
 from persona.pretrain.filters import Candidate, choose, on_white, overlap
-from persona.pretrain.records import Entity, Record, Records, marked, write
+from persona.pretrain.records import Entity, Record, Records, add, marked, write
 
 SIDE = 64
 
@@ -98,12 +99,36 @@ def test_damaged_records_are_refused(tmp_path: Path, spoil: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("captions", [[], "a [V] dog"])
+def test_captions_are_a_list_of_texts(tmp_path: Path, captions: Any) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        entity = {"noun": "dog", "box": [0, 0, 1, 1]}
+        add(tar, "0.json", json.dumps({"captions": captions, "entities": [entity]}).encode())
+        for part in ("png", "0.png", "ref0.png"):
+            add(tar, f"0.{part}", b"")
+    with pytest.raises(BadOption, match="the captions of 0 are no list of texts"):
+        Records(tmp_path)
+
+
 def test_a_damaged_picture_is_a_mistake_of_the_data(tmp_path: Path) -> None:
     path = tmp_path / "0.tar"
     write(path, [("0", record())])
     path.write_bytes(path.read_bytes().replace(b"PNG", b"GNP"))
     with pytest.raises(BadOption, match="damaged"):
         Records(tmp_path).record(0)
+
+
+def test_pictures_are_square_and_masks_of_their_size(tmp_path: Path) -> None:
+    made = record()
+    long = replace(made, picture=made.picture.resize((SIDE, SIDE // 2)), masks=[mask[::2] for mask in made.masks])
+    small = replace(made, masks=[made.masks[0], made.masks[1][::2, ::2]])
+    write(tmp_path / "0.tar", [("0", long), ("1", small), ("2", made)])
+    records = Records(tmp_path)
+    for number in (0, 1):
+        with pytest.raises(BadOption, match=r"0\.tar .*not square") as error:
+            records.record(number)
+        assert "\n" not in str(error.value)
+    assert records.record(2).picture.size == (SIDE, SIDE)
 
 
 def test_shards_are_what_webdataset_reads(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Subject-Diffusion on tiny U-Nets: what must hold whatever it learns, and that it learns."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -10,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 from bases import SHAPE, noise, predict
+from diffusers import UNet2DConditionModel
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from tiny_encoder import Eye
 from torch import Tensor, nn
 
 from persona import encoder, families
 from persona.errors import BadBase
-from persona.families import Family
-from persona.methods.attention_control import control
-from persona.methods.casting import Portrait, cast, inside
+from persona.families import Conditioning, Family
+from persona.methods.attention_control import _middle, control
+from persona.methods.casting import Cast, Portrait, cast, inside
 from persona.methods.fusion import words_of
 from persona.methods.gated import Gate, Told, fourier
 from persona.methods.guidance import IMAGE_GUIDANCE, IMAGE_GUIDANCE_OF_TWO, heard
@@ -257,6 +261,26 @@ def test_strengths_and_negative_prompts_count(one: Family) -> None:
     assert np.array_equal(drawn(method, BOTH, guidance=0.5), drawn(method, BOTH, guidance=1.0)), "as the base draws"
 
 
+@pytest.mark.parametrize("strength", [None, 1.0, 2.0])
+@torch.no_grad()
+def test_guidance_leads_to_the_references_and_from_there_to_the_prompt(base: Family, strength: float | None) -> None:
+    method, prompts, latents, times = learnt(base), [BOTH, "a [V] dog"], noise(2, *SHAPE), torch.tensor([500, 500])
+    known, seen = cast(prompts, TWO), torch.tensor([True, True])
+    wanted = method.read(prompts, known)
+    unwanted = method.unwanted("red", wanted)
+
+    def said(who: Cast, placed: Tensor, told: Conditioning) -> Tensor:
+        with method.told(who, placed, SHAPE[1:]):
+            return base.predict(latents, times, told)
+
+    nothing = said(replace(known, present=torch.zeros_like(known.present)), ~seen, unwanted)
+    shown, asked = said(known, seen, unwanted), said(known, seen, wanted)
+    image = _strengths(strength, known)
+    expected = nothing + image * (shown - nothing) + 4 * (asked - shown)
+    led = method._guided(prompts, TWO, method._lead(4.0, strength), "red")(latents, times)
+    torch.testing.assert_close(led, expected, rtol=1e-4, atol=1e-4)
+
+
 # Learning
 
 
@@ -344,6 +368,21 @@ def test_attention_is_led_to_where_the_subject_is() -> None:
     assert control([seen.flatten(2, 3)], words, everywhere).isfinite().all()
 
 
+def test_attention_is_led_on_all_levels_but_the_finest() -> None:
+    u_net = UNet2DConditionModel(
+        block_out_channels=(4, 4, 4),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 3,
+        up_block_types=("CrossAttnUpBlock2D",) * 3,
+        cross_attention_dim=4,
+        attention_head_dim=1,
+        norm_num_groups=2,
+    )
+    led = set(_middle(u_net))
+    levels = Counter(name.partition(".attentions")[0] for name, module in u_net.named_modules() if module in led)
+    assert levels == {"down_blocks.1": 1, "down_blocks.2": 1, "mid_block": 1, "up_blocks.0": 2, "up_blocks.1": 2}
+
+
 def test_the_words_for_a_subject_are_found(one: Family) -> None:
     read = one.tokenizers[0]
     words = words_of(
@@ -359,6 +398,28 @@ def test_boxes_have_codes_and_places() -> None:
     assert (codes[0] - codes[1]).abs().max() > 0.1
     boxes = torch.tensor([[LEFT, RIGHT]])
     assert inside(boxes, (10, 4))[0, 0].tolist() == [[0] * 4] * 2 + [[1, 1, 0, 0]] * 8
+    half_a_cell_on = torch.tensor([[(0.125, 0.25, 0.625, 0.75)]])
+    assert inside(half_a_cell_on, (4, 4))[0, 0].tolist() == [[0] * 4, [1, 1, 0, 0], [1, 1, 0, 0], [0] * 4]
+
+
+SIDES = (
+    st.tuples(st.floats(0, 1, width=32), st.floats(0, 1, width=32)).map(sorted).filter(lambda ends: ends[0] < ends[1])
+)
+
+
+@given(SIDES, SIDES, st.integers(1, 128), st.integers(1, 128))
+def test_a_box_has_its_centres_and_a_thin_one_the_cell_around_it(
+    along: list[float], down: list[float], height: int, width: int
+) -> None:
+    shown = inside(torch.tensor([[(along[0], down[0], along[1], down[1])]]), (height, width))[0, 0]
+    for (start, end), cells, found in ((down, height, shown.amax(1)), (along, width, shown.amax(0))):
+        centres = (np.arange(cells, dtype=np.float32) + 0.5) / cells
+        held = (start <= centres) & (centres < end)
+        if held.any():
+            assert np.array_equal(found.numpy(), held)
+        else:
+            assert found.sum() == 1
+            assert abs(centres[int(found.argmax())] - (start + end) / 2) <= 0.501 / cells
 
 
 def test_a_subject_is_found_in_its_reference(one: Family) -> None:

@@ -6,6 +6,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from persona.placing import MOST, Box, named, places
 
@@ -64,11 +65,21 @@ def cast(prompts: Sequence[str], portraits: Mapping[str, Portrait]) -> Cast:
 def inside(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return what lies in each of the boxes (rows, slots, 4), (rows, slots, h, w): 1, and 0 elsewhere.
 
+    A cell lies where its centre does; a box without a centre, however thin it is, has the cells nearest to its middle.
+
     Args:
         boxes: their sides in [0, 1].
         grid: height and width.
     """
-    down, along = ((torch.arange(side, device=boxes.device) + 0.5) / side for side in grid)
-    left, top, right, bottom = boxes[..., None].unbind(-2)
-    rows, columns = (top <= down) & (down < bottom), (left <= along) & (along < right)
+    left, top, right, bottom = boxes.unbind(-1)
+    rows, columns = _between(top, bottom, grid[0]), _between(left, right, grid[1])
     return (rows[..., :, None] & columns[..., None, :]).float()
+
+
+def _between(start: Tensor, end: Tensor, cells: int) -> Tensor:
+    """Return which of so many cells along a side of the picture lie between two places (...), (..., cells)."""
+    start, end = start[..., None], end[..., None]
+    centres = (torch.arange(cells, device=start.device) + 0.5) / cells
+    within = (start <= centres) & (centres < end)
+    nearest = one_hot((centres - (start + end) / 2).abs().argmin(-1), cells).bool()
+    return torch.where(within.any(-1, keepdim=True), within, nearest)

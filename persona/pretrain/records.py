@@ -74,7 +74,13 @@ def shards(folder: Path) -> list[Path]:
 
 
 class Records:
-    """The records of a folder, in a fixed order; nothing but captions and boxes is held in memory."""
+    """The records of a folder, in a fixed order; nothing but captions and boxes is held in memory.
+
+    Attributes:
+        of_the_same: whether references may be cut out of the very picture that is learnt from them.
+    """
+
+    of_the_same = True
 
     def __init__(self, data: Path) -> None:
         """List them.
@@ -117,9 +123,11 @@ class Records:
                     return Image.open(io.BytesIO(file.read(length))).convert(mode)
 
                 numbers = range(len(place.entities))
-                masks = [np.asarray(opened(f"{one}.", "L")) > 127 for one in numbers]
+                picture, masks = opened("", "RGB"), [np.asarray(opened(f"{one}.", "L")) > 127 for one in numbers]
+                if {picture.size, *(mask.shape for mask in masks)} != {(picture.width, picture.width)}:
+                    raise ValueError("an image is not square, or a mask is not of its size")
                 references = [opened(f"ref{one}.", "RGBA") for one in numbers]
-                return Record(place.captions, place.entities, opened("", "RGB"), masks, references)
+                return Record(place.captions, place.entities, picture, masks, references)
         except (OSError, SyntaxError, ValueError, KeyError) as error:
             raise BadOption(f"{place.shard} is damaged ({error}). Make it again.") from error
 
@@ -138,7 +146,9 @@ def _listed(path: Path) -> Iterator[_Place]:
             else:
                 parts.setdefault(key, {})[part] = (member.offset_data, member.size)
     for key, one in told.items():
-        entities, captions = _entities(one["entities"]), [str(text) for text in one["captions"]]
+        entities, captions = _entities(one["entities"]), one["captions"]
+        if not (isinstance(captions, list) and captions and all(isinstance(text, str) for text in captions)):
+            raise ValueError(f"the captions of {key} are no list of texts")
         wanted = {"png", *(f"{part}{n}.png" for n in range(len(entities)) for part in ("", "ref"))}
         if lost := wanted - parts.get(key, {}).keys():
             raise ValueError(f"{key}.{min(lost)} is missing")

@@ -42,7 +42,9 @@ class Sets(ABC):
         self.data, self._places = data, list[tuple[str, int, int]]()
         shards = dict[str, Shard]()
         for shard, sizes in self._list():
-            if min(sizes, default=2) < 2:
+            if not sizes:  # there is nothing to encode
+                continue
+            if min(sizes) < 2:
                 raise BadOption(f"{data}: a set in shard {shard} has fewer than two images. Take it out.")
             shards[shard] = Shard(crc32(shard.encode()), partial(self._read, shard))
             ends = np.cumsum(sizes).tolist()

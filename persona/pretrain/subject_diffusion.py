@@ -37,6 +37,8 @@ SHARD = 1000
 """Records whose latents are in one file."""
 TURNED = 10.0
 """Degrees that references are turned by at most."""
+SLANT = 0.25
+"""Share of its sides that a corner of a reference is moved inwards by at most."""
 DROPPED = 0.05
 """Share of the pictures that are told no prompt; of those told nothing at all; of those not told where subjects are."""
 SHOWN = 6
@@ -194,7 +196,7 @@ class Depiction:
             torch.tensor([place < len(order) and dropped != 1 for place in range(MOST)]),
             dropped not in (1, 2),
             masks,
-            [_varied(record.references[one], random) for one in order],
+            [_varied(record.references[one], random, aslant=self.records.of_the_same) for one in order],
         )
 
     def show(self) -> Image.Image:
@@ -220,8 +222,21 @@ def _order(prompt: str, record: Record) -> list[int]:
     return said + [one for one in range(len(record.entities)) if one not in said]
 
 
-def _varied(reference: Image.Image, random: Random) -> Image.Image:
-    """Mirror and turn a reference at random, so that it is not learnt to be pasted."""
+def _varied(reference: Image.Image, random: Random, *, aslant: bool) -> Image.Image:
+    """Mirror and turn a reference at random, and show it aslant if asked, so that it is not learnt to be pasted."""
     if random.random() < 0.5:
         reference = reference.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return reference.rotate(random.uniform(-TURNED, TURNED), Image.Resampling.BICUBIC, expand=True)
+    reference = reference.rotate(random.uniform(-TURNED, TURNED), Image.Resampling.BICUBIC, expand=True)
+    return _aslant(reference, random) if aslant and random.random() < 0.5 else reference
+
+
+def _aslant(reference: Image.Image, random: Random) -> Image.Image:
+    """Move each corner of a reference inwards at random, in perspective."""
+    far = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
+    corners = far * reference.size
+    moved = corners + (1 - 2 * far) * random.uniform(0, SLANT, (4, 2)) * reference.size
+    equations = list[tuple[float, ...]]()
+    for (x, y), (u, v) in zip(moved, corners, strict=True):
+        equations += [(x, y, 1, 0, 0, 0, -u * x, -u * y), (0, 0, 0, x, y, 1, -v * x, -v * y)]
+    back = np.linalg.solve(equations, corners.flatten()).tolist()
+    return reference.transform(reference.size, Image.Transform.PERSPECTIVE, back, Image.Resampling.BICUBIC)

@@ -63,6 +63,8 @@ class ClayRecords(Records):
         dropped: how many things the filters dropped, by the reason.
     """
 
+    of_the_same = False
+
     def _list(self) -> Iterator[_Place]:
         self.dropped = Counter[str]()
         places = [
