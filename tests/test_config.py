@@ -101,7 +101,7 @@ def test_types_are_checked_for_notebooks(changed: dict[str, Any], said: str) -> 
     [
         ({"prior": "none", "prior_weight": 2.0}, "--prior-weight weighs"),
         ({"prior": "none", "priors": 9}, "--priors counts"),
-        ({"prior": "self", "priors": 9}, "--priors counts"),
+        ({"priors": 9}, "--prior self takes none. Add --prior generated"),
         ({"learning_rate": 0.0}, "--learning-rate 0 learns nothing"),
     ],
 )

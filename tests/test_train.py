@@ -92,6 +92,18 @@ def test_photos_become_a_persona(
     assert not (made.path / checkpoints.LOCK).exists()
 
 
+def test_nothing_is_drawn_of_the_class_unless_asked(
+    base_folder: Folder, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    given: dict[str, Any] = {"photos": photo_folder, "class_noun": "dog", "token": "sks", "steps": 1}
+    made = train(TrainConfig(base=str(base_folder("sd-eps")), out=tmp_path / "out", **given))
+    assert (made.settings["prior"], made.settings["priors"]) == ("self", 0)
+    assert not (tmp_path / "cache" / "persona" / "priors").exists()
+    asked = TrainConfig(base=str(base_folder("sd-eps")), out=tmp_path / "other", prior="generated", **given)
+    assert train(asked).settings["priors"] == len([*(tmp_path / "cache" / "persona" / "priors").rglob("*.png")]) == 4
+
+
 def test_it_learns(config: TrainConfig) -> None:
     events: list[Event] = []
     train(replace(config, steps=60, learning_rate=0.01, batch=4, precision="fp32"), events.append)
