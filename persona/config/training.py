@@ -89,10 +89,12 @@ class TrainConfig(Config):
             raise BadOption(f"--prior is self, generated, none or folder:DIR, not {self.prior!r}.")
         if kind == "none" and self.prior_weight != 1:
             raise BadOption("--prior-weight weighs what --prior none does without. Leave one of them out.")
+        if self.prior_weight == 0:
+            raise BadOption("--prior-weight 0 lets the class count for nothing. Give --prior none instead.")
         if kind in ("self", "none") and self.priors is not None:
             told = f"--priors counts class images, and --prior {kind} takes none."
             raise BadOption(f"{told} Add --prior generated, or leave --priors out.")
-        if self.learning_rate == 0 and not self.text_encoder:
+        if self.learning_rate == 0 and (not self.text_encoder or self.text_learning_rate == 0):
             raise BadOption("--learning-rate 0 learns nothing. Give another, or --text-encoder to train that alone.")
         if self.adapter == "oft" and self.alpha is not None:
             raise BadOption("--alpha scales no oft adapter: it rotates. Leave it out.")
