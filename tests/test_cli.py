@@ -373,6 +373,14 @@ def test_class_pictures_that_a_training_would_not_find_are_named(stand_in: Calla
     assert "persona train PHOTOS --class car --prior 'folder:my store' --priors 100\n" in said
 
 
+def test_class_pictures_are_trained_on_at_the_size_that_they_have(stand_in: Callable[..., None]) -> None:
+    stand_in("gen_priors", lambda config, listener: [Path("dogs/0.png")])
+    said = run("gen-priors", "--class", "dog", "--resolution", "64", COLUMNS="300").stderr
+    assert "persona train PHOTOS --class dog --prior generated --priors 100 --resolution 64\n" in said
+    said = run("gen-priors", "--class", "dog", "--resolution", "64", "--seed", "2", COLUMNS="300").stderr
+    assert "persona train PHOTOS --class dog --prior folder:dogs --priors 100 --resolution 64\n" in said
+
+
 def test_class_pictures_of_several_prompts_are_in_folders_of_their_own(stand_in: Callable[..., None]) -> None:
     stand_in("gen_priors", lambda config, listener: [Path("a/0.png"), Path("b/0.png")])
     said = run("gen-priors", "--class", "car", "--prompt", "a red car", "--prompt", "a car", COLUMNS="300").stderr
