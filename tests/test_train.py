@@ -409,13 +409,13 @@ def test_no_more_class_pictures_are_read_than_are_used(
 
 def test_captions_of_class_pictures_name_no_subject(config: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "dogs").mkdir()
-    for number, caption in enumerate(("an old [V] dog", "[V]", "a [red] dog")):
+    for number, caption in enumerate(("an old [V] dog", "[V]", "a [red] dog", "a SKS dog")):
         fromarray(np.full((32, 32, 3), 40 * number, np.uint8)).save(tmp_path / "dogs" / f"{number}.png")
         (tmp_path / "dogs" / f"{number}.txt").write_text(caption)
     events: list[Event] = []
     found = given_pictures(replace(config, prior=f"folder:{tmp_path / 'dogs'}"), events.append)
-    assert [picture.caption for picture in found] == ["an old dog", "", "a [red] dog"]
-    assert "0.png, 1.png: [V] is left out" in notes(events)
+    assert [picture.caption for picture in found] == ["an old dog", "", "a [red] dog", "a dog"]
+    assert "0.png, 1.png, 3.png: [V] and the token are left out" in notes(events)
 
 
 def test_no_fewer_pixels_of_a_picture_are_kept_than_are_trained_on(
