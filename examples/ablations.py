@@ -2,10 +2,10 @@
 
     python examples/ablations.py [OUT] [--subjects N] [-n N]
 
-For each of some subjects that no training of clay saw: with and without prior preservation; with the right class noun,
-a wrong one and none; with one to five photos. All of them draw the 25 prompts of the protocol and are read by clay's
-judge. Written to OUT/ablations.md, with OUT/report.html beside it. If interrupted, run the same command again to
-resume.
+For each of some subjects that no training of clay saw: with prior preservation, by class images as in the paper, and
+without; with the right class noun, a wrong one and none; with one to five photos. All of them draw the 25 prompts of
+the protocol and are read by clay's judge. Written to OUT/ablations.md, with OUT/report.html beside it. If interrupted,
+run the same command again to resume.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from persona.evaluate.subjects import Prompt, Subject
 from persona.evaluate.tables import as_markdown
 
 FULL = "all five photos, right class, prior preservation"
+CLASS_IMAGES = "class images drawn by the base, as in the paper"
 NO_PRIOR, NO_CLASS, WRONG_CLASS = "no prior preservation", "no class noun", "wrong class noun"
 
 
@@ -50,6 +51,7 @@ def ablated(subject: Subject, studio: Studio) -> Iterator[Entrant]:
     wrong = "dog" if subject.class_noun == "car" else "car"
     photos = studio.out / "subjects" / subject.name
     yield learnt(FULL, photos, subject, studio)
+    yield learnt(CLASS_IMAGES, photos, subject, studio, prior="generated")
     yield learnt(NO_PRIOR, photos, subject, studio, prior="none")
     yield learnt(WRONG_CLASS, photos, subject, studio, class_noun=wrong)
     nameless = learnt(NO_CLASS, chosen(photos, 5, studio.out, caption="a [V]"), subject, studio)

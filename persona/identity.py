@@ -228,13 +228,19 @@ def _behind(class_noun: str) -> str:
 def caption(given: str | None, token: str, class_noun: str, listener: Listener = silent) -> str:
     """Return the training prompt of a photo: its own caption, or the paper's.
 
-    A caption that does not name the subject gets it in front, or nothing would tie the photo to the token.
+    A caption that does not name the subject gets it in front, or nothing would tie the photo to the token. One that
+    spells the token in another case gets it as it is: to some text encoders the other is another word.
     """
     subject = f"a {token} {class_noun}"
     if given is None:
         return subject
-    filled = fill(given, token, class_noun, listener)
+    filled = replaced(fill(given, token, class_noun, listener), token, token)
     return filled if mentions(filled, token) else f"{subject}, {filled}"
+
+
+def replaced(prompt: str, token: str, word: str) -> str:
+    """Return a prompt with a word in the place of a token, in whatever case that is spelt."""
+    return re.sub(rf"(?<!\w){re.escape(token)}(?!\w)", lambda _: word, prompt, flags=re.IGNORECASE)
 
 
 def mentions(prompt: str, words: str) -> bool:

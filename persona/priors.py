@@ -2,7 +2,8 @@
 
 They hold the class in its place while a subject is learnt (Ruiz et al., 2208.12242, section 3.3): drawn by the
 ancestral sampler from "a CLASS", each from its own seed. The store is addressed by content: a folder is named by all
-that decides what its pictures look like, so that none is ever taken for another's.
+that decides what its pictures look like, so that none is ever taken for another's. Pictures of other prompts have them
+beside them, as captions to be trained on, and names that stay apart when their folders are copied into one.
 """
 
 import json
@@ -43,13 +44,15 @@ def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> l
         "guidance": base.recipe.guidance if config.guidance is None else config.guidance,
         "size": size_of(base, config.resolution),
     }
-    prompts = tuple(dict.fromkeys(config.prompt)) or (any_of(config.class_noun),)
+    plain = any_of(config.class_noun)
+    prompts = tuple(dict.fromkeys(config.prompt)) or (plain,)
     # Whole rounds through the prompts share a seed, so that more pictures only add to those that are there.
     rounds = [*islice(((prompt, seed) for seed in count(config.seed) for prompt in prompts), config.n)]
 
     def stored(bits: Bits | None) -> list[Job]:
         folders = {prompt: store(config) / digest_of(_about(base, prompt, how, bits))[:32] for prompt in prompts}
-        return [Job(prompt, seed, folders[prompt] / f"{seed}.png") for prompt, seed in rounds]
+        ends = {prompt: "" if prompt == plain else f"-{folder.name[:8]}" for prompt, folder in folders.items()}
+        return [Job(prompt, seed, folders[prompt] / f"{seed}{ends[prompt]}.png") for prompt, seed in rounds]
 
     with room(store(config)):
         jobs = stored(base.bits)
@@ -60,7 +63,10 @@ def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> l
         if len(missing) < len(jobs):
             listener(Note(f"{len(jobs) - len(missing)} of {len(jobs)} class images were there already."))
         for prompt, folder in {job.prompt: job.path.parent for job in missing}.items():
-            _tell(folder, _about(base, prompt, how, base.bits))
+            _write(folder / "about.json", json.dumps(_about(base, prompt, how, base.bits), indent=2))
+        for job in jobs:
+            if job.prompt != plain:
+                _write(job.path.with_suffix(".txt"), job.prompt)
         draw(base, missing, listener, "Drawing class images", ancestral=True, batch=config.batch, **how)
     return [job.path for job in jobs]
 
@@ -77,8 +83,8 @@ def _about(base: Family, prompt: str, how: dict[str, Any], bits: Bits | None) ->
     return about | ({"bits": bits} if bits else {})
 
 
-def _tell(folder: Path, about: dict[str, Any]) -> None:
-    """Write beside pictures, for people, what they are."""
-    if not (folder / "about.json").exists():
-        with beside(folder / "about.json") as part:
-            part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+def _write(path: Path, told: str) -> None:
+    """Write beside pictures what they are, unless it is there."""
+    if not path.exists():
+        with beside(path) as part:
+            part.write_text(told + "\n", encoding="utf-8")

@@ -354,7 +354,7 @@ def test_gen_priors_and_sample(stand_in: Callable[..., None], tmp_path: Path) ->
     stand_in("sample", sample)
     priors = run("gen-priors", "--class", "toy car", "-n", "3", "--json")
     assert len(json.loads(priors.stdout)["pictures"]) == 3
-    assert "persona train PHOTOS --class 'toy car' --priors 3\n" in priors.stderr
+    assert "persona train PHOTOS --class 'toy car' --prior generated --priors 3\n" in priors.stderr
     drawn = run("sample", "a [V] dog", "a cat", "-n", "2", "--json")
     assert [(p["prompt"], p["seed"]) for p in json.loads(drawn.stdout)["pictures"]] == [
         ("a [V] dog", 0),
@@ -371,6 +371,14 @@ def test_class_pictures_that_a_training_would_not_find_are_named(stand_in: Calla
     stand_in("gen_priors", lambda config, listener: [Path("my store/0.png"), Path("my store/1.png")])
     said = run("gen-priors", "--class", "car", how, COLUMNS="300").stderr
     assert "persona train PHOTOS --class car --prior 'folder:my store' --priors 100\n" in said
+
+
+def test_class_pictures_are_trained_on_at_the_size_that_they_have(stand_in: Callable[..., None]) -> None:
+    stand_in("gen_priors", lambda config, listener: [Path("dogs/0.png")])
+    said = run("gen-priors", "--class", "dog", "--resolution", "64", COLUMNS="300").stderr
+    assert "persona train PHOTOS --class dog --prior generated --priors 100 --resolution 64\n" in said
+    said = run("gen-priors", "--class", "dog", "--resolution", "64", "--seed", "2", COLUMNS="300").stderr
+    assert "persona train PHOTOS --class dog --prior folder:dogs --priors 100 --resolution 64\n" in said
 
 
 def test_class_pictures_of_several_prompts_are_in_folders_of_their_own(stand_in: Callable[..., None]) -> None:
@@ -455,12 +463,16 @@ def test_what_to_type_next_draws_as_was_asked(stand_in: Callable[..., None]) -> 
 def test_what_to_type_next_trains_as_was_planned(stand_in: Callable[..., None]) -> None:
     def plan(config: PlanConfig, listener: Listener) -> list[Plan]:
         settings: Any = SimpleNamespace(steps=9)
-        return [Plan(config.base, "cpu", settings, "", 1, "training", None, 1, 0, 1, 1, 1, None)]
+        return [Plan(config.base, "cpu", settings, "", 1, "training", None, 1, 0, 1, 1, 1, 2.0)]
 
     stand_in("plan", plan)
     how = "--rank 8 --batch 2 --resolution 64 --no-text-encoder --precision fp32 --offload"
     said = run("plan", "--base", "sd15", "--photos", "3", *how.split(), COLUMNS="1000").stderr
     assert f"Next: persona train PHOTOS --class CLASS --base sd15 {how}\n" in said
+    assert "; previews come on top." in said
+    said = run("plan", "--base", "sd15", "--prior", "generated", COLUMNS="1000").stderr
+    assert "Next: persona train PHOTOS --class CLASS --base sd15 --prior generated\n" in said
+    assert "; class images and previews come on top." in said
 
 
 def test_commands_are_quoted_as_this_machine_reads_them(

@@ -101,8 +101,10 @@ def test_types_are_checked_for_notebooks(changed: dict[str, Any], said: str) -> 
     [
         ({"prior": "none", "prior_weight": 2.0}, "--prior-weight weighs"),
         ({"prior": "none", "priors": 9}, "--priors counts"),
-        ({"prior": "self", "priors": 9}, "--priors counts"),
+        ({"priors": 9}, "--prior self takes none. Add --prior generated"),
+        ({"prior_weight": 0.0}, "--prior-weight 0 lets the class count for nothing"),
         ({"learning_rate": 0.0}, "--learning-rate 0 learns nothing"),
+        ({"learning_rate": 0.0, "text_encoder": True, "text_learning_rate": 0.0}, "--learning-rate 0 learns nothing"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(changed: dict[str, Any], said: str) -> None:

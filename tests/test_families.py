@@ -237,6 +237,14 @@ def test_the_hash_is_of_the_contents(base_folder: Folder, tmp_path: Path) -> Non
     assert load(lambda _: copy).hash != load(lambda _: folder).hash
 
 
+def test_a_base_may_be_made_for_pictures_that_are_not_square(base_folder: Folder, tmp_path: Path) -> None:
+    copy = shutil.copytree(base_folder("sd-eps"), tmp_path / "copy")
+    (copy / "recipe.json").unlink()
+    config = json.loads((copy / "unet" / "config.json").read_text())
+    (copy / "unet" / "config.json").write_text(json.dumps(config | {"sample_size": [12, 8]}))
+    assert families.outline(str(copy)).resolution == load(lambda _: copy).resolution == 32
+
+
 def test_a_base_may_bring_its_own_recipe(base_folder: Folder, tmp_path: Path) -> None:
     copy = shutil.copytree(base_folder("sd-eps"), tmp_path / "copy")
     (copy / "recipe.json").write_text('{"rank": 3, "resolution": 64}')

@@ -234,6 +234,7 @@ def test_captions_always_name_the_subject() -> None:
     assert caption(None, "sks", "dog") == "a sks dog"
     assert caption("a [V] dog on grass", "sks", "dog") == "a sks dog on grass"
     assert caption("asleep on a sofa", "sks", "dog") == "a sks dog, asleep on a sofa"
+    assert caption("a photo of rex dog, as REX sleeps", "Rex", "dog") == "a photo of Rex dog, as Rex sleeps"
 
 
 @given(token=WORDS)

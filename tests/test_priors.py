@@ -1,5 +1,7 @@
 import errno
 import json
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +13,12 @@ import torch
 from results import pixels
 
 from persona import families, priors
-from persona.config import PriorsConfig
+from persona.config import PriorsConfig, TrainConfig
 from persona.drawing import number_format
 from persona.errors import BadPrompt, NoSpace
 from persona.events import Event, Note, Progress
 from persona.families import Family
+from persona.train.material import given_pictures
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +142,20 @@ def test_prompts_share_the_number_and_more_pictures_add_to_those_there(base: Fam
     few = priors.ensure(config, base)
     more = priors.ensure(replace(config, n=4), base)
     assert more[:3] == few
-    assert [path.name for path in more] == ["0.png", "0.png", "1.png", "1.png"]
+    assert [path.name for path in more[::2]] == ["0.png", "1.png"]
     assert len({path.parent for path in more}) == 2
     assert json.loads((few[1].parent / "about.json").read_text())["prompt"] == "a red dog"
+
+
+def test_the_prompts_are_learnt_from_one_folder_with_copies_of_all(
+    base: Family, config: PriorsConfig, tmp_path: Path
+) -> None:
+    prompts = ("a dog in the snow", "a red dog", "a dog")
+    for path in priors.ensure(replace(config, prompt=prompts, n=6), base):
+        shutil.copytree(path.parent, tmp_path / "all", dirs_exist_ok=True)
+    asked = TrainConfig(photos=tmp_path, class_noun="dog", base=base.name, prior=f"folder:{tmp_path / 'all'}", priors=9)
+    found = given_pictures(asked, lambda event: None)
+    assert Counter(picture.caption or "a dog" for picture in found) == dict.fromkeys(prompts, 2)
 
 
 def test_the_command_draws_what_a_training_will_look_for_in_the_users_cache(

@@ -29,6 +29,7 @@ from persona.plan import plan
 from persona.train import speed
 from persona.train.ledger import Ledger
 from persona.train.rehearsal import (
+    DRAWING,
     LOADING,
     PICTURES,
     PROMPTS,
@@ -153,6 +154,15 @@ def test_packed_weights_are_smaller(base_folder: Folder) -> None:
     assert loaded("nf4") < loaded("int8") < loaded("none")
 
 
+def test_class_images_are_rehearsed_where_they_are_drawn(base_folder: Folder) -> None:
+    base = str(base_folder("sd-eps"))
+    none, taught, drawn = (rehearsed(config(base, prior=one)).stages for one in ("none", "self", "generated"))
+    assert none[DRAWING] == taught[DRAWING] < drawn[DRAWING]
+    asked = {one: PlanConfig(base=base, precision="fp32", prior=one) for one in ("self", "generated")}
+    disk = {one: plan(what)[0].disk for one, what in asked.items()}
+    assert disk["self"] < disk["generated"]
+
+
 def test_tiles_take_less(base_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("persona.families.family.TILE", 32)
     whole, tiled = (rehearsed(config(base_folder("sd-eps"), **how)).stages for how in ({}, {"tiling": True}))
@@ -229,7 +239,7 @@ def rehearsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def eight(base_folder: Folder) -> TrainConfig:
     """Return what a plan of rank 8 rehearses."""
-    more: dict[str, Any] = {"batch": None, "prior": "generated", "resolution": None}
+    more: dict[str, Any] = {"batch": None, "prior": "self", "resolution": None}
     return config(base_folder("sd-eps"), rank=8, precision="fp32", **more)
 
 

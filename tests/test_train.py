@@ -92,6 +92,18 @@ def test_photos_become_a_persona(
     assert not (made.path / checkpoints.LOCK).exists()
 
 
+def test_nothing_is_drawn_of_the_class_unless_asked(
+    base_folder: Folder, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    given: dict[str, Any] = {"photos": photo_folder, "class_noun": "dog", "token": "sks", "steps": 1}
+    made = train(TrainConfig(base=str(base_folder("sd-eps")), out=tmp_path / "out", **given))
+    assert (made.settings["prior"], made.settings["priors"]) == ("self", 0)
+    assert not (tmp_path / "cache" / "persona" / "priors").exists()
+    asked = TrainConfig(base=str(base_folder("sd-eps")), out=tmp_path / "other", prior="generated", **given)
+    assert train(asked).settings["priors"] == len([*(tmp_path / "cache" / "persona" / "priors").rglob("*.png")]) == 4
+
+
 def test_it_learns(config: TrainConfig) -> None:
     events: list[Event] = []
     train(replace(config, steps=60, learning_rate=0.01, batch=4, precision="fp32"), events.append)
@@ -397,13 +409,13 @@ def test_no_more_class_pictures_are_read_than_are_used(
 
 def test_captions_of_class_pictures_name_no_subject(config: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "dogs").mkdir()
-    for number, caption in enumerate(("an old [V] dog", "[V]", "a [red] dog")):
+    for number, caption in enumerate(("an old [V] dog", "[V]", "a [red] dog", "a SKS dog")):
         fromarray(np.full((32, 32, 3), 40 * number, np.uint8)).save(tmp_path / "dogs" / f"{number}.png")
         (tmp_path / "dogs" / f"{number}.txt").write_text(caption)
     events: list[Event] = []
     found = given_pictures(replace(config, prior=f"folder:{tmp_path / 'dogs'}"), events.append)
-    assert [picture.caption for picture in found] == ["an old dog", "", "a [red] dog"]
-    assert "0.png, 1.png: [V] is left out" in notes(events)
+    assert [picture.caption for picture in found] == ["an old dog", "", "a [red] dog", "a dog"]
+    assert "0.png, 1.png, 3.png: [V] and the token are left out" in notes(events)
 
 
 def test_no_fewer_pixels_of_a_picture_are_kept_than_are_trained_on(

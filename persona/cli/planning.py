@@ -32,8 +32,9 @@ def plan(config: PlanConfig, json: bool) -> None:
     else:
         (one,) = plans
         told = {"--class": "CLASS", "--base": real(one.base), **given(config, TrainConfig, but=("base", "photos"))}
+        drawn = "class images and previews come" if config.prior == "generated" else "previews come"
         then = typed("train", ["PHOTOS"], told) if one.fits else ""
-        outcome = Outcome(one.base, [_machine(one), *_lines(one)], then, records[0])
+        outcome = Outcome(one.base, [_machine(one), *_lines(one, drawn)], then, records[0])
     display.close("plan", outcome, as_json=json)
 
 
@@ -43,7 +44,7 @@ def _machine(one: "Plan") -> str:
     return f"On {where}{room}."
 
 
-def _lines(one: "Plan") -> list[str]:
+def _lines(one: "Plan", drawn: str) -> list[str]:
     steps, millions, megabytes = one.settings.steps, one.parameters / 1e6, one.adapter / 1e6
     fits = "" if one.fits else "It does not fit. "
     how = f", with {one.how}" if one.how else ""
@@ -51,7 +52,7 @@ def _lines(one: "Plan") -> list[str]:
     time = "Time: unknown until a large base has been trained on this machine."
     if one.step_seconds:
         takes = f"A step takes {one.step_seconds:.1f} s, the {steps} steps {one.step_seconds * steps / 60:.0f} minutes"
-        time = f"{takes}; class images and previews come on top."
+        time = f"{takes}; {drawn} on top."
     return [
         f"{fits}It takes {_gib(one.memory)} at most, for {one.stage}{how}.",
         f"Main memory: {_gib(one.ram)}. Disk: {_gb(one.disk)}. To fetch: {fetched}.",

@@ -9,7 +9,8 @@ from persona.config import PriorsConfig, SddConfig, SetsConfig
 def gen_priors(config: PriorsConfig, json: bool) -> None:
     """Draw class images with the frozen base.
 
-    They keep the class as it was while a subject is learned, and all subjects of a class share them.
+    With --prior generated they keep the class as it was while a subject is learned, and all subjects of a class share
+    them.
     """
     from persona.cli.display import Display, Outcome
 
@@ -20,10 +21,17 @@ def gen_priors(config: PriorsConfig, json: bool) -> None:
 
         pictures = gen_priors(config, display)
     folders = sorted({str(picture.parent) for picture in pictures})
-    # A training finds the plain ones by itself, and takes others from one folder.
-    plain = PriorsConfig(class_noun=config.class_noun, base=config.base, n=config.n, batch=config.batch)
-    prior = None if config == plain else f"folder:{folders[0]}"
-    told = {"--class": config.class_noun, "--base": real(config.base), "--prior": prior, "--priors": config.n}
+    # A training finds the plain ones where it would draw them, and takes others from one folder.
+    found = {"class_noun": config.class_noun, "base": config.base, "resolution": config.resolution}
+    plain = PriorsConfig(**found, n=config.n, batch=config.batch)
+    prior = "generated" if config == plain else f"folder:{folders[0]}"
+    told = {
+        "--class": config.class_noun,
+        "--base": real(config.base),
+        "--prior": prior,
+        "--priors": config.n,
+        "--resolution": config.resolution,
+    }
     several = ["A training takes one folder: --prior folder:DIR, with one of these or with copies of all in it."]
     display.close(
         "gen-priors",

@@ -14,8 +14,8 @@ Optimizer = Literal["auto", "adamw8bit", "adamw"]
 Quantize = Literal["auto", "none", "nf4", "int8"]
 
 TrainingSteps = Annotated[int | None, Option("Training steps.", min=1, max=1_000_000)]
-Prior = Annotated[str, Option("Class images, which keep the class as it was: generated, self, none, folder:DIR.")]
-Priors = Annotated[int | None, Option("How many class images.", min=1, max=100_000)]
+Prior = Annotated[str, Option("Prior preservation, which keeps the class: self, generated, none, folder:DIR.")]
+Priors = Annotated[int | None, Option("How many class images, if there are any.", min=1, max=100_000)]
 Rank = Annotated[int | None, Option("Rank of the adapter: how much it can hold.", min=1, max=4096)]
 StepBatch = Annotated[int | None, Option("Photos in a step.", min=1, max=4096)]
 TrainingResolution = Annotated[int | None, Option("Side of the training images, in pixels.", min=16, max=8192)]
@@ -38,7 +38,7 @@ class TrainConfig(Config):
     base: Base = "clay"
     out: Annotated[Path | None, Option("Folder of the persona; personas/CLASS-TOKEN when left out.")] = None
     steps: TrainingSteps = None
-    prior: Prior = "generated"
+    prior: Prior = "self"
     priors: Priors = None
     rank: Rank = None
     batch: StepBatch = None
@@ -47,7 +47,7 @@ class TrainConfig(Config):
     seed: Seed = 0
     fresh: Annotated[bool, Option("Start over: discard what the folder holds, even a finished persona.")] = False
 
-    prior_weight: Annotated[float, Option("How much the class images count.", min=0, max=100, expert=True)] = 1.0
+    prior_weight: Annotated[float, Option("How much prior preservation counts.", min=0, max=100, expert=True)] = 1.0
     learning_rate: Annotated[float | None, Option("Learning rate.", min=0, max=10, expert=True)] = None
     text_learning_rate: Annotated[
         float | None, Option("Learning rate of the text encoder.", min=0, max=10, expert=True)
@@ -85,13 +85,16 @@ class TrainConfig(Config):
         if self.token is not None:
             check_token(self.token)
         kind, _, folder = self.prior.partition(":")
-        if kind not in ("generated", "self", "none", "folder") or (kind == "folder") != bool(folder):
-            raise BadOption(f"--prior is generated, self, none or folder:DIR, not {self.prior!r}.")
+        if kind not in ("self", "generated", "none", "folder") or (kind == "folder") != bool(folder):
+            raise BadOption(f"--prior is self, generated, none or folder:DIR, not {self.prior!r}.")
         if kind == "none" and self.prior_weight != 1:
-            raise BadOption("--prior-weight weighs class images, and --prior none has none. Leave one of them out.")
+            raise BadOption("--prior-weight weighs what --prior none does without. Leave one of them out.")
+        if self.prior_weight == 0:
+            raise BadOption("--prior-weight 0 lets the class count for nothing. Give --prior none instead.")
         if kind in ("self", "none") and self.priors is not None:
-            raise BadOption(f"--priors counts class images, and --prior {kind} has none. Leave one of them out.")
-        if self.learning_rate == 0 and not self.text_encoder:
+            told = f"--priors counts class images, and --prior {kind} takes none."
+            raise BadOption(f"{told} Add --prior generated, or leave --priors out.")
+        if self.learning_rate == 0 and (not self.text_encoder or self.text_learning_rate == 0):
             raise BadOption("--learning-rate 0 learns nothing. Give another, or --text-encoder to train that alone.")
         if self.adapter == "oft" and self.alpha is not None:
             raise BadOption("--alpha scales no oft adapter: it rotates. Leave it out.")
@@ -112,7 +115,7 @@ class PlanConfig(Config):
     every: Annotated[bool, Option("Plan for each base that has a short name.", flag=("--all",))] = False
     photos: Annotated[int, Option("How many photos there are.", min=1, max=10_000)] = 4
     steps: TrainingSteps = None
-    prior: Prior = "generated"
+    prior: Prior = "self"
     priors: Priors = None
     rank: Rank = None
     batch: StepBatch = None

@@ -12,7 +12,7 @@ from persona.metrics import interval
 from persona.report import Cell, Column, Row, Shot
 
 TIMES = (
-    Column("learning, min", "Minutes that learning the subject took, with class images that were not there yet.", -1),
+    Column("learning, min", "Minutes that learning the subject took.", -1),
     Column("drawing, s", "Seconds that an image took on this machine.", -1),
 )
 

@@ -150,7 +150,8 @@ class Family(Named):
     def resolution(self) -> int:
         """Side in pixels of the pictures that the base draws best."""
         native = getattr(self.pipe, "default_sample_size", None) or self.denoiser.config.sample_size
-        return self.recipe.resolution or int(native) * int(self.pipe.vae_scale_factor)
+        side = min(native) if isinstance(native, list | tuple) else native
+        return self.recipe.resolution or int(side) * int(self.pipe.vae_scale_factor)
 
     @property
     def granularity(self) -> int:

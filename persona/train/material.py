@@ -12,7 +12,7 @@ from PIL import Image
 from persona.config import PriorsConfig, TrainConfig
 from persona.events import Listener, Note
 from persona.families import Family, blueprint
-from persona.identity import Token, caption
+from persona.identity import Token, caption, replaced
 from persona.methods.dreambooth import Cut, DreamBooth, Example, Half, encode, without
 from persona.methods.settings import Settings
 from persona.photos import Photo, files, pictures
@@ -44,8 +44,11 @@ def given_pictures(config: TrainConfig, listener: Listener) -> list[Photo]:
     found = pictures(folder, listener, of=of, most=most, side=kept_side(config))
     if len(found) == most < there:
         listener(Note(f"{most:,} of {there:,} {of} are used; --priors N takes more."))
+    if config.token:
+        named_so = {one.name: replaced(one.caption, config.token, "[V]") for one in found if one.caption}
+        found = [replace(one, caption=named_so.get(one.name)) for one in found]
     if subjects := [picture.name for picture in found if "V" in named(picture.caption or "")]:
-        told = "[V] is left out of the captions, since class images must not name the subject."
+        told = "[V] and the token are left out of the captions, since class images must not name the subject."
         listener(Note(f"{some(subjects)}: {told}", warning=True))
     return [replace(one, caption=plain(one.caption)) if one.name in subjects and one.caption else one for one in found]
 

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
-from persona import adapter
+from persona import adapter, identity
 from persona.config import TrainConfig
 from persona.drawing import size_of
 from persona.events import silent
@@ -155,7 +155,9 @@ def perform(base: Family, config: TrainConfig, settings: Settings, photos: int, 
     idle = settings.offload
     side, _ = size = size_of(base, settings.resolution)
     most, variants = base.batch_of(size), settings.crops * (2 if config.flip else 1)
-    drawn, previewed = (min(most, wanted) for wanted in (settings.priors, len(SEEDS)))
+    # Pictures of the class, or those that a token is chosen by.
+    first = settings.priors if config.prior == "generated" else len(identity.SEEDS)
+    drawn, previewed = (min(most, wanted) for wanted in (first, len(SEEDS)))
     latent = torch.zeros(1, vae.config.latent_channels, *[side // base.pipe.vae_scale_factor] * 2)
 
     with stage(LOADING):

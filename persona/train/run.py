@@ -369,6 +369,7 @@ class Run:
             "evidence": dict(self.token.evidence),
             "optimizer": "adamw8bit" if last and last.in_8_bits else "adamw",
             "precision": "bf16" if self.base.dtype == torch.bfloat16 else "fp32",
+            "priors": self.settings.priors if self.asked.prior == "generated" else len(self.given),
         }
 
     def _report(self, made: Persona) -> None:
