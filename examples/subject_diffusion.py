@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
-from typing import cast
 
 import numpy as np
 from jedi import renders, timed
@@ -164,7 +163,8 @@ def unplaced(method: SubjectDiffusion) -> None:
 def undetailed(method: SubjectDiffusion) -> None:
     """Close the gates that details pass."""
     for adapter in method.gates.adapters.values():
-        for gate in cast("Gate", adapter).closing:
+        assert isinstance(adapter, Gate)
+        for gate in adapter.closing:
             gate.weight.data.zero_()
             gate.bias.data.zero_()
 
