@@ -111,7 +111,7 @@ def attached(base: Family) -> tuple[list[nn.Parameter], torch.optim.Optimizer]:
 
 def persona(base: Family, pixels: Tensor) -> Callable[[], object]:
     """Return a step of persona: pictures and prompts were encoded once, and what encoded them was let go."""
-    choose_kernels(base.denoiser)
+    choose_kernels(base.denoiser, base.device)
     examples = [Example(base.encode_images(one[None]), PROMPT) for one in pixels]
     base.remember([PROMPT])
     base.free_image_encoder()
@@ -146,7 +146,7 @@ def plain(base: Family, pixels: Tensor) -> Callable[[], object]:
 
 def bare(base: Family, pixels: Tensor) -> Callable[[], object]:
     """Return one forward and backward pass of what persona's step learns from, without the step."""
-    choose_kernels(base.denoiser)
+    choose_kernels(base.denoiser, base.device)
     x = base.encode_images(pixels)
     told = base.conditioning([PROMPT] * len(pixels))
     base.free_image_encoder()

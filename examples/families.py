@@ -107,7 +107,7 @@ def exports(case: Case) -> bool:
 
 def plan(case: Case) -> bool:
     """Whether a training step of a full-size member takes the memory that was planned, within 10 %."""
-    command = [sys.executable, HERE / "plan_check.py", REAL[case.base], "--resolution", "512"]
+    command = [sys.executable, str(HERE / "plan_check.py"), REAL[case.base], "--resolution", "512"]
     return subprocess.run(command, stdout=sys.stderr, check=False).returncode == 0
 
 

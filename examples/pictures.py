@@ -14,6 +14,7 @@ import sys
 import tempfile
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -24,11 +25,11 @@ SHOWN = 4
 ROW = re.compile(r"^\| (?P<task>[A-Z]\w+)\b[^|]*\| `persona sample (?P<words>[^`]+)` \|", re.MULTILINE)
 
 
-def persona(*words: str) -> dict[str, object]:
+def persona(*words: str) -> dict[str, Any]:
     """Type a command, and return what it says to a script."""
     command = [sys.executable, "-m", "persona", *words, "--json"]
     done = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, check=True)
-    told: dict[str, object] = json.loads(done.stdout)
+    told: dict[str, Any] = json.loads(done.stdout)
     return told
 
 

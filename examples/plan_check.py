@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def compare(base: str, case: str, resolution: int | None) -> float:
     # Large blocks go back to the system when they are freed, so that what is resident is what is used.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(again, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    taken = json.loads(done.stdout.splitlines()[-1])[TRAINING]
+    stages: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    taken = stages[TRAINING]
     print(
         f"{base:<12} {case:<16} {plan / 2**30:>6.2f} GiB {taken / 2**30:>6.2f} GiB {taken / plan - 1:>+6.1%}",
         flush=True,
@@ -113,9 +115,9 @@ def act(asked: TrainConfig, stage: Stage) -> None:
     settings, formats = Settings.of(asked, base, PHOTOS), base.formats(base.folder, FORMAT)
     for name, network in networks(base).items():
         dtype = formats.get(name, formats["default"])
-        refill(network, lambda one, dtype=dtype: random(one, dtype))
+        refill(network, partial(random, dtype=dtype))
     prepare(base, asked, settings, FORMAT)
-    choose_kernels(base.denoiser)
+    choose_kernels(base.denoiser, base.device)
     perform(base, asked, settings, PHOTOS, stage, lambda network, there: None)
 
 

@@ -33,6 +33,7 @@ from persona.clay.world.captions import CONTEXT_PHRASES, STYLE_PHRASES
 from persona.drawing import open_base
 from persona.families import Family
 from persona.methods.casting import Portrait
+from persona.methods.gated import Gate
 from persona.methods.subject_diffusion import SubjectDiffusion
 from persona.photos import picture
 from persona.photos.cutouts import box_of
@@ -162,6 +163,7 @@ def unplaced(method: SubjectDiffusion) -> None:
 def undetailed(method: SubjectDiffusion) -> None:
     """Close the gates that details pass."""
     for adapter in method.gates.adapters.values():
+        assert isinstance(adapter, Gate)
         for gate in adapter.closing:
             gate.weight.data.zero_()
             gate.bias.data.zero_()

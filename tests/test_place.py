@@ -247,7 +247,7 @@ def borrowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     def borrow(short: str) -> families.Family:
         folder = bases.save({"sdxl": lambda: bases.sdxl(48), "sd21": lambda: bases.sd("v_prediction")}[short], tmp_path)
         (folder / "recipe.json").unlink()
-        monkeypatch.setattr(place, "_kind", lambda *_: known()[short])
+        monkeypatch.setattr(place, "kind_of", lambda *_: known()[short])
         monkeypatch.setattr(place, "cached", lambda _: folder)
         return load(folder)
 

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -212,6 +213,21 @@ def test_the_card_of_a_run_that_was_made_longer_says_so(made: Made, tmp_path: Pa
     assert "these very weights" not in made.card.read_text()
     (tmp_path / "lengths.json").write_text(json.dumps({"denoiser_steps": [12]}))  # of which a half is done
     assert run._lengths()["denoiser_steps"] == [8]  # as it would have been from the start
+
+
+def test_the_card_names_what_differs_from_the_defaults() -> None:
+    assert "```sh\npersona pretrain clay\n```" in card.text({}, {}, PretrainConfig(photos=Path("photos")), {})
+    assert "\npersona pretrain clay --sets 16 --seed 3\n" in card.text({}, {}, PretrainConfig(sets=16, seed=3), {})
+
+
+def test_the_card_that_ships_says_what_the_code_writes() -> None:
+    """What was added to it by hand is not asked for, nor are the sentences that lead to it."""
+    shipped = " ".join((Path(clay.__file__).parent / "CARD.md").read_text(encoding="utf-8").split())
+    written = card.text({}, {}, PretrainConfig(), {}).replace("again by", "again, but for what is said below, by")
+    said = re.split(r"(?<=[.:])\s+|\n\n", written)
+    said = [" ".join(one.split()) for one in said if "samples/" not in one and "measured | target" not in one]
+    assert len(said) > 20
+    assert [one for one in said if one not in shipped] == []
 
 
 def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,7 +195,7 @@ def test_the_encoder_is_the_same_after_a_trip_to_disk(tmp_path: Path) -> None:
 def test_a_damaged_network_is_refused(base: Any, tmp_path: Path, network: str, made: dict[str, str] | None) -> None:
     (tmp_path / network).mkdir()
     (tmp_path / network / f"{network}.safetensors").write_bytes(b"cut off" if made is None else save({}, made))
-    look = {
+    look: dict[str, Any] = {
         "encoder": lambda: encoder.load(str(tmp_path)),
         "segmenter": lambda: segment.find(picture(), base=base),
         "judge": lambda: load_judge(base),

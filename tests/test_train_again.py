@@ -20,7 +20,7 @@ from persona.events import Event
 from persona.photos import read
 from persona.train import train
 from persona.train.material import given_pictures
-from persona.train.run import fingerprint
+from persona.train.resuming import fingerprint
 
 Folder = Callable[[str], Path]
 

@@ -18,14 +18,14 @@ class PretrainConfig(Config):
     out: Annotated[Path, Option("Folder of the run: what it renders, its states, and the weights in the end.")] = Path(
         "pretraining/clay"
     )
-    pictures: Annotated[int, Option("Scenes that are rendered.", min=16, max=10_000_000)] = 200_000
-    sets: Annotated[int, Option("Sets of four scenes of one subject, for the judge.", min=16, max=10_000_000)] = 20_000
+    pictures: Annotated[int, Option("Scenes that are rendered.", min=16, max=10_000_000)] = 36_000
+    sets: Annotated[int, Option("Sets of four scenes of one subject, for the judge.", min=16, max=10_000_000)] = 5_000
     autoencoder_steps: Annotated[int, Option("Training steps of the autoencoder.", min=1, max=10_000_000)] = 3_900
     judge_steps: Annotated[int, Option("Training steps of the judge.", min=1, max=10_000_000)] = 4_000
-    segmenter_steps: Annotated[int, Option("Training steps of the segmenter.", min=1, max=10_000_000)] = 2_000
-    encoder_steps: Annotated[int, Option("Training steps of the encoder.", min=1, max=10_000_000)] = 2_000
+    segmenter_steps: Annotated[int, Option("Training steps of the segmenter.", min=1, max=10_000_000)] = 1_600
+    encoder_steps: Annotated[int, Option("Training steps of the encoder.", min=1, max=10_000_000)] = 1_800
     text_steps: Annotated[int, Option("Training steps of the text encoder.", min=1, max=10_000_000)] = 700
-    denoiser_steps: Annotated[int, Option("Training steps of the U-Net.", min=1, max=10_000_000)] = 12_000
+    denoiser_steps: Annotated[int, Option("Training steps of the U-Net.", min=1, max=10_000_000)] = 17_000
     seed: Seed = 0
     photos: Annotated[
         Path | None, Option("Folder with photographs to measure the autoencoder on; it never learns from them.")

@@ -9,22 +9,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from persona.errors import BadBase, out_of_memory
 from persona.events import Listener, Note, silent
 from persona.families.family import Family
 from persona.families.fingerprint import kept
 from persona.families.known import Known
+from persona.families.single import PICKLES, kind_of, shapes_of
 from persona.hub import cached, weights
 
 INDEX = "model_index.json"
 """What makes a folder a pipeline."""
 
 _CONFIGS = ["*.json", "*.txt", "*.model"]
-_PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-_UNET = "model.diffusion_model.input_blocks.0.0.weight"  # diffusers takes whatever it does not know for version 1
 
 
 @dataclass(frozen=True)
@@ -181,7 +179,7 @@ def _repo(base: str) -> str:
     """
     one = known().get(base)
     repo = one.repo if one else base
-    if Path(base).suffix in (".safetensors", *_PICKLES) or repo.count("/") != 1 or repo.startswith((".", "/", "~")):
+    if Path(base).suffix in (".safetensors", *PICKLES) or repo.count("/") != 1 or repo.startswith((".", "/", "~")):
         names = ", ".join(sorted(known()))
         raise BadBase(
             f"There is no base {base}: give clay, a folder, a .safetensors file, a hub id, or one of {names}."
@@ -260,47 +258,11 @@ def configs(base: str, listener: Listener = silent) -> Path:
 
 def _of_file(path: Path, listener: Listener) -> Place:
     """Return a single file with the configs of its kind: those beside it, or those of the well-known base."""
-    shapes = _shapes(path)
+    shapes = shapes_of(path)
     for beside in (path.with_suffix(""), path.parent):
         if (beside / INDEX).is_file():
             return Place(beside, path)
-    return Place(_configs(path, _kind(path, shapes), listener), path, borrowed=True)
-
-
-def _shapes(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file as shapes without numbers, by their names.
-
-    Raises:
-        BadBase: the file is no safetensors, or holds an adapter.
-    """
-    if path.suffix != ".safetensors":
-        pickle = "a pickle, which can run code and is never loaded" if path.suffix in _PICKLES else "no .safetensors"
-        raise BadBase(f"{path} is {pickle}. Give a .safetensors file, or a pipeline's folder.")
-    try:
-        with safe_open(path, "pt") as file:
-            keys = file.keys()
-            shapes = {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in keys}
-    except (OSError, SafetensorError) as error:
-        raise BadBase(f"{path} is damaged or cut off. Fetch it again.") from error
-    if any("lora_" in key or ".lora" in key for key in shapes):
-        raise BadBase(f"{path} is a LoRA, no base. Make a persona of it: persona import {path}")
-    return shapes
-
-
-def _kind(path: Path, shapes: dict[str, Tensor]) -> Known:
-    """Return the well-known base whose parts a single file has."""
-    from diffusers.loaders.single_file_utils import infer_diffusers_model_type
-
-    kinds = {one.single: one for one in known().values() if one.single}
-    try:
-        kind = infer_diffusers_model_type(shapes)
-    except Exception:  # it takes for granted what a file of a kind that it knows not may lack
-        kind = "unknown"
-    if kind == "v1" and _UNET not in shapes:
-        kind = "unknown"
-    if kind not in kinds:
-        raise BadBase(f"{path} is a checkpoint of an unsupported kind ({kind}). Those that are: {', '.join(kinds)}.")
-    return kinds[kind]
+    return Place(_configs(path, kind_of(path, shapes, known().values()), listener), path, borrowed=True)
 
 
 def _configs(path: Path, one: Known, listener: Listener) -> Path:

@@ -43,20 +43,14 @@ SHOWN = 6
 def pretrain_jedi(config: JediConfig, listener: Listener = silent) -> Learnt:
     """Teach a base to complete sets of pictures of one subject, or go on where an earlier call was stopped.
 
-    Under ``accelerate launch`` the processes share each step, and with ``--use_fsdp`` the denoiser's weights.
-
     Args:
         config: what to learn from, and how long.
         listener: told how far each stage is.
 
     Raises:
-        BadOption: there are no data, the folder holds a run with other settings, or the processes are to share out
-            weights by DeepSpeed.
-        BadBase: the base cannot be found, or is no U-Net.
-        Busy: another run holds the folder.
-        NoMemory: a step needs more than there is.
-        Diverged: a loss is NaN or infinite.
-        OSError: the disk is full.
+        BadOption: there are no data.
+        BadBase: the base is no U-Net.
+        PersonaError: as :func:`persona.pretrain.learning.pretrain` does.
     """
     if config.data is None and config.base != "clay":
         raise BadOption(f"Say what {config.base} is to learn from: --data SHARDS, as persona gen-sets makes them.")

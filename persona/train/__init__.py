@@ -28,7 +28,8 @@ from persona.train.frugal import Frugal
 from persona.train.material import given_pictures, kept_side
 from persona.train.processes import agree, launched
 from persona.train.rehearsal import DRAWING
-from persona.train.run import Run, check_ours, fingerprint
+from persona.train.resuming import check_ours, fingerprint
+from persona.train.run import Run
 from persona.train.thrift import Choice, choose, kept, unsaid
 
 __all__ = ["train"]

@@ -1,7 +1,6 @@
 """One run of training, from photos to persona."""
 
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,13 +12,12 @@ from accelerate import Accelerator
 from torch.optim import AdamW, Optimizer
 
 from persona import adapter, checkpoints, report
-from persona.atomic import digest_of, sweep
 from persona.checkpoints import Checkpoint
 from persona.config import TrainConfig
-from persona.errors import BadOption, BadPersona, NoMemory, PersonaError
+from persona.errors import NoMemory
 from persona.events import Listener, Note, Progress
 from persona.families import Family
-from persona.folder import ADAPTER, RECORD, Persona, portable
+from persona.folder import Persona, portable
 from persona.identity import Token
 from persona.methods.dreambooth import DreamBooth
 from persona.methods.settings import Settings
@@ -31,7 +29,7 @@ from persona.train.loop import make_optimizer, steps
 from persona.train.material import drawn_pictures, prepare
 from persona.train.processes import agree
 from persona.train.rehearsal import DRAWING, PICTURES, PREVIEWS, PROMPTS, TRAINING
-from persona.train.thrift import FREE, LOADED, says, unsaid
+from persona.train.resuming import fingerprint, made_of, scored, start_of
 from persona.train.views import STORE, draw_views
 from persona.train.watch import Watch, best_of
 
@@ -39,56 +37,6 @@ READ_EVERY = 10
 """Steps between the times that a loss is read from an accelerator, each of which waits for it."""
 CURVE = 500
 """Points of the loss curve that are kept."""
-
-_ELSE = "Choose another --out, or discard all that is there with --fresh."
-_OURS = {ADAPTER, "checkpoints", "previews", "report.html", RECORD, STORE, checkpoints.LOCK}
-# Settings that another call may change and still go on: they say how long and how, not what is learnt.
-_FREE = {"steps", "checkpoint_every", "score_every"} | FREE
-
-
-def check_ours(out: Path) -> None:
-    """Make sure that the folder of a run holds nothing but what runs leave.
-
-    Raises:
-        BadOption: it does.
-    """
-    # What is hidden there file managers have put there, or a killed run has left.
-    seen = {path.name for path in out.iterdir() if not path.name.startswith(".")}
-    if strangers := sorted(seen - _OURS):
-        raise BadOption(f"{out} holds other files ({strangers[0]}). Choose another folder with --out.")
-
-
-def fingerprint(
-    asked: TrainConfig, base: Family, photos: Sequence[Photo], given: Sequence[Photo], token: str, processes: int
-) -> str:
-    """Return a hash (hex) of all that the user has decided about what a step of a run does.
-
-    Args:
-        asked: what the user said.
-        base: that is taught.
-        photos: of the subject.
-        given: the user's own pictures of the class.
-        token: stands for the subject.
-        processes: that share each step.
-    """
-    settings = asdict(Settings.of(asked, base, len(photos)))
-    decided = {
-        "base": [base.hash, str(base.dtype)],
-        "photos": [(photo.sha256, photo.caption) for photo in photos],
-        "words": [token, asked.class_noun],
-        "prior": [
-            asked.prior.partition(":")[0],
-            asked.prior_weight,
-            *((picture.sha256, picture.caption) for picture in given),
-        ],
-        "settings": [
-            {name: value for name, value in settings.items() if name not in _FREE},
-            *(asked.adapter, asked.flip, asked.seed, processes),
-        ],
-    }
-    if asked.from_jedi:
-        decided["views"] = ["jedi"]
-    return digest_of(decided)
 
 
 class Run:
@@ -144,8 +92,8 @@ class Run:
             NoMemory: there is too little, whatever is done to need less of it.
             OSError: the disk is full.
         """
-        start = agree(self.accelerator, self._start)
-        if start and self._is_done(start) and (made := self._made(start)):
+        start = agree(self.accelerator, partial(start_of, self.out, self.asked, self._processes, self._fingerprint))
+        if start and self._is_done(start) and (made := made_of(self.out, start)):
             passed = bool(start.record["passed"])
             more = "It stopped early: later scores were no better" if passed else "Give more --steps to train on"
             self.listener(Note(f"{self.out} is trained already. {more}. To start over, give --fresh or another --out."))
@@ -159,57 +107,6 @@ class Run:
             self.losses, self.watch.history = start.record["losses"], start.record["history"]
         self.frugal.anyhow(self._learn)
         return agree(self.accelerator, self._conclude)
-
-    # What is there already
-
-    def _made(self, start: Checkpoint) -> Persona | None:
-        """Return the persona that was made of the run, if it is whole; else its checkpoints can make it again."""
-        if not (self.out / RECORD).is_file():  # one that is called like the folder would be opened, of `personas`
-            return None
-        try:
-            made = Persona.open(self.out)
-        except BadPersona:
-            return None
-        # One that was trained on, and stopped before the end was written down, is still that of before.
-        last = made.step == start.step or _scored(made.history, start.step)
-        old = list(made.history) != start.record["history"] or not last
-        return None if old else made
-
-    def _start(self) -> Checkpoint | None:
-        """Return the checkpoint to go on from, once it is known that the folder is ours to write to."""
-        check_ours(self.out)
-        sweep(self.out)
-        start = checkpoints.latest(self.out)
-        problem = self._problem(start)
-        if not self.asked.fresh:
-            if problem:
-                raise problem
-            return start
-        # A run that was begun anew and stopped goes on, as any does when the same command is typed again.
-        if start and not problem and start.record.get("fresh") and not (self.out / RECORD).exists():
-            return start
-        for path in (self.out / name for name in _OURS - {checkpoints.LOCK}):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        return None
-
-    def _problem(self, start: Checkpoint | None) -> PersonaError | None:
-        """Return why the run that the folder holds cannot be gone on with; ``None`` if it can, or there is none."""
-        finished = (self.out / RECORD).exists()
-        if start is None:
-            told = f"{self.out} holds a persona without checkpoints to resume from; it can still be drawn with."
-            return BadOption(f"{told} {_ELSE}") if finished else None
-        if start.damaged:
-            return BadPersona(f"{start.path} is damaged, so the run cannot resume from there. {_ELSE}")
-        held, begun, choice = "a finished persona" if finished else "a run", start.record["run"], start.record["choice"]
-        asked = unsaid(self.asked, choice)
-        if begun == self._fingerprint(self._processes, asked):
-            fixed = next((name for name in sorted(choice.keys() & LOADED - FREE) if says(asked, name)), None)
-            told = f"{self.out} holds {held} with --{fixed} {choice.get(fixed)}, chosen when memory was short."
-            return BadOption(f"{told} Leave --{fixed} out to resume it. {_ELSE}") if fixed else None
-        if begun == self._fingerprint(number := start.record.get("processes", self._processes), asked):
-            told = f"{self.out} holds {held} whose steps {number} processes share, not {self._processes}."
-            return BadOption(f"{told} Start as many to resume it. {_ELSE}")
-        return BadOption(f"{self.out} holds {held} of other photos or settings. {_ELSE}")
 
     def _fingerprint(self, processes: int, asked: TrainConfig) -> str:
         return fingerprint(asked, self.base, self.photos, self.given, self.token.text, processes)
@@ -344,7 +241,7 @@ class Run:
         """Make the folder a persona with the best weights, or the last where these were not scored."""
         there = {one.step: one for one in checkpoints.every(self.out)}  # the user may have removed some of them
         best = best_of(one for one in self.watch.history if one["step"] in there)
-        if best is None or not _scored(self.watch.history, max(there)):
+        if best is None or not scored(self.watch.history, max(there)):
             best = {"step": max(there)}  # scores of before say nothing of it, and it is what was asked for last
         step = int(best["step"])
         made = Persona(
@@ -385,7 +282,3 @@ class Run:
             scores=made.scores,
             chosen=made.step,
         )
-
-
-def _scored(history: Iterable[Mapping[str, float]], step: int) -> bool:
-    return any(scores["step"] == step for scores in history)

@@ -84,11 +84,12 @@ def text(
         "classes": CLASSES, "places": CONTEXTS, "styles": STYLES, "views": VIEWS, "poses": POSES, "colours": COLOURS,
         "patterns": PATTERNS, "clothes": ACCESSORIES, "properties": PROPERTIES,
     }  # fmt: skip
-    told = (f"{_flag(name)} {value}" for name, value in config.record().items() if value is not None)
+    usual = PretrainConfig().record()
+    told = (f"{_flag(name)} {value}" for name, value in config.record().items() if value != usual[name])
     longer = [f"`{_flag(name)}` was {', then '.join(map(str, steps))}" for name, steps in lengths.items() if steps[1:]]
     return _CARD.format(
         words="\n".join(f"* {name}: {', '.join(words)}" for name, words in known.items()),
-        command=f"persona pretrain clay {' '.join(told)}",
+        command=" ".join(("persona pretrain clay", *told)),
         lengthened=_LENGTHENED.format("; ".join(longer)) if longer else "",
         steps=config.denoiser_steps,
         figures=measured(figures),
