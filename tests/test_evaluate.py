@@ -201,7 +201,9 @@ def test_a_damaged_picture_and_a_lost_score_are_made_again(config: EvaluateConfi
     picture.write_bytes(picture.read_bytes()[:-40])
     for scores in config.out.rglob("scores-*.json"):
         scores.write_text("{")
-    assert values(evaluate(config)) == before
+    again = values(evaluate(config))
+    # What is drawn in another batch is the same but for rounding.
+    assert {row: pytest.approx(cells, abs=1e-3) for row, cells in before.items()} == again
 
 
 def test_what_changes_the_scores_is_measured_again(config: EvaluateConfig, networks: Path) -> None:

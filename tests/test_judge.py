@@ -132,7 +132,7 @@ def test_one_that_cannot_be_read_is_refused_in_a_line(tmp_path: Path, wrong: str
             made = file.metadata()
         save_file(kept, path, made)
     base: Any = SimpleNamespace(folder=tmp_path)
-    with pytest.raises(BadBase, match="pretrain clay"):
+    with pytest.raises(BadBase, match="Fetch or copy that base again"):
         load_judge(base)
 
 

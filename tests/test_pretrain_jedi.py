@@ -461,7 +461,7 @@ def test_other_data_need_another_folder(whole: Learnt, config: JediConfig, tmp_p
     assert config.data is not None
     grown = shutil.copytree(config.data, tmp_path / "grown")
     shutil.copyfile(grown / "00000.tar", grown / "99999.tar")
-    with pytest.raises(BadOption, match="holds a run of another --data: 2 files"):
+    with pytest.raises(BadOption, match="holds a run of another --data: 3 files"):
         pretrain_jedi(replace(config, data=grown, out=whole.weights.parent.parent))
 
 
