@@ -163,6 +163,19 @@ def test_class_images_are_rehearsed_where_they_are_drawn(base_folder: Folder) ->
     assert disk["self"] < disk["generated"]
 
 
+def test_text_encoders_that_learn_nothing_are_not_there_in_a_step(
+    base_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = config(base_folder("sd3"), text_encoder=True, prior="self")
+    freed = rehearsed(asked)
+    monkeypatch.setattr(families.Family, "free_frozen_text_encoders", lambda *_: None)
+    seen.clear()
+    size = sum(one.nbytes for one in families.outline(asked.base).text_encoders["text_encoder_3"].parameters())
+    # So small an encoder is not much more than what it says.
+    assert rehearsed(asked).stages[TRAINING] - freed.stages[TRAINING] > 0.5 * size
+    seen.clear()
+
+
 def test_tiles_take_less(base_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("persona.families.family.TILE", 32)
     whole, tiled = (rehearsed(config(base_folder("sd-eps"), **how)).stages for how in ({}, {"tiling": True}))

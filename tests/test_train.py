@@ -23,11 +23,13 @@ from PIL.Image import open as open_image
 from results import notes
 from safetensors.torch import load as from_bytes
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from persona import checkpoints, score
 from persona.config import TrainConfig
 from persona.errors import BadOption, BadPersona, BadPhotos, Busy, Diverged, NoSpace
 from persona.events import Event, Progress
+from persona.families import Family
 from persona.folder import Persona
 from persona.methods.dreambooth import DreamBooth
 from persona.photos import Photo, reading
@@ -109,6 +111,27 @@ def test_it_learns(config: TrainConfig) -> None:
     train(replace(config, steps=60, learning_rate=0.01, batch=4, precision="fp32"), events.append)
     found = losses(events)
     assert sum(found[-20:]) < 0.95 * sum(found[:20])
+
+
+@pytest.mark.parametrize(("name", "learning"), [("sd3", 2), ("flux", 1)])
+def test_text_encoders_that_learn_nothing_are_freed(
+    config: TrainConfig, base_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, learning: int
+) -> None:
+    """And what is learnt is the same as with them, to the bit."""
+    config = replace(config, base=str(base_folder(name)), prior="self", text_encoder=True, steps=2, batch=2)
+    real, there = DreamBooth.loss, set[int]()
+
+    def loss(self: DreamBooth, slots: Sequence[int], total: int) -> Tensor:
+        encoders = self.base.text_encoders.values()
+        there.add(sum(isinstance(encoder, PreTrainedModel) for encoder in encoders))
+        return real(self, slots, total)
+
+    monkeypatch.setattr(DreamBooth, "loss", loss)
+    freed = weights(train(config))
+    assert there == {learning}
+    monkeypatch.setattr(Family, "free_frozen_text_encoders", lambda *_: None)
+    assert same(weights(train(replace(config, out=tmp_path / "kept"))), freed)
+    assert there == {learning, learning + 1}
 
 
 @pytest.mark.parametrize("adapter", ["lora", "dora", "rslora", "loha", "lokr", "oft"])

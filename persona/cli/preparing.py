@@ -22,24 +22,18 @@ def gen_priors(config: PriorsConfig, json: bool) -> None:
         pictures = gen_priors(config, display)
     folders = sorted({str(picture.parent) for picture in pictures})
     # A training finds the plain ones where it would draw them, and takes others from one folder.
-    found = {"class_noun": config.class_noun, "base": config.base, "resolution": config.resolution}
-    plain = PriorsConfig(**found, n=config.n, batch=config.batch)
+    noun, base, side = config.class_noun, config.base, config.resolution
+    plain = PriorsConfig(class_noun=noun, base=base, resolution=side, n=config.n, batch=config.batch)
     prior = "generated" if config == plain else f"folder:{folders[0]}"
-    told = {
-        "--class": config.class_noun,
-        "--base": real(config.base),
-        "--prior": prior,
-        "--priors": config.n,
-        "--resolution": config.resolution,
-    }
+    told = {"--class": noun, "--base": real(base), "--prior": prior, "--priors": config.n, "--resolution": side}
     several = ["A training takes one folder: --prior folder:DIR, with one of these or with copies of all in it."]
     display.close(
         "gen-priors",
         Outcome(
-            f"{len(pictures)} images of {any_of(config.class_noun)}",
+            f"{len(pictures)} images of {any_of(noun)}",
             folders if len(folders) == 1 else [*folders, *several],
             typed("train", ["PHOTOS"], told) if len(folders) == 1 else "",
-            {"class": config.class_noun, "base": config.base, "folders": folders, "pictures": list(map(str, pictures))},
+            {"class": noun, "base": base, "folders": folders, "pictures": list(map(str, pictures))},
         ),
         as_json=json,
     )

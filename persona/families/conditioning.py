@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Conditioning = dict[str, Tensor]
 """What the denoiser is told beside the noisy latents: its forward arguments by name, the prompts along dimension 0."""
@@ -54,6 +54,29 @@ class Reader:
             return {key: value.expand(len(prompts), *value.shape[1:]) for key, value in encoded.items()}
         rows_of = torch.tensor([unique[prompt] for prompt in prompts], device=device)
         return {key: value[rows_of] for key, value in encoded.items()}
+
+
+class Echo(nn.Module):
+    """Stands in for a text encoder that learns nothing: of prompts it says again what that said of each.
+
+    Attributes:
+        prompts: that are being encoded.
+    """
+
+    def __init__(self, encoder: nn.Module, device: torch.device) -> None:
+        """Be on a device and in a number format, as pipelines ask of an encoder."""
+        super().__init__()
+        self.dtype, self.device = encoder.dtype, device
+        self.prompts: Sequence[str] = ()
+        self._said: dict[str, Tensor] = {}
+
+    def listen(self, encoder: nn.Module, given: object, said: Sequence[Tensor]) -> None:
+        """Remember, as a forward hook of the encoder, what it says of each prompt; it waits in main memory."""
+        self._said |= dict(zip(self.prompts, torch.split(said[0].cpu(), 1), strict=True))
+
+    def forward(self, ids: Tensor, **_: object) -> tuple[Tensor]:
+        """Return what was said of the prompts, (prompts, tokens, width)."""
+        return (torch.cat([self._said[prompt] for prompt in self.prompts]).to(ids.device),)
 
 
 def _move(conditioning: Conditioning, device: torch.device | str) -> Conditioning:

@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from persona.errors import BadBase
 from persona.families.attention import choose_kernels
-from persona.families.conditioning import Conditioning, Reader
+from persona.families.conditioning import Conditioning, Echo, Reader
 from persona.families.fingerprint import fingerprint, kept
 from persona.families.known import Known
 from persona.families.names import Named
@@ -98,7 +98,7 @@ class Family(Named):
         choose_kernels(self.denoiser, self.device)
         pipe.set_progress_bar_config(disable=True)
         self._components = [key for key, part in pipe.components.items() if part is not None]
-        self._read = Reader(self.encode_prompts)
+        self._read = Reader(self._encode)
 
     @classmethod
     def formats(cls, folder: Path, dtype: torch.dtype) -> dict[str, torch.dtype]:
@@ -252,6 +252,28 @@ class Family(Named):
     def unwanted(self, negative: str, wanted: Conditioning) -> Conditioning:
         """Return what guidance leads away from: the conditioning of a prompt, for each row of what is wanted."""
         return self.conditioning([negative] * len(next(iter(wanted.values()))))
+
+    @torch.no_grad()
+    def free_frozen_text_encoders(self, prompts: Sequence[str]) -> None:
+        """Let go of the text encoders that no adapter learns in; nothing but these prompts can be drawn any longer.
+
+        The others are still heard, and of the prompts these say what they always did.
+        """
+        for key, encoder in self.text_encoders.items():
+            if any(name.rpartition(".")[2] in self.text_targets for name, _ in encoder.named_modules()):
+                continue
+            echo = Echo(encoder, self.device)
+            with encoder.register_forward_hook(echo.listen):
+                for prompt in dict.fromkeys(prompts):
+                    echo.prompts = [prompt]
+                    self._encode([prompt])
+            setattr(self.pipe, key, echo)
+
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
+        for encoder in self.text_encoders.values():
+            if isinstance(encoder, Echo):
+                encoder.prompts = prompts
+        return self.encode_prompts(prompts)
 
     def free_image_encoder(self) -> None:
         """Let go of the half of the autoencoder that only encodes; it is gone from memory."""

@@ -166,8 +166,8 @@ def perform(base: Family, config: TrainConfig, settings: Settings, photos: int, 
     with stage(PICTURES), _awake([vae] if idle else [], move), torch.no_grad(), base.autocast(vae.dtype):
         vae.encode(torch.zeros(min(most, variants), 3, side, side, dtype=vae.dtype))
     with stage(PROMPTS), _awake(encoders if idle else [], move), torch.no_grad():
-        if not settings.text_encoder:
-            base.remember([_SUBJECT, _CLASS, ""])
+        free = base.free_frozen_text_encoders if settings.text_encoder else base.remember
+        free([_SUBJECT, _CLASS, ""])
         told, said = _guided(base, drawn), _guided(base, previewed)
     with stage(DRAWING):
         with _awake([base.denoiser] if idle else [], move):

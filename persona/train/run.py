@@ -154,8 +154,11 @@ class Run:
     def _encode(self, method: DreamBooth) -> None:
         """Encode the prompts once for all, and let go of what only encodes; adapted text encoders stay."""
         tell_cut(self.base, method.prompts, self.listener)
-        if not self.settings.text_encoder:
-            self.base.remember([*method.prompts, *self.watch.prompts.values(), ""])
+        prompts = [*method.prompts, *self.watch.prompts.values(), ""]
+        if self.settings.text_encoder:
+            self.base.free_frozen_text_encoders(prompts)
+        else:
+            self.base.remember(prompts)
             self.base.free_text_encoders()
         self.base.free_image_encoder()
         self.base.settle()
