@@ -214,7 +214,7 @@ def looking(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
         judge = Judge({}, widths=(4, 8), depths=(1, 1))
         judge.others, judge.ceiling = {"dog": torch.eye(3)}, 0.95
         monkeypatch.setattr(judge, "read", lambda pictures: ({}, embed(pictures)))
-        monkeypatch.setattr(judge, "sure", lambda pictures, head: 1.0)
+        monkeypatch.setattr(judge, "sure_of_place", lambda pictures: 1.0)
         monkeypatch.setattr(Judge, "load", lambda folder: judge)
     if request.param == "DINO":
         monkeypatch.setattr(score, "folder_of", lambda name: tmp_path)
