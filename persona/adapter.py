@@ -268,7 +268,7 @@ def off(base: Family) -> Iterator[None]:
 
 
 @torch.no_grad()
-def merge(base: Family, *, name: str = NAME) -> None:
+def merge(base: Family) -> None:
     """Add an adapter to the base's weights for good, as strongly as it counts now; the layers are the base's own again.
 
     Each weight is added up in float32 and rounded once to the format that it is kept in.
@@ -277,9 +277,9 @@ def merge(base: Family, *, name: str = NAME) -> None:
         own = layer.get_base_layer()
         kept = own.weight.dtype
         own.float()
-        layer.merge(adapter_names=[name])
+        layer.merge(adapter_names=[NAME])
         own.to(kept)
-    detach(base, name=name)
+    detach(base)
 
 
 def detach(base: Family, *, name: str = NAME) -> None:

@@ -187,10 +187,10 @@ def step_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def slug(text: str, longest: int = 48) -> str:
+def slug(text: str) -> str:
     """Turn any text into a name that every file system takes: letters and digits of any script, and hyphens."""
     name = unicodedata.normalize("NFKC", text).casefold()
-    name = re.sub(r"[\W_]+", "-", name)[:longest]
+    name = re.sub(r"[\W_]+", "-", name)[:48]
     name = name.encode(errors="ignore")[:120].decode(errors="ignore").strip("-")
     return f"a-{name}" if _RESERVED.match(name) else name or "unnamed"
 

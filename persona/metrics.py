@@ -218,13 +218,14 @@ def trade_off_of_judge(identity: float, prompt: float, leak: float, copies: floa
     return math.sqrt(max(identity, 0) * prompt) * (1 - copies) - max(leak - 0.1, 0)
 
 
-def interval(groups: Sequence[Sequence[float]], *, level: float = 0.95) -> tuple[float, float]:
-    """Return where the mean of the groups' means lies, by the bootstrap: groups are drawn anew, then values in each.
+def interval(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of the groups' means, by the bootstrap.
+
+    Groups are drawn anew, then values in each.
 
     Args:
         groups: of values that belong together, such as a subject's prompts; each has at least one. A single group is
             not drawn anew itself.
-        level: share of the draws that the interval holds.
 
     Returns:
         Low and high end; the same for the same values, and equal where there is only one.
@@ -239,6 +240,5 @@ def interval(groups: Sequence[Sequence[float]], *, level: float = 0.95) -> tuple
     places = rng.integers(among_own, size=(DRAWS, *table.shape))
     counted = np.arange(table.shape[1]) < among_own
     means = (table[chosen[..., None], places] * counted).sum(2) / sizes[chosen]
-    tail = (1 - level) / 2
-    low, high = np.quantile(means.mean(1), (tail, 1 - tail))
+    low, high = np.quantile(means.mean(1), (0.025, 0.975))
     return float(low), float(high)

@@ -116,7 +116,7 @@ class Portrayed:
     facts: Mapping[str, str]
 
 
-def portray(config: SampleConfig | InterpolateConfig, prompts: Sequence[str], listener: Listener = silent) -> Portrayed:
+def portray(config: SampleConfig | InterpolateConfig, prompts: Sequence[str], listener: Listener) -> Portrayed:
     """Look at the subjects of a command.
 
     Args:

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from persona import segment
 from persona.drawing import Size
 from persona.errors import out_of_memory
-from persona.events import Listener, Note, silent
+from persona.events import Listener, Note
 from persona.families import Family
 from persona.identity import bare
 from persona.methods.jedi import JeDi, References
@@ -47,7 +47,7 @@ def _mask(photo: Photo, grid: Size) -> Tensor:
     return (middle(photo.mask.convert("RGB"), grid, photo.mask)[0] > 0).float()
 
 
-def tell_odd(base: Family, photos: Sequence[Photo], class_noun: str, listener: Listener = silent) -> None:
+def tell_odd(base: Family, photos: Sequence[Photo], class_noun: str, listener: Listener) -> None:
     """Warn of photos that seem to show something else than the others, or nothing."""
     if empty := some(photo.name for photo in photos if photo.mask and not segment.shown(photo.mask).any()):
         listener(Note(f"{empty}: fully transparent, so nothing is seen there. Take it out.", warning=True))
@@ -56,7 +56,7 @@ def tell_odd(base: Family, photos: Sequence[Photo], class_noun: str, listener: L
         listener(Note(f"{odd}: {hint}", warning=True))
 
 
-def fitting(jedi: JeDi, references: References, pictures: int, size: Size, listener: Listener = silent) -> References:
+def fitting(jedi: JeDi, references: References, pictures: int, size: Size, listener: Listener) -> References:
     """Return the first of the references: as many as there is memory for, which a single step tells.
 
     Args:

@@ -21,6 +21,7 @@ from torch import Tensor
 from persona import exchange, families
 from persona.config import ExportConfig, SampleConfig
 from persona.errors import BadOption, BadPersona
+from persona.exchange.product import difference
 from persona.exchange.verifying import CLOSE, check, loaded
 from persona.export import DROPPED, export
 from persona.families import Family
@@ -145,7 +146,7 @@ def test_diffusers_reads_kohyas_keys_of_flux(base_folder: Folder, tmp_path: Path
     save_file(exchange.write(products, base, "kohya"), path)
     theirs = loaded(path, base)
     reached = {module: theirs[module] for module in products}
-    assert exchange.difference(products, reached) < CLOSE
+    assert difference(products, reached) < CLOSE
     assert all(not product.up.any() for module, product in theirs.items() if module not in products)  # proj_mlp
 
 

@@ -17,6 +17,7 @@ from persona import adapter, exchange, families
 from persona.config import ExportConfig, ImportConfig, InterpolateConfig, SampleConfig
 from persona.errors import BadBase, BadOption, BadPersona, BadToken, PersonaError
 from persona.exchange.names import table
+from persona.exchange.product import difference
 from persona.exchange.verifying import CLOSE, loaded
 from persona.export import export
 from persona.families import Family
@@ -97,7 +98,7 @@ def test_kohyas_files_are_read_as_diffusers_reads_them(base_folder: Folder, tmp_
     ours = exchange.read(path, outline(base_folder, name))
     assert len(ours) == len(FILES[name]) + (2 if name == "flux" else 0)
     assert len({product.rank for product in ours.values()}) == 3
-    assert exchange.difference(ours, loaded(path, outline(base_folder, name))) < CLOSE
+    assert difference(ours, loaded(path, outline(base_folder, name))) < CLOSE
 
 
 def test_the_first_and_last_layers_of_flux_are_what_diffusers_takes_them_for(
@@ -149,9 +150,9 @@ def test_what_diffusers_writes_beside_the_factors_counts(base_folder: Folder, tm
     )  # fmt: skip
     told = {f"unet.{key}": sorted(one) if isinstance(one, set) else one for key, one in settings.to_dict().items()}
     path = write(tmp_path / "a.safetensors", base, names, ("lora_A", "lora_B"), lora_adapter_metadata=json.dumps(told))
-    assert exchange.difference(exchange.read(path, base), loaded(path, outline(base_folder, "sd-eps"))) < CLOSE
+    assert difference(exchange.read(path, base), loaded(path, outline(base_folder, "sd-eps"))) < CLOSE
     plain = write(tmp_path / "b.safetensors", base, names, ("lora_A", "lora_B"))
-    assert exchange.difference(exchange.read(path, base), exchange.read(plain, base)) > CLOSE
+    assert difference(exchange.read(path, base), exchange.read(plain, base)) > CLOSE
 
 
 def test_each_module_has_an_alpha_of_its_own(base_folder: Folder, tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_diffusers_own_files_of_any_age_are_read(
     path = write(tmp_path / "a.safetensors", outline(base_folder, name), names, parts)
     ours = exchange.read(path, outline(base_folder, name))
     assert len(ours) == len(names)
-    assert exchange.difference(ours, loaded(path, outline(base_folder, name))) < CLOSE
+    assert difference(ours, loaded(path, outline(base_folder, name))) < CLOSE
 
 
 def test_names_of_comfyui_and_onetrainer_mean_the_same(base_folder: Folder, tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_names_of_comfyui_and_onetrainer_mean_the_same(base_folder: Folder, tmp_
     save_file({key.replace(theirs, native): value for key, value in tensors.items()}, tmp_path / "comfy.safetensors")
     wanted = exchange.read(kohya, base)
     assert len(wanted) == 4
-    assert exchange.difference(wanted, exchange.read(tmp_path / "comfy.safetensors", base)) < CLOSE
+    assert difference(wanted, exchange.read(tmp_path / "comfy.safetensors", base)) < CLOSE
     names = ["lora_transformer_transformer_blocks_0_attn_to_q", "lora_te2_encoder_block_0_layer_0_SelfAttention_q"]
     t5 = ("text_encoder_2", "encoder.block.0.layer.0.SelfAttention.q")
     path = write(tmp_path / "one.safetensors", base, names)
@@ -226,7 +227,7 @@ def test_a_linear_layer_may_be_a_convolution_elsewhere(
     other = {key: value[..., None, None] if value.ndim == 2 else value.flatten(1) for key, value in tensors.items()}
     save_file(other, tmp_path / "b.safetensors")
     read = exchange.read(tmp_path / "b.safetensors", base)
-    assert exchange.difference(wanted, read) < CLOSE
+    assert difference(wanted, read) < CLOSE
     assert read["unet", module].up.ndim == base.denoiser.get_submodule(module).weight.ndim
 
 

@@ -132,7 +132,7 @@ def test_one_that_cannot_be_read_is_refused_in_a_line(tmp_path: Path, wrong: str
             made = file.metadata()
         save_file(kept, path, made)
     base: Any = SimpleNamespace(folder=tmp_path)
-    with pytest.raises(BadBase, match="Fetch or copy that base again"):
+    with pytest.raises(BadBase, match=r"judge in .* is damaged, or of another version. Fetch or copy"):
         load_judge(base)
 
 
@@ -149,8 +149,8 @@ def test_pictures_of_all_sizes_and_modes_are_read() -> None:
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 12 sets and 12 scenes, with their masks."""
     out = tmp_path_factory.mktemp("rendered")
-    list(set_shards(out / "sets", 48, processes=1))
-    list(render_shards(out / "data", 12, processes=1))
+    list(set_shards(out / "sets", 48, 0, processes=1))
+    list(render_shards(out / "data", 12, 0, processes=1))
     list(mask_shards(out / "sets", out / "set-masks", processes=1))
     list(mask_shards(out / "data", out / "masks", processes=1))
     return out

@@ -335,7 +335,7 @@ def test_batches_of_the_encoder_hold_nobody_twice(tmp_path: Path, monkeypatch: p
 
 
 def test_textures_fill_their_range(tmp_path: Path) -> None:
-    list(texture_shards(tmp_path, 16, processes=1))
+    list(texture_shards(tmp_path, 16, 0, processes=1))
     pixels = pixels_of(tmp_path, 0)
     assert pixels.shape == (16, 128, 128, 3)
     assert pixels.std((1, 2, 3)).min() > 2

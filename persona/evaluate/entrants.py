@@ -134,7 +134,7 @@ class Studio:
 
 
 def of_persona(
-    persona: Persona, subject: Subject, studio: Studio, *, label: str | None = None, learning: float | None = None
+    persona: Persona, subject: Subject, studio: Studio, *, label: str, learning: float | None = None
 ) -> list[Entrant]:
     """Return a persona as it is, or each of its checkpoints and strengths where the studio tries them.
 
@@ -142,7 +142,7 @@ def of_persona(
         persona: draws.
         subject: who is drawn.
         studio: what all share.
-        label: row of the table; the persona's name when left out.
+        label: row of the table.
         learning: seconds that it took to learn.
 
     Raises:
@@ -151,18 +151,17 @@ def of_persona(
         BadOption: strengths are to be tried, and its adapter has but one.
     """
     base = studio.base_of(persona)
-    line = label or persona.path.resolve().name
     tries: dict[str, tuple[str, int | None, float]] = {}
     if studio.checkpoints:
         if not persona.checkpoints:
-            studio.hear(Note(f"{line} has no checkpoints: only its final weights are tried.", warning=True))
-        tries |= {f"{line}, step {step}": (line, step, persona.recommended_scale) for step in persona.checkpoints}
+            studio.hear(Note(f"{label} has no checkpoints: only its final weights are tried.", warning=True))
+        tries |= {f"{label}, step {step}": (label, step, persona.recommended_scale) for step in persona.checkpoints}
     if studio.scales:
         if persona.settings.get("adapter") == "oft":
             raise BadOption(f"{persona.path} has an oft adapter, which can only be on or off. Leave --scales out.")
-        strengths = f"{line} by scale" if studio.checkpoints else line  # two curves, not one that leaps back
-        tries |= {f"{line}, scale {scale:g}": (strengths, None, scale) for scale in SCALES}
-    _tell_other_words(persona, subject, line, studio.hear)
+        strengths = f"{label} by scale" if studio.checkpoints else label  # two curves, not one that leaps back
+        tries |= {f"{label}, scale {scale:g}": (strengths, None, scale) for scale in SCALES}
+    _tell_other_words(persona, subject, label, studio.hear)
     return [
         Entrant(
             label=title,
@@ -178,7 +177,7 @@ def of_persona(
             text=partial(_filled, persona),
             learning=learning,
         )
-        for title, (curve, step, scale) in (tries or {line: (line, None, persona.recommended_scale)}).items()
+        for title, (curve, step, scale) in (tries or {label: (label, None, persona.recommended_scale)}).items()
     ]
 
 

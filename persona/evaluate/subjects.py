@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from persona.errors import BadOption
-from persona.events import Listener, Note, silent
+from persona.events import Listener, Note
 from persona.identity import bare
 from persona.metrics import Mask
 from persona.photos import Photo, pictures
@@ -104,9 +104,7 @@ def papers_prompts(class_noun: str) -> list[Prompt]:
     return [Prompt(text) for text in texts]
 
 
-def from_photos(
-    name: str, class_noun: str, folder: Path, prompts: Sequence[Prompt], listener: Listener = silent
-) -> Subject:
+def from_photos(name: str, class_noun: str, folder: Path, prompts: Sequence[Prompt], listener: Listener) -> Subject:
     """Return the subject of a folder of photos.
 
     Raises:

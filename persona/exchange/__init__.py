@@ -4,9 +4,9 @@ Whatever the file, an adapter is a product of two factors for each module. What 
 of the names that each module goes by; what is written is read back through it.
 """
 
-from persona.exchange.product import Module, Product, difference, of_adapter, to_adapter
+from persona.exchange.product import Module, Product, of_adapter, to_adapter
 from persona.exchange.reading import read
 from persona.exchange.verifying import check
 from persona.exchange.writing import write
 
-__all__ = ["Module", "Product", "check", "difference", "of_adapter", "read", "to_adapter", "write"]
+__all__ = ["Module", "Product", "check", "of_adapter", "read", "to_adapter", "write"]

@@ -232,7 +232,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:") + "."
 
 
-def configs(base: str, listener: Listener = silent) -> Path:
+def configs(base: str, listener: Listener) -> Path:
     """Return a folder with the configs of a base on the hub, from this disk or else fetched, without its weights.
 
     Raises:

@@ -86,7 +86,7 @@ def _difference(drawn: Tensor, pictures: Tensor) -> Tensor:
 
 
 def train_autoencoder(
-    data: Path, textures: Path, folder: Path, steps: int, seed: int = 0, save_every: int = 1000
+    data: Path, textures: Path, folder: Path, steps: int, seed: int, save_every: int = 1000
 ) -> Iterator[tuple[int, float]]:
     """Train to `steps`, from the state in `folder` if there is one; yields (step, loss) now and then.
 

@@ -107,7 +107,7 @@ def _fill(
     write: Callable[[_Job], int],
     folder: Path,
     pictures: int,
-    seed: int = 0,
+    seed: int,
     processes: int | None = None,
     size: int = SHARD,
 ) -> Iterator[int]:
@@ -220,7 +220,7 @@ texture_shards = partial(_fill, _write_textures)
 """With procedural textures, which have no scenes."""
 
 
-def render_records(folder: Path, sets: int, pairs: int, seed: int = 0, listener: Listener = silent) -> None:
+def render_records(folder: Path, sets: int, pairs: int, seed: int, listener: Listener = silent) -> None:
     """Render what a folder lacks of sets, of pairs, and of their masks; goes on where it was stopped.
 
     Args:

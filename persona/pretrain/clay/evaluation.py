@@ -134,9 +134,9 @@ class Request:
     expected: dict[str, str]
 
 
-def requests(n: int, seed: int = HELD_OUT_SEED) -> list[Request]:
+def requests(n: int) -> list[Request]:
     """Return prompts of compositions (class, context, style) that no training scene shows."""
-    rng = default_rng(seed)
+    rng = default_rng(HELD_OUT_SEED)
     return [_request(rng) for _ in range(n)]
 
 
@@ -176,9 +176,9 @@ def right(judge: Judge, pictures: Sequence[Image.Image], asked: Sequence[Request
     return shares
 
 
-def held_out_scenes(n: int, seed: int = HELD_OUT_SEED) -> Iterator[Scene]:
+def held_out_scenes(n: int) -> Iterator[Scene]:
     """Yield single-subject scenes of held-out identities, of any composition."""
-    rng = default_rng((seed, 1))
+    rng = default_rng((HELD_OUT_SEED, 1))
     for _ in range(n):
         yield random_scene(rng, (random_subject(rng),))
 

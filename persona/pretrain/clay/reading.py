@@ -96,7 +96,7 @@ class Reader(nn.Module):
 
 
 def train_text_encoder(
-    data: Path, tokenizer: CLIPTokenizer, folder: Path, steps: int, seed: int = 0, save_every: int = 250
+    data: Path, tokenizer: CLIPTokenizer, folder: Path, steps: int, seed: int, save_every: int = 250
 ) -> Iterator[tuple[int, float]]:
     """Train to `steps`, from the state in `folder` if there is one; yields (step, loss) now and then.
 
