@@ -7,6 +7,8 @@ beside them, as captions to be trained on, and names that stay apart when their 
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from persona.atomic import beside, cache, digest_of, room
 from persona.config import PriorsConfig
 from persona.drawing import Job, draw, open_base, processes, size_of, whole
+from persona.errors import BadOption, out_of_space
 from persona.events import Listener, Note, silent
 from persona.families import Bits, Family
 from persona.placing import any_of
@@ -31,9 +34,10 @@ def gen_priors(config: PriorsConfig, listener: Listener = silent) -> list[Path]:
 
     Raises:
         BadBase: the base cannot be found, or is damaged.
+        BadOption: the store cannot be written to.
         NoSpace: the disk of the store is full. Run again, and it goes on where it was.
-        OSError: the store may not be written to.
     """
+    check_store(config.store)
     return ensure(config, open_base(config.base, listener), listener)
 
 
@@ -50,11 +54,11 @@ def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> l
     rounds = [*islice(((prompt, seed) for seed in count(config.seed) for prompt in prompts), config.n)]
 
     def stored(bits: Bits | None) -> list[Job]:
-        folders = {prompt: store(config) / digest_of(_about(base, prompt, how, bits))[:32] for prompt in prompts}
+        folders = {prompt: store(config.store) / digest_of(_about(base, prompt, how, bits))[:32] for prompt in prompts}
         ends = {prompt: "" if prompt == plain else f"-{folder.name[:8]}" for prompt, folder in folders.items()}
         return [Job(prompt, seed, folders[prompt] / f"{seed}{ends[prompt]}.png") for prompt, seed in rounds]
 
-    with room(store(config)):
+    with room(store(config.store)):
         jobs = stored(base.bits)
         missing = [job for job in jobs if not whole(job.path)]
         if missing and base.bits and all(whole(job.path) for job in stored(None)):
@@ -63,17 +67,47 @@ def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> l
         if len(missing) < len(jobs):
             listener(Note(f"{len(jobs) - len(missing)} of {len(jobs)} class images were there already."))
         for prompt, folder in {job.prompt: job.path.parent for job in missing}.items():
-            _write(folder / "about.json", json.dumps(_about(base, prompt, how, base.bits), indent=2))
+            with _mended(config.store):
+                _write(folder / "about.json", json.dumps(_about(base, prompt, how, base.bits), indent=2))
         for job in jobs:
-            if job.prompt != plain:
-                _write(job.path.with_suffix(".txt"), job.prompt)
+            if job.prompt != plain and not (caption := job.path.with_suffix(".txt")).exists():
+                _write(caption, job.prompt)
         draw(base, missing, listener, "Drawing class images", ancestral=True, batch=config.batch, **how)
     return [job.path for job in jobs]
 
 
-def store(config: PriorsConfig) -> Path:
-    """Return where the pictures are kept: in the user's cache, unless the config names another folder."""
-    return config.store or cache() / "priors"
+def store(folder: Path | None) -> Path:
+    """Return where the pictures are kept: in the user's cache, unless another folder is named."""
+    return folder or cache() / "priors"
+
+
+def check_store(folder: Path | None = None) -> None:
+    """Find out before a base is loaded whether there can be a store; one that is there may hold all that is asked for.
+
+    Args:
+        folder: where it is, if not in the user's cache.
+
+    Raises:
+        BadOption: it cannot be made.
+        OSError: the disk is full.
+    """
+    with _mended(folder):
+        store(folder).mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _mended(folder: Path | None) -> Iterator[None]:
+    """Say what to do where a store cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        if out_of_space(error):
+            raise
+        hint = "Name another folder with --store."
+        if folder is None:
+            free = "set XDG_CACHE_HOME to a folder that can be written to"
+            hint = f"Class images are kept in the cache: {free}, or train with --prior self."
+        raise BadOption(f"{error.filename}: {str(error.strerror).lower()}. {hint}") from error
 
 
 def _about(base: Family, prompt: str, how: dict[str, Any], bits: Bits | None) -> dict[str, Any]:
@@ -84,7 +118,6 @@ def _about(base: Family, prompt: str, how: dict[str, Any], bits: Bits | None) ->
 
 
 def _write(path: Path, told: str) -> None:
-    """Write beside pictures what they are, unless it is there."""
-    if not path.exists():
-        with beside(path) as part:
-            part.write_text(told + "\n", encoding="utf-8")
+    """Write beside pictures what they are."""
+    with beside(path) as part:
+        part.write_text(told + "\n", encoding="utf-8")

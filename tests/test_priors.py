@@ -15,7 +15,7 @@ from results import pixels
 from persona import families, priors
 from persona.config import PriorsConfig, TrainConfig
 from persona.drawing import number_format
-from persona.errors import BadPrompt, NoSpace
+from persona.errors import BadOption, BadPrompt, NoSpace
 from persona.events import Event, Note, Progress
 from persona.families import Family
 from persona.train.material import given_pictures
@@ -125,6 +125,32 @@ def test_the_disk_that_is_full_is_named(base: Family, config: PriorsConfig, monk
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(NoSpace, match=r"The disk of .*store is full"):
         priors.ensure(config, base)
+
+
+def test_a_store_that_cannot_be_is_refused_before_a_base_is_loaded(
+    config: PriorsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(priors, "open_base", lambda *_: pytest.fail("the base is loaded"))
+    (tmp_path / "file").touch()
+    with pytest.raises(BadOption, match=r"file: file exists\. Name another folder with --store\.$"):
+        priors.gen_priors(replace(config, store=tmp_path / "file"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(BadOption, match=r"not a directory.* set XDG_CACHE_HOME .* --prior self\.$"):
+        priors.gen_priors(replace(config, store=None))
+
+
+def test_a_store_that_may_only_be_read_serves_until_pictures_are_missing(
+    base: Family, config: PriorsConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = priors.ensure(replace(config, n=1), base)
+
+    def refused(_: int) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(config.store))
+
+    monkeypatch.setattr("os.fsync", refused)
+    assert priors.ensure(replace(config, n=1), base) == drawn
+    with pytest.raises(BadOption, match=r"read-only file system\. Name another folder with --store\."):
+        priors.ensure(replace(config, n=2), base)
 
 
 def test_a_damaged_picture_is_drawn_again(base: Family, config: PriorsConfig) -> None:

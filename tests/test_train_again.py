@@ -120,6 +120,16 @@ def test_a_folder_that_cannot_be_used_is_told_before_the_base_is_loaded(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_cache_that_cannot_be_is_told_before_the_base_is_loaded(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.delattr("persona.families.load")
+    with pytest.raises(BadOption, match=r"not a directory.* set XDG_CACHE_HOME .* --prior self\.$"):
+        train(replace(config, prior="generated"))
+
+
 @pytest.mark.parametrize(
     ("base", "given", "told"),
     [

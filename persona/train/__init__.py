@@ -21,6 +21,7 @@ from persona.methods.jedi import JeDi
 from persona.methods.settings import Settings
 from persona.noise import Flow
 from persona.photos import Photo, read
+from persona.priors import check_store
 from persona.prompts import tell_unknown
 from persona.score import strange
 from persona.train import speed
@@ -79,12 +80,14 @@ def train(config: TrainConfig, listener: Listener = silent) -> Persona:
 
 
 def _check_folder(config: TrainConfig) -> None:
-    """Find out before a base is fetched and loaded whether a run may write to its folder, where that is known.
+    """Find out before a base is fetched and loaded whether a run may write what it has to, as far as is known.
 
     Raises:
-        BadOption: it cannot be written to, or holds other files.
+        BadOption: there it cannot write, or the folder holds other files.
         Busy: another run holds it.
     """
+    if config.prior == "generated":
+        check_store()
     out = _known_folder(config)
     if out is None:
         return
