@@ -152,8 +152,17 @@ def sweep(folder: Path) -> None:
 
 
 def cache() -> Path:
-    """Return the folder of what all runs of a user share."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "persona"
+    """Return the folder of what all runs of a user share.
+
+    Raises:
+        OSError: nobody knows where the user's home is.
+    """
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "persona"
+    try:
+        return Path.home() / ".cache" / "persona"
+    except RuntimeError as error:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "~/.cache") from error
 
 
 def digest(path: Path) -> str:

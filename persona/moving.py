@@ -115,7 +115,7 @@ def ends(config: InterpolateConfig, personas: list[Persona]) -> tuple[str, str]:
             raise BadOption(f"There is nothing to go between: both {flag} are the same. Give two that differ, or one.")
     if len(config.prompts) == 2:
         return config.prompts[0], config.prompts[1]
-    if len(personas) == 2:
+    if len(personas) == 2 and config.scale != 0:
         return paths[0].name, paths[1].name
     if len(config.seeds) == 2:
         return f"seed {config.seeds[0]}", f"seed {config.seeds[1]}"

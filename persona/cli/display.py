@@ -105,7 +105,7 @@ class Display:
         if stage is None or self._task(stage).completed > event.done:
             if stage is not None:
                 self._bars.remove_task(stage)
-            stage = self._stages[event.stage] = self._bars.add_task(event.stage, loss=None)
+            stage = self._stages[event.stage] = self._bars.add_task(event.stage, total=event.total, loss=None)
         self._bars.update(stage, completed=event.done, total=event.total, loss=event.loss)
         if not self._console.is_interactive and self._is_time(event):
             self._spoke = time.monotonic()

@@ -109,10 +109,11 @@ def _machine() -> dict[str, Any]:
 
 def _is_persona(path: Path) -> bool:
     """Tell where a persona is, or should be, from a base by its folder, its name or its id on a hub."""
-    from persona.folder import HOME, folder_of
+    from persona.folder import HOME, RECORD, folder_of
 
     if folder := folder_of(path):
-        return not (folder / "model_index.json").exists()
+        unfinished = path != Path("clay") and not (folder / "model_index.json").exists()  # its name is a base's first
+        return unfinished or (folder / RECORD).is_file()
     if path.suffix == ".safetensors":
         return False
     return len(path.parts) > 1 and (path.parent == HOME or path.parent.is_dir())
