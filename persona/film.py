@@ -32,7 +32,7 @@ def write(frames: Sequence[Image.Image], folder: Path, fps: float, listener: Lis
     first.save(made[0], quality=90, duration=max(1, round(1000 / fps)), **how)
     first.save(made[1], duration=max(20, round(100 / fps) * 10), **how)
     if find_spec("imageio_ffmpeg") is None:
-        listener(Note("There is no MP4: install imageio-ffmpeg to get one too."))
+        listener(Note("There is no MP4. To get one too: pip install imageio-ffmpeg"))
         return made
     film = folder / "series.mp4"
     try:

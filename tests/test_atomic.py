@@ -1,5 +1,4 @@
 import errno
-import fcntl
 import os
 from contextlib import suppress
 from multiprocessing import get_context
@@ -30,6 +29,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_what_is_flushed_is_open_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows refuses anything else."""
+    fcntl = pytest.importorskip("fcntl")
     modes: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda file: modes.append(fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE))
     with beside(tmp_path / "file.txt") as part:

@@ -199,9 +199,15 @@ def test_the_changelog_keeps_its_form() -> None:
 def test_ci_runs_what_the_readme_says() -> None:
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
     assert script.rstrip().endswith("nox")
-    assert "&& nox\n" in README
+    told = re.findall(r"&& pip install (.*) && nox\n", README)
+    assert told == re.findall(r"^pip install --quiet --disable-pip-version-check (.*)\n", script, re.MULTILINE)
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (version,) = set(re.findall(r"torch==(\S+)", README + contributing + script))
+    wanted = re.findall(r'"torch>=(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert wanted == [version.rpartition(".")[0]]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
 @pytest.mark.parametrize(("identity", "passes"), [("0.82", True), ("0.41", False), ("null", False)])
 def test_the_example_for_ci_fails_on_a_bad_score(tmp_path: Path, identity: str, passes: bool) -> None:
     stand_in = tmp_path / "persona"

@@ -1,8 +1,12 @@
 """The import direction: a room may import only from the rooms below its own."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -40,8 +44,8 @@ def layer_of(room: str) -> int:
     return next(number for number, rooms in enumerate(LAYERS) if room in rooms)
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """Return the rooms that a file imports, wherever in the file it does."""
+def imported(path: Path) -> set[str]:
+    """Return what a file imports, wherever in the file it does."""
     names = set[str]()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module == "persona":
@@ -51,7 +55,12 @@ def imported_rooms(path: Path) -> set[str]:
             names.add(node.module)
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    return {name.split(".")[1] for name in names if name.startswith("persona.")}
+    return names
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Return the rooms that a file imports."""
+    return {name.split(".")[1] for name in imported(path) if name.startswith("persona.")}
 
 
 ROOMS = [path for path in sorted(PACKAGE.rglob("*.py")) if not room_of(path).startswith("__")]
@@ -70,9 +79,27 @@ def test_imports_point_down(path: Path) -> None:
         assert not {other for other in others - {"clay"} if layer_of(other) >= layer_of(own)}
 
 
+def test_what_is_imported_is_required() -> None:
+    """And not only by what else is required; what only some need, and a message names, is found by its name."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = {re.split(r"[^\w-]", one)[0] for one in project["dependencies"]}
+    names = {name.partition(".")[0] for path in PACKAGE.rglob("*.py") for name in imported(path)}
+    others = names - sys.stdlib_module_names - {"persona", "rembg", "torchmetrics"}
+    provided = packages_distributions()
+    assert {name for name in others if required.isdisjoint(provided.get(name, []))} == set()
+
+
+def test_tests_can_be_collected_without_posix() -> None:
+    """Those that need it ask for it themselves."""
+    for path in Path(__file__).parent.glob("*.py"):
+        assert not {"fcntl", "pty", "resource", "termios"} & imported(path), path.name
+
+
 @pytest.mark.parametrize("path", sorted((PACKAGE / "families").glob("*.py")), ids=lambda path: path.stem)
 def test_families_do_not_know_each_other(path: Path) -> None:
-    families = {"sd", "sdxl", "sd3", "flux"}
+    from persona.families.family import Family
+
+    families = {kind.__module__.rpartition(".")[2] for kind in Family.known.values()}
     modules = set[str]()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):

@@ -1,14 +1,11 @@
 """``evaluate`` and ``compare`` on the command line; what they measure is a stand-in here."""
 
-import fcntl
 import importlib
 import json
 import os
-import pty
 import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -122,6 +119,7 @@ def test_the_table_fits_the_terminal(calls: list[Any], tmp_path: Path, width: st
 
 def on_a_terminal(program: str, *arguments: str, columns: int, **environment: str) -> str:
     """Run a program on a terminal of its own, and return what was written there."""
+    fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))
     outside, inside = pty.openpty()
     fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     how = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")} | environment
