@@ -242,7 +242,8 @@ def test_a_series_that_another_run_draws_meanwhile_stays(here: Path, monkeypatch
         (config("a [V] dog", persona=(Path("dog-zwx"), Path("personas/dog-zwx"))), BadOption, "both --persona are the"),
         (config("a [V] dog", persona=(Path("dog-zwx"),), scale=0.0), BadOption, "not at --scale 0"),
         (
-            config("a dog", persona=(Path("dog-zwx"), Path("personas/cat-sks")), scale=0.0), BadOption,
+            config("a dog", persona=(Path("dog-zwx"), Path("personas/cat-sks")), scale=0.0),
+            BadOption,
             "not at --scale 0",
         ),
         (config("a [V] dog", "a cat", base="sd-v-zero"), BadPrompt, "--persona"),

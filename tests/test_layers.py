@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
-from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -82,11 +81,11 @@ def test_imports_point_down(path: Path) -> None:
 def test_what_is_imported_is_required() -> None:
     """And not only by what else is required; what only some need, and a message names, is found by its name."""
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    required = {re.split(r"[^\w-]", one)[0] for one in project["dependencies"]}
+    required = {re.split(r"[^\w-]", one)[0].lower() for one in project["dependencies"]}
     names = {name.partition(".")[0] for path in PACKAGE.rglob("*.py") for name in imported(path)}
     others = names - sys.stdlib_module_names - {"persona", "rembg", "torchmetrics"}
-    provided = packages_distributions()
-    assert {name for name in others if required.isdisjoint(provided.get(name, []))} == set()
+    provided = {name: {one.lower().replace("_", "-") for one in by} for name, by in packages_distributions().items()}
+    assert {name for name in others if required.isdisjoint(provided.get(name, ()))} == set()
 
 
 def test_tests_can_be_collected_without_posix() -> None:
