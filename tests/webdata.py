@@ -33,9 +33,12 @@ def write_shard(path: Path, *, sets: int, pictures: int, side: int = 40, first: 
 
 def packed_anew(path: Path, target: Path) -> Path:
     """Pack a shard's files as ``tar -cf TARGET --sort=name .`` does."""
-    folder = target.with_suffix("")
+    (folder := target.with_suffix("")).mkdir()
     with tarfile.open(path) as tar:
-        tar.extractall(folder, filter="data")
+        for member in tar:
+            source = tar.extractfile(member)
+            assert source is not None
+            (folder / member.name).write_bytes(source.read())
     with tarfile.open(target, "w") as tar:
         tar.add(folder, ".")
     return target
