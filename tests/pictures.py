@@ -1,12 +1,13 @@
 """Pictures of nothing in particular, the same each time, and where the photographs of the public data set are."""
 
+import os
 import struct
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-DREAMBENCH = Path(__file__).parent.parent.parent / "shared/dreambench"
+DREAMBENCH = Path(os.environ.get("PERSONA_DREAMBENCH", "no-dreambench"))
 
 
 def grain(size: tuple[int, int], deviation: float, seed: int = 0) -> Image.Image:

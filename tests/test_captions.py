@@ -67,6 +67,7 @@ def test_clothes_are_always_said_and_never_made_up() -> None:
         worn = {entity.accessory for entity in scene.entities}
         for accessory, phrases in ACCESSORY_PHRASES.items():
             assert any(phrase in caption for phrase in phrases) == (accessory in worn), caption
+    assert any(entity.accessory for scene in SCENES for entity in scene.entities)
 
 
 def test_properties_are_always_said() -> None:
@@ -81,6 +82,7 @@ def test_views_from_above_and_below_are_always_said() -> None:
     for scene, caption in SAID:
         if scene.view in ("top", "bottom"):
             assert any(phrase in caption for phrase in VIEW_PHRASES[scene.view]), caption
+    assert {"top", "bottom"} <= {scene.view for scene in SCENES}
 
 
 def test_classes_and_relations_are_always_said() -> None:
@@ -89,6 +91,8 @@ def test_classes_and_relations_are_always_said() -> None:
             assert entity.subject.class_noun in caption
             assert entity.subject.cross is None or f"{entity.subject.cross}" in caption
         assert scene.relation is None or scene.relation in caption
+    assert any(entity.subject.cross for scene in SCENES for entity in scene.entities)
+    assert any(scene.relation for scene in SCENES)
 
 
 def test_only_words_of_the_vocabulary_are_used() -> None:

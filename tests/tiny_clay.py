@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
+from persona import atomic
 from persona.clay.encoder import Encoder
 from persona.clay.judge import Judge
 from persona.clay.segmenter import Segmenter
@@ -71,8 +71,16 @@ def pretrain(out: Path) -> run.Made:
     return run.pretrain_clay(PretrainConfig(out=out, **CONFIG))
 
 
-def pretrain_and_die(out: Path, seconds: float) -> None:
-    """Be killed after so many seconds, whatever is being done, or in the end."""
-    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+def pretrain_and_die(out: Path, folder: str) -> None:
+    """Be killed while the second file of a folder is written, or the first for the second time."""
+    put, written = atomic.put, 0
+
+    def put_or_die(part: Path, path: Path) -> Path:
+        nonlocal written
+        written += path.parent == out / folder
+        if written == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return put(part, path)
+
+    atomic.put = put_or_die
     pretrain(out)
-    os.kill(os.getpid(), signal.SIGKILL)
