@@ -66,12 +66,12 @@ def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> l
         processes().wait_for_everyone()  # all have seen the same pictures missing before the first is drawn
         if len(missing) < len(jobs):
             listener(Note(f"{len(jobs) - len(missing)} of {len(jobs)} class images were there already."))
-        for prompt, folder in {job.prompt: job.path.parent for job in missing}.items():
-            with _mended(config.store):
+        with _mended(config.store):
+            for prompt, folder in {job.prompt: job.path.parent for job in missing}.items():
                 _write(folder / "about.json", json.dumps(_about(base, prompt, how, base.bits), indent=2))
-        for job in jobs:
-            if job.prompt != plain and not (caption := job.path.with_suffix(".txt")).exists():
-                _write(caption, job.prompt)
+            for job in jobs:
+                if job.prompt != plain and not (caption := job.path.with_suffix(".txt")).exists():
+                    _write(caption, job.prompt)
         draw(base, missing, listener, "Drawing class images", ancestral=True, batch=config.batch, **how)
     return [job.path for job in jobs]
 
