@@ -9,7 +9,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from persona.errors import BadOption, BadPersona
 from persona.families import Family
+from persona.families.family import has
 
 NAME = "persona"
 """What peft calls the adapter where there is only one."""
@@ -103,11 +104,6 @@ def attach(base: Family, make: Make, *, seed: int = 0, name: str = NAME) -> dict
     for parameter in (p for part in parameters.values() for p in part):
         parameter.data = parameter.data.float()
     return parameters
-
-
-def has(module: nn.Module, targets: Iterable[str]) -> bool:
-    """Tell whether there is a module in it that any of these names, as targets do, by the end of its own."""
-    return any(f".{name}".endswith(f".{target}") for name, _ in module.named_modules() for target in targets)
 
 
 def _targets(base: Family, make: Make, component: str) -> dict[str, int | None]:

@@ -4,7 +4,7 @@ import gc
 import inspect
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -260,7 +260,7 @@ class Family(Named):
         The others are still heard, and of the prompts these say what they always did.
         """
         for key, encoder in self.text_encoders.items():
-            if any(name.rpartition(".")[2] in self.text_targets for name, _ in encoder.named_modules()):
+            if has(encoder, self.text_targets):
                 continue
             echo = Echo(encoder, self.device)
             with encoder.register_forward_hook(echo.listen):
@@ -450,6 +450,11 @@ def _mend(dtype: torch.dtype) -> str:
     """Say what to do about numbers that are not finite; there is no wider format than float32."""
     damaged = "its weights, or those of the persona, are damaged: fetch or train them again."
     return damaged.capitalize() if dtype == torch.float32 else f"Give --precision fp32 where it can be; else {damaged}"
+
+
+def has(module: nn.Module, targets: Iterable[str]) -> bool:
+    """Tell whether there is a module in it that any of these names, as targets do, by the end of its own."""
+    return any(f".{name}".endswith(f".{target}") for name, _ in module.named_modules() for target in targets)
 
 
 def release() -> None:

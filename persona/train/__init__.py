@@ -8,13 +8,14 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from persona import adapter, checkpoints, drawing, families, identity
+from persona import checkpoints, drawing, families, identity
 from persona.atomic import room
 from persona.config import TrainConfig
 from persona.config.words import is_text
 from persona.errors import BadOption
 from persona.events import Listener, Note, silent
 from persona.families import Family
+from persona.families.family import has
 from persona.folder import HOME, Persona, folder_for
 from persona.identity import Token
 from persona.methods.jedi import JeDi
@@ -126,7 +127,7 @@ def _check_effects(config: TrainConfig, listener: Listener) -> None:
         raise BadOption(f"--snr-gamma weighs no times of {base.name}, which learns by flow matching. Leave it out.")
     if config.text_learning_rate is not None and not Settings.of(config, base, 1).text_encoder:
         raise BadOption("--text-learning-rate goes with --text-encoder. Give both, or leave it out.")
-    if unknown := [target for target in config.targets or () if not adapter.has(base.denoiser, [target])]:
+    if unknown := [target for target in config.targets or () if not has(base.denoiser, [target])]:
         raise BadOption(f"{base.name} has no module named {', '.join(unknown)}. Leave that --target out.")
 
 
