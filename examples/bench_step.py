@@ -17,7 +17,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from types import SimpleNamespace
 from typing import Any
@@ -52,21 +52,25 @@ def main() -> None:
     if given.loop:
         print(json.dumps(timed(given)))
         return
-    found = {}
-    for loop in LOOPS:
-        # Given back at once, what is resident of large blocks is what is used; but that takes time of its own.
-        tight = alone(loop, os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}, "--steps", "1")
-        found[loop] = {"seconds": alone(loop, os.environ)["seconds"], "bytes": tight["bytes"]}
-        print(f"{loop:<8} {found[loop]['seconds']:>7.2f} s a step {found[loop]['bytes'] / 2**30:>6.2f} GiB", flush=True)
+    found = {loop: measured(loop, sys.argv[1:]) for loop in LOOPS}
     ours = found["persona"]
     for other in ("plain", "bare"):
         time, memory = (ours[figure] / found[other][figure] for figure in ("seconds", "bytes"))
         print(f"persona takes {time:.2f} of the time and {memory:.2f} of the memory of {other}")
 
 
-def alone(loop: str, environment: Mapping[str, str], *options: str) -> dict[str, float]:
+def measured(loop: str, options: Sequence[str]) -> dict[str, float]:
+    """Return what a step of one of the loops takes, in seconds and bytes, with the options of this script."""
+    # Given back at once, what is resident of large blocks is what is used; but that takes time of its own.
+    tight = alone(loop, os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}, [*options, "--steps", "1"])
+    found = {"seconds": alone(loop, os.environ, options)["seconds"], "bytes": tight["bytes"]}
+    print(f"{loop:<8} {found['seconds']:>7.2f} s a step {found['bytes'] / 2**30:>6.2f} GiB", flush=True)
+    return found
+
+
+def alone(loop: str, environment: Mapping[str, str], options: Sequence[str]) -> dict[str, float]:
     """Return what a process of its own finds of one of the loops."""
-    again = [sys.executable, *sys.argv, *options, "--loop", loop]
+    again = [sys.executable, __file__, *options, "--loop", loop]
     done = subprocess.run(again, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -5,14 +5,17 @@
 For each subject in examples/photos: training with no option but token and class, the same with class images that the
 base draws first, as in the paper, without prior preservation, with no class noun and with a wrong one. Identity is
 recovered identity by clay's judge, in places that no photo shows, against fresh renders of the subject that no training
-saw. If interrupted, run the same command again to resume.
+saw. The last rows are what a training step of full-size SD 1.5 takes, of what its forward and backward pass take alone
+(bench_step.py; Linux only). If interrupted, run the same command again to resume.
 """
 
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
@@ -50,9 +53,9 @@ def main() -> None:
         options.error("--seeds 2 or more: one image of a prompt says nothing of their diversity")
     truth = {folder.name: folder for folder in sorted((HERE / "photos").iterdir()) if folder.is_dir()}
     rows = [measure(folder, given.out / name, given.seeds) for name, folder in list(truth.items())[: given.subjects]]
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "table.md").write_text(as_markdown(rows), encoding="utf-8")
-    print(as_markdown(rows))
+    table = as_markdown(rows, step(given.out / "step"))
+    (given.out / "table.md").write_text(table, encoding="utf-8")
+    print(table)
 
 
 def measure(photos: Path, out: Path, seeds: int) -> dict[str, Any]:
@@ -69,6 +72,16 @@ def measure(photos: Path, out: Path, seeds: int) -> dict[str, Any]:
         "wrong class": lambda: run(photos, out, wrong, seeds),
     }
     return {"subject": photos.name, **resumed(out, jobs)}
+
+
+def step(out: Path) -> dict[str, float]:
+    """Return the seconds and bytes of a training step, as shares of what its forward and backward pass take."""
+    if sys.platform != "linux":
+        return {"seconds": float("nan"), "bytes": float("nan")}
+    from bench_step import measured
+
+    ours, bare = resumed(out, {loop: partial(measured, loop, ()) for loop in ("persona", "bare")}).values()
+    return {figure: ours[figure] / bare[figure] for figure in bare}
 
 
 def subject_of(photos: Path) -> tuple[Subject, tuple[str, ...]]:
@@ -152,8 +165,8 @@ def _diversity(judge: Judge, pictures: Sequence[Image.Image]) -> float:
     return mean(1 - float(features[a] @ features[b]) for a, b in combinations(range(len(pictures)), 2))
 
 
-def as_markdown(rows: list[dict[str, Any]]) -> str:
-    """Return the table of all subjects, with their mean and what it should be."""
+def as_markdown(rows: list[dict[str, Any]], step: Mapping[str, float]) -> str:
+    """Return the table of all subjects, with their mean and what it should be; a step is a share of the bare pass."""
 
     def of(job: str, figure: str) -> list[float]:
         return [row[job].get(figure, float("nan")) for row in rows]
@@ -187,6 +200,8 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
         "bare identity": (with_mean(of("default", "bare identity")), "at most 0.15"),
         "bare identity, class images": (with_mean(of("generated", "bare identity")), ""),
         "bare identity, untouched base": (with_mean(of("bare", "bare identity")), ""),
+        "time of a step": ([*[float("nan")] * len(rows), step["seconds"]], "at most 1.08"),
+        "memory of a step": ([*[float("nan")] * len(rows), step["bytes"]], "at most 1.15"),
     }
     head = [f"| | {' | '.join(row['subject'] for row in rows)} | all | target |", "|---" * (len(rows) + 3) + "|"]
     body = [

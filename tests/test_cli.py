@@ -24,6 +24,7 @@ from safetensors.numpy import save
 
 from persona import __version__
 from persona.cli import app
+from persona.cli.following import typed
 from persona.cli.options import EXPERTS
 from persona.config import InterpolateConfig, PlanConfig, PriorsConfig, SampleConfig, TrainConfig
 from persona.errors import BadPhotos
@@ -235,6 +236,9 @@ def test_persona_alone_says_what_to_type_first(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "personas/my dog").mkdir()
     (tmp_path / "personas/my dog/persona.json").write_text("{}")
     assert "persona info 'personas/my dog'" in run().stderr
+    (tmp_path / "personas/a:dog:").mkdir()
+    (tmp_path / "personas/a:dog:/persona.json").write_text("{}")
+    assert "newest first: personas/a:dog:," in run().stderr
     Path("adapter").write_bytes(save({}))
     car = Persona(path=Path("personas/car"), token="zwx", class_noun="toy car", base="clay", base_hash="ab" * 32)
     car.write(Path("adapter"))
@@ -481,6 +485,10 @@ def test_commands_are_quoted_as_this_machine_reads_them(
     training()
     monkeypatch.setattr("persona.config.words.os", SimpleNamespace(name="nt"))
     assert 'Next: persona sample "a [V] dog on the beach"' in run(*TRAIN, COLUMNS="300").stderr
+
+
+def test_what_looks_like_an_option_is_typed_as_none() -> None:
+    assert typed("sample", ["-x [V] dog"], {"-n": 1}) == "persona sample -n 1 -- '-x [V] dog'"
 
 
 def test_paths_and_commands_can_be_copied(training: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:

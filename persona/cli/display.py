@@ -45,7 +45,7 @@ class Outcome:
 
 def terminal(*, everywhere: bool = False) -> Console:
     """Return stderr as rich sees it; only the first of several processes speaks, unless it is said everywhere."""
-    return Console(stderr=True, highlight=False, quiet=not (everywhere or first_process()))
+    return Console(stderr=True, highlight=False, emoji=False, quiet=not (everywhere or first_process()))
 
 
 def first_process() -> bool:

@@ -15,14 +15,16 @@ def typed(name: str, places: Sequence[object] = (), options: Mapping[str, object
         places: what it is given by its place.
         options: what it is given by name; a sequence once for each of its values, and ``None`` not at all.
     """
-    words = [*name.split(), *places]
+    named, placed = [], [str(place) for place in places]
     for flag, value in (options or {}).items():
         values = value if isinstance(value, list | tuple) else [value]
         if isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
+            named.append(flag if value else f"--no-{flag[2:]}")
         else:
-            words += [word for one in values if one is not None for word in (flag, one)]
-    return command_line(["persona", *map(str, words)])
+            named += [word for one in values if one is not None for word in (flag, one)]
+    # What begins with a dash would be read as an option.
+    last = [*named, "--", *placed] if any(place.startswith("-") for place in placed) else [*placed, *named]
+    return command_line(["persona", *name.split(), *map(str, last)])
 
 
 def given(config: Config, to: type[Config], but: Collection[str] = ()) -> dict[str, object]:
