@@ -25,7 +25,7 @@ class Row:
 
 
 def sheet(rows: Sequence[Row], columns: int = 8) -> Image.Image:
-    """Lay rows of pictures out on one sheet; a row of more than ``columns`` goes on below.
+    """Lay rows of pictures out on one sheet; a row of more than ``columns`` goes on below, in lines of one length.
 
     Args:
         rows: at least one picture in all, of any sizes.
@@ -36,7 +36,7 @@ def sheet(rows: Sequence[Row], columns: int = 8) -> Image.Image:
     """
     font = ImageFont.load_default(_TEXT)
     cell = _cell(rows)
-    columns = min(columns, max(len(row.pictures) for row in rows))
+    columns = max(_even(len(row.pictures), columns) for row in rows)
     width = columns * (cell[0] + _GAP) + _GAP
     placed, below = [], _GAP
     for row in rows:
@@ -49,6 +49,12 @@ def sheet(rows: Sequence[Row], columns: int = 8) -> Image.Image:
     for row, lines, top, height in placed:
         _place(page, row, lines, top, (cell[0], height), columns, font)
     return page
+
+
+def _even(number: int, most: int) -> int:
+    """Return how many are in each line where so many are broken into as few lines as can be, as even as can be."""
+    lines = -(-number // most) or 1
+    return -(-number // lines)
 
 
 def _cell(rows: Sequence[Row]) -> tuple[int, int]:

@@ -15,6 +15,11 @@ def test_a_sheet_shows_every_picture_and_caption() -> None:
     assert colours[0, 0, 255] == 2 * 256 * 128
 
 
+def test_what_is_broken_into_lines_leaves_none_with_a_single_picture() -> None:
+    nine = sheet([Row("", [(Image.new("RGB", (30, 30)), "")] * 9)])
+    assert nine.size == (5 * 38 + 8, 2 * 38 + 2 * 8)
+
+
 @given(caption=st.text(), columns=st.integers(1, 4), number=st.integers(1, 6))
 def test_any_caption_can_be_set(caption: str, columns: int, number: int) -> None:
     page = sheet([Row(caption, [(Image.new("L", (30, 30)), caption)] * number)], columns)
