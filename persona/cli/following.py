@@ -15,7 +15,8 @@ def typed(name: str, places: Sequence[object] = (), options: Mapping[str, object
         places: what it is given by its place.
         options: what it is given by name; a sequence once for each of its values, and ``None`` not at all.
     """
-    named, placed = [], [str(place) for place in places]
+    named: list[object] = []
+    placed = [str(place) for place in places]
     for flag, value in (options or {}).items():
         values = value if isinstance(value, list | tuple) else [value]
         if isinstance(value, bool):
