@@ -165,8 +165,8 @@ def _diversity(judge: Judge, pictures: Sequence[Image.Image]) -> float:
     return mean(1 - float(features[a] @ features[b]) for a, b in combinations(range(len(pictures)), 2))
 
 
-def as_markdown(rows: list[dict[str, Any]], step: Mapping[str, float]) -> str:
-    """Return the table of all subjects, with their mean and what it should be; a step is a share of the bare pass."""
+def as_markdown(rows: list[dict[str, Any]], shares: Mapping[str, float]) -> str:
+    """Return the table of all subjects, with their mean and what it should be, and the shares of :func:`step`."""
 
     def of(job: str, figure: str) -> list[float]:
         return [row[job].get(figure, float("nan")) for row in rows]
@@ -200,8 +200,8 @@ def as_markdown(rows: list[dict[str, Any]], step: Mapping[str, float]) -> str:
         "bare identity": (with_mean(of("default", "bare identity")), "at most 0.15"),
         "bare identity, class images": (with_mean(of("generated", "bare identity")), ""),
         "bare identity, untouched base": (with_mean(of("bare", "bare identity")), ""),
-        "time of a step": ([*[float("nan")] * len(rows), step["seconds"]], "at most 1.08"),
-        "memory of a step": ([*[float("nan")] * len(rows), step["bytes"]], "at most 1.15"),
+        "time of a step": ([*[float("nan")] * len(rows), shares["seconds"]], "at most 1.08"),
+        "memory of a step": ([*[float("nan")] * len(rows), shares["bytes"]], "at most 1.15"),
     }
     head = [f"| | {' | '.join(row['subject'] for row in rows)} | all | target |", "|---" * (len(rows) + 3) + "|"]
     body = [

@@ -99,8 +99,7 @@ def _masks(scene: Scene, owner: NDArray[np.int16]) -> tuple[NDArray[np.bool_], .
 
 def _coverage(samples: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the pixels that at least half of their four samples (256, 256) belong to."""
-    side = len(samples) // 2
-    covered: NDArray[np.bool_] = samples.reshape(side, 2, side, 2).sum((1, 3)) >= 2
+    covered: NDArray[np.bool_] = styles.halved(samples.astype(np.float32)) >= 0.5
     return covered
 
 

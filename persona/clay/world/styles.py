@@ -42,12 +42,13 @@ def apply(
         depth: distance of each sample (2S, 2S) from the eye.
         rng: decides strokes and grain.
     """
-    colours = _halved(np.clip(image, 0, 1))
+    colours = halved(np.clip(image, 0, 1))
     outlines = _outlines(image, owner, depth) if style in _DRAWN else np.zeros_like(colours[..., 0])
     return (np.clip(STYLES[style](Shot(colours, outlines, rng)), 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _halved(a: NDArray[np.float32]) -> Picture:
+def halved(a: NDArray[np.float32]) -> Picture:
+    """Return the mean of each four samples of (2S, 2S) or (2S, 2S, 3) as (S, S) or (S, S, 3)."""
     # numpy's own mean over two axes takes five times as long.
     corners = a[::2, ::2] + a[::2, 1::2] + a[1::2, ::2] + a[1::2, 1::2]
     return corners * np.float32(0.25)
@@ -64,7 +65,7 @@ def _outlines(image: Picture, owner: NDArray[np.int16], depth: NDArray[np.float6
         for shift in (slice(1, None), slice(None, -1)):
             where = (shift, slice(None)) if axis == 0 else (slice(None), shift)
             lines[where] = np.maximum(lines[where], edge)
-    return np.minimum(_halved(lines) * 1.25, 1.0)
+    return np.minimum(halved(lines) * 1.25, 1.0)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
