@@ -190,6 +190,15 @@ def test_silhouettes_are_the_masks_of_the_picture(seed: int) -> None:
         assert np.array_equal(seen, mask)
 
 
+def test_clothes_are_seen_apart_from_who_wears_them() -> None:
+    bare = scene()
+    dressed = replace(bare, entities=(replace(bare.entities[0], accessory="wizard outfit"),))
+    worn = world.clothes(dressed)
+    assert not world.clothes(bare).any()
+    assert worn.mean() > 0.05
+    assert (worn & world.silhouettes(dressed)[0]).sum() < 0.05 * worn.sum()  # pixels of the seams, halved between them
+
+
 def test_nothing_that_shows_has_no_box() -> None:
     empty = drawing.Render(scene(), np.zeros((128, 128, 3), np.uint8), (np.zeros((128, 128), bool),))
     assert empty.boxes == (None,)

@@ -64,7 +64,7 @@ def _shuffled(size: int, seed: int, rounds: int) -> NDArray[np.int64]:
     return default_rng((seed, 2, rounds)).permutation(size)
 
 
-def times(noise: Process, n: int, generator: torch.Generator) -> Tensor:
+def times(noise: Process, n: int, generator: torch.Generator, gamma: float = GAMMA) -> Tensor:
     """Draw the times of examples, (n,), as often as they count: the root of min-SNR's weight, and a floor.
 
     Each is one of the process's own, taken out of many by its weight (Hang et al., 2303.09556). That is weighing the
@@ -73,7 +73,7 @@ def times(noise: Process, n: int, generator: torch.Generator) -> Tensor:
     where it is decided what there will be to see.
     """
     drawn = noise.times(DRAWN * n, generator).view(n, DRAWN)
-    weights = noise.weights(drawn.flatten(), GAMMA).sqrt().clamp(min=LEAST).view(n, DRAWN)
+    weights = noise.weights(drawn.flatten(), gamma).sqrt().clamp(min=LEAST).view(n, DRAWN)
     return drawn.gather(1, torch.multinomial(weights, 1, generator=generator))[:, 0]
 
 

@@ -66,13 +66,23 @@ def render(scene: Scene) -> Render:
 
 def silhouettes(scene: Scene) -> tuple[NDArray[np.bool_], ...]:
     """Return the masks that `render` returns, without the picture."""
+    return _masks(scene, _owners(scene))
+
+
+def clothes(scene: Scene) -> NDArray[np.bool_]:
+    """Return where what the entities wear shows, (128, 128) bool: it is in none of their masks."""
+    return _coverage(_owners(scene) == _WORN)
+
+
+def _owners(scene: Scene) -> NDArray[np.int16]:
+    """Return whose each sample is, (256, 256)."""
     stage, _, camera, _ = _built(scene)
     owner = np.zeros((2 * SIDE, 2 * SIDE), np.int16)
     raycast.cast_owners(
         np.array(stage.rows), np.array(stage.kinds), np.array(stage.layers), np.array(stage.owners),
         camera.eye, camera.right, camera.up, camera.forward, _FOCAL, owner,
     )  # fmt: skip
-    return _masks(scene, owner)
+    return owner
 
 
 def _built(scene: Scene) -> tuple["_Stage", Place, "_Camera", Generator]:

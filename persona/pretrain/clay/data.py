@@ -30,6 +30,7 @@ from persona.clay.world import (
     STYLES,
     Scene,
     Subject,
+    clothes,
     from_dict,
     held_out,
     random_scene,
@@ -49,6 +50,8 @@ SETS, PAIRS = "sets", "pairs"
 """Folders of the sets of one subject and of two."""
 MASKS = {SETS: "set-masks", PAIRS: "pair-masks"}
 """Folders of their masks."""
+WORN = 2
+"""Which of a scene's masks is that of what its entities wear."""
 
 
 def training_scene(seed: int, number: int) -> Scene:
@@ -159,8 +162,8 @@ def _stop(end: Connection) -> None:
 def mask_shards(data: Path, folder: Path, processes: int | None = None) -> Iterator[int]:
     """Write where the entities of every shard show; yields the number of each as it is done.
 
-    A shard is (N, 2, 128, 16) uint8: for each scene two masks (128, 128), their rows packed into bits; where there is
-    no second entity, the second is empty.
+    A shard is (N, 3, 128, 16) uint8: for each scene the masks (128, 128) of two entities and of what they wear, their
+    rows packed into bits; where there is no second entity, or nothing is worn, the mask is empty.
     """
     missing = sorted(set(shards_of(data)) - set(shards_of(folder)))
     yield from _spread(_write_masks, [(data, folder, shard) for shard in missing], processes)
@@ -168,8 +171,10 @@ def mask_shards(data: Path, folder: Path, processes: int | None = None) -> Itera
 
 def _write_masks(job: tuple[Path, Path, int]) -> int:
     data, folder, shard = job
-    masks = np.zeros((len(scenes := scenes_of(data, shard)), 2, SIDE, SIDE), bool)
+    masks = np.zeros((len(scenes := scenes_of(data, shard)), WORN + 1, SIDE, SIDE), bool)
     for row, scene in zip(masks, scenes, strict=True):
+        if any(entity.accessory for entity in scene.entities):
+            row[WORN] = clothes(scene)
         for mask, shown in zip(row, silhouettes(scene), strict=False):
             mask[:] = shown
     with beside(folder / f"{shard:05}.npy") as part:
@@ -264,7 +269,7 @@ def pixels_of(folder: Path, shard: int) -> NDArray[np.uint8]:
 
 
 def masks_of(folder: Path, shard: int) -> NDArray[np.bool_]:
-    """Return the masks of a shard, (N, 2, 128, 128) bool."""
+    """Return the masks of a shard, (N, 3, 128, 128) bool."""
     return np.unpackbits(np.load(folder / f"{shard:05}.npy"), axis=-1).astype(bool)
 
 

@@ -22,11 +22,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from persona.atomic import beside
+from persona.clay.world import Scene
 from persona.families.recipe import ATTENTION
 from persona.noise import Diffusion
 from persona.pretrain.clay.alignment import Alignment
 from persona.pretrain.clay.autoencoder import encode
-from persona.pretrain.clay.data import masks_of, pixels_of, scenes_of, shards_of
+from persona.pretrain.clay.data import WORN, masks_of, pixels_of, scenes_of, shards_of
 from persona.pretrain.clay.mixed import mixed
 from persona.pretrain.clay.text import MAX_TOKENS, WORDS, caption_words, prompt_of
 from persona.pretrain.learning import times
@@ -35,9 +36,16 @@ from persona.pretrain.state import Run, average_of
 BATCH = 32
 RATE = 7e-4
 ALIGNMENT_WEIGHT = 0.5
-SUBJECT_WEIGHT = 4.0
-"""Of a subject's latents in the loss, against 1 of the rest: they are a fifth, and the rest is learnt long before."""
-MEAN_WEIGHT = 1.6
+SUBJECT_WEIGHT, WORN_WEIGHT = 10.0, 20.0
+"""Of the latents of a subject and of what it wears, against 1 of the rest: the first are a fifth, the others a
+hundredth, and the rest is learnt long before."""
+MEAN_WEIGHT = 3.0
+GAMMA = 0.5
+"""Of min-SNR, less than the 5 of what learns later: shapes are decided where noise is strong, and are learnt last."""
+EASY = frozenset({"sneaker", "car", "backpack"})
+"""Classes whose shapes are learnt long before the others'."""
+HARD_OFTEN, DRESSED_OFTEN = 3, 2
+"""How many times as often scenes with other classes, and those in which something is worn, are learnt from."""
 HELD = 0.5
 """Share of the training that is done at the highest rate, before it falls."""
 RECIPE = {
@@ -103,6 +111,7 @@ class Examples:
     """All latents and scenes in memory; draws batches, each from (seed, step) alone.
 
     Attributes:
+        round: numbers of the scenes, each as often as it comes in a round.
         sights: where the sight of each picture is: its file, and its place there.
     """
 
@@ -114,17 +123,18 @@ class Examples:
         self.latents = np.concatenate([np.load(out / "latents" / f"{shard:05}.npy") for shard in shards])
         self.weights = np.concatenate([_weights(masks_of(out / "masks", shard)) for shard in shards])
         self.scenes = [scene for shard in shards for scene in scenes_of(out / "data", shard)]
+        self.round = np.repeat(np.arange(len(self.scenes)), [_often(scene) for scene in self.scenes])
         self.tokenizer, self.seed = tokenizer, seed
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return latents (B, 8, 16, 16), their weights (B, 1, 16, 16), token ids (B, 48) and sights (B, 192, 8, 8).
 
-        Every picture comes once an epoch, newly captioned.
+        Every picture is newly captioned each time.
         """
-        size = len(self.scenes)
+        size = len(self.round)
         numbers = np.arange(step * BATCH, (step + 1) * BATCH)
         orders = {n: default_rng((self.seed, 3, n)).permutation(size) for n in set((numbers // size).tolist())}
-        chosen = [orders[number // size][number % size] for number in numbers.tolist()]
+        chosen = self.round[[orders[number // size][number % size] for number in numbers.tolist()]]
         rng = default_rng((self.seed, 4, step))
         prompts = [prompt_of(self.scenes[i], rng) for i in chosen]
         tokens = self.tokenizer(
@@ -137,10 +147,18 @@ class Examples:
         return latents, weights, tokens.input_ids, sights
 
 
+def _often(scene: Scene) -> int:
+    """Return how often a scene comes in a round."""
+    hard = any(entity.subject.class_noun not in EASY for entity in scene.entities)
+    dressed = any(entity.accessory for entity in scene.entities)
+    return (HARD_OFTEN if hard else 1) * (DRESSED_OFTEN if dressed else 1)
+
+
 def _weights(masks: NDArray[np.bool_]) -> NDArray[np.float16]:
-    """Return the weights (N, 1, 16, 16) of latents in the loss, about 1 in the mean, from masks (N, 2, 128, 128)."""
-    shown = masks.any(1, keepdims=True).reshape(len(masks), 1, 16, 8, 16, 8).mean((3, 5))
-    weights: NDArray[np.float16] = ((1 + (SUBJECT_WEIGHT - 1) * shown) / MEAN_WEIGHT).astype(np.float16)
+    """Return the weights (N, 1, 16, 16) of latents in the loss, about 1 in the mean, from masks (N, 3, 128, 128)."""
+    shares = masks.reshape(len(masks), -1, 16, 8, 16, 8).mean((3, 5))
+    extra = (SUBJECT_WEIGHT - 1) * shares[:, :WORN].sum(1) + (WORN_WEIGHT - 1) * shares[:, WORN]
+    weights: NDArray[np.float16] = ((1 + extra[:, None]) / MEAN_WEIGHT).astype(np.float16)
     return weights
 
 
@@ -161,7 +179,7 @@ def train_denoiser(
     alignment = Alignment(unet, np.load(examples.sights[0][0], mmap_mode="r").shape[1])
     parameters = [*unet.parameters(), *alignment.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=1e-2, fused=True)
-    run = Run(folder, {"unet": unet, "alignment": alignment}, optimizer, decay=0.9993)
+    run = Run(folder, {"unet": unet, "alignment": alignment}, optimizer, decay=0.9995)
     run.resume()
     noise = Diffusion.of(new_scheduler())
     losses: list[float] = []
@@ -193,7 +211,7 @@ def _corrupted(clean: Tensor, noise: Diffusion, seed: int) -> tuple[Tensor, Tens
     """Return noisy latents and velocities, both shaped like the clean ones, and their times (B,)."""
     rng = torch.Generator().manual_seed(seed)
     eps = torch.randn(clean.shape, generator=rng)
-    when = times(noise, len(clean), rng)
+    when = times(noise, len(clean), rng, GAMMA)
     return *noise.corrupt(clean, eps, when), when
 
 
