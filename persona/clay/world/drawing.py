@@ -64,25 +64,15 @@ def render(scene: Scene) -> Render:
     return Render(scene, pixels, _masks(scene, owner))
 
 
-def silhouettes(scene: Scene) -> tuple[NDArray[np.bool_], ...]:
-    """Return the masks that `render` returns, without the picture."""
-    return _masks(scene, _owners(scene))
-
-
-def clothes(scene: Scene) -> NDArray[np.bool_]:
-    """Return where what the entities wear shows, (128, 128) bool: it is in none of their masks."""
-    return _coverage(_owners(scene) == _WORN)
-
-
-def _owners(scene: Scene) -> NDArray[np.int16]:
-    """Return whose each sample is, (256, 256)."""
+def silhouettes(scene: Scene) -> tuple[tuple[NDArray[np.bool_], ...], NDArray[np.bool_]]:
+    """Return the masks that `render` returns, without the picture, and where what is worn shows, (128, 128) bool."""
     stage, _, camera, _ = _built(scene)
     owner = np.zeros((2 * SIDE, 2 * SIDE), np.int16)
     raycast.cast_owners(
         np.array(stage.rows), np.array(stage.kinds), np.array(stage.layers), np.array(stage.owners),
         camera.eye, camera.right, camera.up, camera.forward, _FOCAL, owner,
     )  # fmt: skip
-    return owner
+    return _masks(scene, owner), _coverage(owner == _WORN)
 
 
 def _built(scene: Scene) -> tuple["_Stage", Place, "_Camera", Generator]:

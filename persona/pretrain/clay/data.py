@@ -30,7 +30,6 @@ from persona.clay.world import (
     STYLES,
     Scene,
     Subject,
-    clothes,
     from_dict,
     held_out,
     random_scene,
@@ -173,10 +172,8 @@ def _write_masks(job: tuple[Path, Path, int]) -> int:
     data, folder, shard = job
     masks = np.zeros((len(scenes := scenes_of(data, shard)), WORN + 1, SIDE, SIDE), bool)
     for row, scene in zip(masks, scenes, strict=True):
-        if any(entity.accessory for entity in scene.entities):
-            row[WORN] = clothes(scene)
-        for mask, shown in zip(row, silhouettes(scene), strict=False):
-            mask[:] = shown
+        bodies, row[WORN] = silhouettes(scene)
+        row[: len(bodies)] = bodies
     with beside(folder / f"{shard:05}.npy") as part:
         np.save(part, np.packbits(masks, axis=-1))
     return shard
