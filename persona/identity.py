@@ -5,7 +5,7 @@ tokenizers, so rare that its pictures are of nothing in particular (Ruiz et al.,
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -79,7 +79,13 @@ class Token:
     evidence: Mapping[str, float] = field(default_factory=dict)
 
 
-def choose(base: Base, class_noun: str, listener: Listener = silent, size: tuple[int, int] | None = None) -> Token:
+def choose(
+    base: Base,
+    class_noun: str,
+    listener: Listener = silent,
+    size: tuple[int, int] | None = None,
+    taken: Collection[str] = (),
+) -> Token:
     """Choose the word that the base has the least to say about.
 
     The rarest words that are one token in each tokenizer stand before the class noun in a prompt. What changes the
@@ -92,11 +98,12 @@ def choose(base: Base, class_noun: str, listener: Listener = silent, size: tuple
         class_noun: what the subject is.
         listener: told how far it is.
         size: of the pictures, width and height in pixels; the base's own when left out.
+        taken: words that stand for other subjects, and are not chosen.
 
     Raises:
         BadToken: the base has no such word.
     """
-    known = (word for word in rare(base.tokenizers) if word not in class_noun.lower())
+    known = (word for word in rare(base.tokenizers) if word not in class_noun.lower() and word not in taken)
     words = {word: f"a {word} {class_noun}" for word in islice(known, RAREST)}
     if not words:
         raise BadToken("The base has no rare word that is a single token. Name one yourself: --token sks")

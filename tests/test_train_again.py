@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import trainings
+from PIL import Image, ImageOps
 from results import notes
 
 from persona import checkpoints, families, identity
@@ -90,6 +91,24 @@ def test_a_token_that_was_chosen_is_not_chosen_again(config: TrainConfig, monkey
     assert "Resuming from step 2" in notes(events)
     with pytest.raises(LookupError):
         train(replace(config, seed=1))
+
+
+def test_a_second_subject_of_a_class_gets_a_word_of_its_own(config: TrainConfig, tmp_path: Path) -> None:
+    """It was refused, once the base was loaded; with --fresh it took the place of the first."""
+    config = replace(config, out=None, token=None)
+    first = train(config)
+    shutil.copytree(config.photos, tmp_path / "other")
+    for photo in (tmp_path / "other").iterdir():
+        ImageOps.mirror(Image.open(photo)).save(photo)
+    other = replace(config, photos=tmp_path / "other")
+    second = train(other)
+    assert second.token != first.token
+    assert second.path != first.path
+    assert [train(one).path for one in (config, other)] == [first.path, second.path]
+    assert train(replace(other, fresh=True)).path == second.path
+    assert train(replace(config, fresh=True)).path == first.path
+    with pytest.raises(BadOption, match="other photos or settings"):
+        train(replace(config, rank=2))
 
 
 def test_a_token_that_was_given_is_not_taken_for_chosen(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,13 +153,19 @@ def _token(
     def choose() -> Token:
         # Chosen anew, at the size that memory allows today, it could be another, and begin another folder.
         folders = [config.out] if config.out else sorted(HOME.glob("*"))
-        starts = [] if config.fresh else [start for folder in folders if (start := checkpoints.latest(folder))]
-        for record in (start.record for start in starts if not start.damaged):
+        starts = {folder: start for folder in folders if (start := checkpoints.latest(folder))}
+        records = {folder: start.record for folder, start in starts.items() if not start.damaged}
+        for record in [] if config.fresh else records.values():
             asked, processes = unsaid(config, record["choice"]), accelerator.num_processes
             same = partial(fingerprint, asked, base, photos, given, record["token"], processes)
             if config.out or (record["evidence"] and record["run"] == same()):
                 token, _ = identity.check(base, record["token"], config.class_noun)
                 return replace(token, evidence=record["evidence"])
-        return identity.choose(base, config.class_noun, listener, frugal.size)
+        # Another subject of the class keeps its word, and the folder that is called by it.
+        ours, taken = {photo.sha256 for photo in photos}, set[str]()
+        for folder, record in records.items():
+            if folder == folder_for(config.class_noun, record["token"]) and ours.isdisjoint(record.get("photos", ours)):
+                taken.add(record["token"])
+        return identity.choose(base, config.class_noun, listener, frugal.size, taken)
 
     return agree(accelerator, choose)

@@ -229,6 +229,7 @@ class Run:
                 "processes": self._processes,
                 "fresh": self.asked.fresh,
                 "choice": self.frugal.choice,
+                "photos": [photo.sha256 for photo in self.photos],
                 "token": self.token.text,
                 "evidence": dict(self.token.evidence),
                 "passed": self.watch.passed,
