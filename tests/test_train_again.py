@@ -109,6 +109,7 @@ def test_a_second_subject_of_a_class_gets_a_word_of_its_own(config: TrainConfig,
     assert train(replace(config, fresh=True)).path == first.path
     with pytest.raises(BadOption, match="other photos or settings"):
         train(replace(config, rank=2))
+    assert train(replace(other, out=first.path, fresh=True)).token == first.token
 
 
 def test_a_token_that_was_given_is_not_taken_for_chosen(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:

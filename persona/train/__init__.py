@@ -161,11 +161,14 @@ def _token(
             if config.out or (record["evidence"] and record["run"] == same()):
                 token, _ = identity.check(base, record["token"], config.class_noun)
                 return replace(token, evidence=record["evidence"])
-        # Another subject of the class keeps its word, and the folder that is called by it.
-        ours, taken = {photo.sha256 for photo in photos}, set[str]()
-        for folder, record in records.items():
-            if folder == folder_for(config.class_noun, record["token"]) and ours.isdisjoint(record.get("photos", ours)):
-                taken.add(record["token"])
+        # Another subject of the class keeps its word, and the folder that is called by it, unless this one replaces it.
+        ours = {photo.sha256 for photo in photos}
+        taken = {
+            record["token"]
+            for folder, record in records.items()
+            if folder == folder_for(config.class_noun, record["token"]) and folder != config.out
+            if ours.isdisjoint(record.get("photos", ours))
+        }
         return identity.choose(base, config.class_noun, listener, frugal.size, taken)
 
     return agree(accelerator, choose)
