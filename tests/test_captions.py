@@ -78,11 +78,23 @@ def test_properties_are_always_said() -> None:
     assert any(scene.entities[0].property for scene in SCENES)
 
 
-def test_views_from_above_and_below_are_always_said() -> None:
+def test_every_view_but_the_usual_one_is_always_said() -> None:
+    unsaid = [one for one, said in SAID if not any(phrase in said for phrase in VIEW_PHRASES[one.view])]
+    assert len(unsaid) > 100
+    assert {one.view for one in unsaid} == {"three-quarter"}
+    assert {one.view for one in SCENES} == set(world.VIEWS)
+
+
+def test_the_usual_view_faces_right() -> None:
+    unsaid = [one for one, said in SAID if not any(phrase in said for phrase in VIEW_PHRASES[one.view])]
+    assert not any(world.faces_left(one) for one in unsaid)
+    assert any(world.faces_left(one) for one in SCENES if one.view == "three-quarter")
+
+
+def test_poses_are_always_said() -> None:
     for scene, caption in SAID:
-        if scene.view in ("top", "bottom"):
-            assert any(phrase in caption for phrase in VIEW_PHRASES[scene.view]), caption
-    assert {"top", "bottom"} <= {scene.view for scene in SCENES}
+        for entity in scene.entities:
+            assert entity.pose == "standing" or entity.pose in caption, caption
 
 
 def test_classes_and_relations_are_always_said() -> None:

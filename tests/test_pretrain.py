@@ -32,7 +32,7 @@ from persona.clay import segmenter
 from persona.clay.encoder import Encoder
 from persona.clay.judge import Judge
 from persona.clay.segmenter import Segmenter
-from persona.clay.world import Entity, Scene, held_out, random_subject
+from persona.clay.world import Entity, Scene, faces_left, held_out, random_subject
 from persona.cli import app
 from persona.config import PretrainConfig
 from persona.errors import BadBase, BadOption, BadPhotos, Diverged, NoMemory
@@ -375,6 +375,13 @@ def test_what_is_seen_keeps_no_files_open(made: Made) -> None:
     examples = Examples(run, CLIPTokenizer.from_pretrained(run / "tokenizer"), 0)
     assert examples.batch(0)[-1].shape[1] == 8
     assert not opened_in(run / "sights")
+
+
+def test_the_unet_learns_from_no_scene_that_faces_left(made: Made) -> None:
+    run = made.weights.parent
+    examples = Examples(run, CLIPTokenizer.from_pretrained(run / "tokenizer"), 0)
+    assert set(examples.round) == {n for n, scene in enumerate(examples.scenes) if not faces_left(scene)}
+    assert any(faces_left(scene) for scene in examples.scenes)
 
 
 def test_prompts_of_the_evaluation_are_of_held_out_compositions() -> None:

@@ -213,6 +213,20 @@ def test_two_subjects_stand_as_they_are_said_to(relation: str, sign: int) -> Non
     assert sign == 0 or np.sign(middles[0] - middles[1]) == sign
 
 
+@pytest.mark.parametrize("view", ["side", "three-quarter"])
+def test_what_faces_left_is_known(view: str) -> None:
+    """A rabbit's ears, the highest of it, are above where its head is."""
+    facing = set()
+    for seed in range(12):
+        one = Scene((Entity(subject("rabbit")),), "white rug", view, seed=seed)
+        ((mask,), _) = world.silhouettes(one)
+        rows, columns = np.nonzero(mask)
+        left = columns[rows < np.quantile(rows, 0.1)].mean() < columns.mean()
+        assert world.faces_left(one) == left
+        facing.add(left)
+    assert facing == {True, False}
+
+
 @pytest.mark.parametrize("noun", ["dog", "car", "elephant", "sneaker"])
 @pytest.mark.parametrize("relation", ["next to", "to the right of"])
 def test_two_subjects_side_by_side_keep_clear_of_each_other(
@@ -283,6 +297,15 @@ def test_a_pattern_stays_where_it_is_from_every_side(pattern: str, views: tuple[
 
 
 # What is kept from training
+
+
+def test_every_other_training_scene_is_plain() -> None:
+    for number in range(1, 200, 2):
+        (entity,) = training_scene(0, number).entities
+        assert (entity.pose, entity.accessory, entity.property) == ("standing", None, None)
+    others = [entity for number in range(0, 200, 2) for entity in training_scene(0, number).entities]
+    assert any(one.accessory for one in others)
+    assert any(one.pose != "standing" for one in others)
 
 
 def test_held_out_compositions_never_come_up_in_training() -> None:

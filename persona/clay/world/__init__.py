@@ -10,7 +10,7 @@ from persona.clay.world.accessories import ACCESSORIES
 from persona.clay.world.animals import POSES
 from persona.clay.world.captions import caption, noun_phrase
 from persona.clay.world.contexts import CONTEXTS, GROUNDED
-from persona.clay.world.drawing import SIDE, Render, render, silhouettes
+from persona.clay.world.drawing import SIDE, Render, faces_left, render, silhouettes
 from persona.clay.world.scene import (
     PROPERTIES,
     RELATIONS,
@@ -47,6 +47,7 @@ __all__ = [
     "Scene",
     "Subject",
     "caption",
+    "faces_left",
     "from_dict",
     "held_out",
     "noun_phrase",

@@ -1,11 +1,13 @@
 """What a scene is called: a small grammar with real variety in wording.
 
-What would surprise somebody who asked for plain "a dog" is always said (style, accessory, property, views from above,
-below and behind); what a caption may leave open is left open now and then (colour, pattern, context, common views).
+What would surprise somebody who asked for plain "a dog" is always said (style, accessory, property, pose); what a
+caption may leave open is left open now and then (colour, pattern, context). Of the views one alone is left open, the
+usual one: were several, a small model would draw what lies between them, a dog with a head at either end.
 """
 
 from numpy.random import Generator
 
+from persona.clay.world.drawing import faces_left
 from persona.clay.world.scene import Entity, Scene
 from persona.clay.world.subjects import LIVE
 
@@ -97,7 +99,8 @@ ACCESSORY_PHRASES: dict[str, tuple[str, ...]] = {
     "chef outfit": ("in a chef outfit", "wearing a chef outfit", "dressed as a chef"),
 }
 _PATTERN_NOUNS = {"spotted": "spots", "striped": "stripes", "patched": "patches"}
-_MENTIONED = {"front": 0.45, "side": 0.45, "three-quarter": 0.35, "back": 0.9, "top": 1.0, "bottom": 1.0}
+_USUAL_SAID = 0.2
+"""Share of captions that say the usual view: three quarters from the front, facing right."""
 
 
 def _one(rng: Generator, options: tuple[str, ...]) -> str:
@@ -141,7 +144,7 @@ def _entity(entity: Entity, rng: Generator, identifier: str | None, *, looks: bo
     else:
         phrase = _article(noun_phrase(entity, rng, identifier, looks=looks))
     pose = entity.pose
-    said = 0.85 if pose != "standing" else 0.12 if subject.class_noun in LIVE else 0.0
+    said = 1.0 if pose != "standing" else 0.12 if subject.class_noun in LIVE else 0.0
     if said and rng.random() < said:
         before = rng.random() < 0.3 and not subject.cross
         phrase = f"{_article(pose)} {phrase.split(' ', 1)[1]}" if before else f"{phrase} {pose}"
@@ -169,7 +172,8 @@ def caption(
     if len(scene.entities) > 1:
         phrase += f" {scene.relation} {_entity(scene.entities[1], rng, identifiers[1], looks=looks)}"
     context = _one(rng, CONTEXT_PHRASES[scene.context]) if rng.random() < 0.87 else ""
-    view = _one(rng, VIEW_PHRASES[scene.view]) if rng.random() < _MENTIONED[scene.view] else ""
+    said = _USUAL_SAID if scene.view == "three-quarter" and not faces_left(scene) else 1.0
+    view = _one(rng, VIEW_PHRASES[scene.view]) if rng.random() < said else ""
     before = ""
     if context and rng.random() < 0.12:
         before, context = f"{context}, ", ""

@@ -77,10 +77,8 @@ def silhouettes(scene: Scene) -> tuple[tuple[NDArray[np.bool_], ...], NDArray[np
 
 def _built(scene: Scene) -> tuple["_Stage", Place, "_Camera", Generator]:
     """Return a scene's stage, place and camera, and what draws the rest at random."""
-    rng = default_rng(scene.seed)
-    place = CONTEXTS[scene.context](rng)
+    place, scenery, rng = _scenery(scene)
     stage = _Stage()
-    scenery = {name: surface_row(surface, int(rng.integers(1, 9999))) for name, surface in place.surfaces.items()}
     stage.add(place.body.parts, place.body.parts, scenery, ROOT, _SCENERY)
     sink = 0.0 if scene.view == "bottom" else place.floats
     standing = [_stand(entity, scene, sink, rng) for entity in scene.entities]
@@ -91,6 +89,24 @@ def _built(scene: Scene) -> tuple["_Stage", Place, "_Camera", Generator]:
     ]
     low, high = np.min([low for low, _ in extents], 0), np.max([high for _, high in extents], 0)
     return stage, place, _camera(scene, low, high, rng), rng
+
+
+def _scenery(scene: Scene) -> tuple[Place, dict[str, Row], Generator]:
+    """Return a scene's place, the rows of its surfaces, and what draws the rest at random."""
+    rng = default_rng(scene.seed)
+    place = CONTEXTS[scene.context](rng)
+    return place, {name: surface_row(one, int(rng.integers(1, 9999))) for name, one in place.surfaces.items()}, rng
+
+
+def faces_left(scene: Scene) -> bool:
+    """Whether a scene's first entity is turned to the left, which no word of a caption says."""
+    *_, rng = _scenery(scene)
+    return np.cos(_yaw(scene, rng)) < -0.4  # at 180 degrees and -135, and not at 90 or -90, each jittered
+
+
+def _yaw(scene: Scene, rng: Generator) -> float:
+    """Draw how an entity is turned, in radians: 0 faces right, a negative right angle the camera."""
+    return float(np.radians(rng.choice(VIEWS[scene.view]) + rng.uniform(-10, 10)))
 
 
 def _masks(scene: Scene, owner: NDArray[np.int16]) -> tuple[NDArray[np.bool_], ...]:
@@ -155,7 +171,7 @@ class _Standing:
 def _stand(entity: Entity, scene: Scene, sink: float, rng: Generator) -> _Standing:
     """Pose an entity and turn it as it is seen, over the middle of the ground."""
     body, rest = _dressed(entity, entity.pose), _dressed(entity, "standing")
-    rotation = turn("z", np.radians(rng.choice(VIEWS[scene.view]) + rng.uniform(-10, 10)))
+    rotation = turn("z", _yaw(scene, rng))
     if scene.view == "bottom":  # shown lying on its back, seen from above: its underside against the ground
         rotation = rotation @ turn("x", np.pi)
     low, high = _extent(body, Frame(rotation, np.zeros(3)))

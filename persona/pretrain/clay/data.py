@@ -53,12 +53,26 @@ WORN = 2
 """Which of a scene's masks is that of what its entities wear."""
 
 
+_PLAIN_VIEWS = {"front": 0.2, "side": 0.25, "three-quarter": 0.35, "back": 0.08, "top": 0.07, "bottom": 0.05}
+_PHOTOS = 0.75
+"""Share of photos among plain scenes and in sets."""
+
+
 def training_scene(seed: int, number: int) -> Scene:
-    """Return the `number`-th training scene of a seed: random, but of no held-out composition."""
+    """Return the `number`-th training scene of a seed: of no held-out composition, and every other one plain."""
     rng = default_rng((seed, number))
-    while held_out(scene := random_scene(rng)):
+    draw = _plain_scene if number % 2 else random_scene
+    while held_out(scene := draw(rng)):
         pass
     return scene
+
+
+def _plain_scene(rng: Generator) -> Scene:
+    """Draw a scene that shapes are learnt from: one subject, standing, nothing worn. At random they are too few."""
+    view = str(rng.choice(list(_PLAIN_VIEWS), p=list(_PLAIN_VIEWS.values())))
+    style = "photo" if rng.random() < _PHOTOS else str(rng.choice([one for one in STYLES if one != "photo"]))
+    one = (random_subject(rng),)
+    return random_scene(rng, one, style=style, view=view, pose="standing", accessory=None, property=None)
 
 
 def training_set(seed: int, number: int) -> list[Scene]:
@@ -79,7 +93,7 @@ def _together(rng: Generator, casts: Sequence[tuple[Subject, ...]]) -> list[Scen
     contexts: list[str] = []
     scenes: list[Scene] = []
     while len(scenes) < len(casts):
-        style = "photo" if rng.random() < 0.75 else str(rng.choice([s for s in STYLES if s not in COLOURLESS]))
+        style = "photo" if rng.random() < _PHOTOS else str(rng.choice([s for s in STYLES if s not in COLOURLESS]))
         scene = random_scene(rng, casts[len(scenes)], style=style, property=None)
         if scene.context not in contexts and not held_out(scene):
             contexts.append(scene.context)

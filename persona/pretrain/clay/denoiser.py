@@ -22,7 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from persona.atomic import beside
-from persona.clay.world import Scene
+from persona.clay.world import Scene, faces_left
 from persona.families.recipe import ATTENTION
 from persona.noise import Diffusion
 from persona.pretrain.clay.alignment import Alignment
@@ -148,7 +148,9 @@ class Examples:
 
 
 def _often(scene: Scene) -> int:
-    """Return how often a scene comes in a round."""
+    """Return how often a scene comes in a round: never where it faces left, or both ways would be drawn as one."""
+    if faces_left(scene):
+        return 0
     hard = any(entity.subject.class_noun not in EASY for entity in scene.entities)
     dressed = any(entity.accessory for entity in scene.entities)
     return (HARD_OFTEN if hard else 1) * (DRESSED_OFTEN if dressed else 1)
