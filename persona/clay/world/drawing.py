@@ -101,7 +101,7 @@ def _scenery(scene: Scene) -> tuple[Place, dict[str, Row], Generator]:
 def faces_left(scene: Scene) -> bool:
     """Whether a scene's first entity is turned to the left, which no word of a caption says."""
     *_, rng = _scenery(scene)
-    return np.cos(_yaw(scene, rng)) < -0.4  # at 180 degrees and -135, and not at 90 or -90, each jittered
+    return bool(np.cos(_yaw(scene, rng)) < -0.4)  # at 180 degrees and -135, and not at 90 or -90, each jittered
 
 
 def _yaw(scene: Scene, rng: Generator) -> float:

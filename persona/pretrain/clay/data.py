@@ -54,8 +54,7 @@ WORN = 2
 
 
 _PLAIN_VIEWS = {"front": 0.2, "side": 0.25, "three-quarter": 0.35, "back": 0.08, "top": 0.07, "bottom": 0.05}
-_PHOTOS = 0.75
-"""Share of photos among plain scenes and in sets."""
+"""How often plain scenes are seen from each side."""
 
 
 def training_scene(seed: int, number: int) -> Scene:
@@ -70,9 +69,14 @@ def training_scene(seed: int, number: int) -> Scene:
 def _plain_scene(rng: Generator) -> Scene:
     """Draw a scene that shapes are learnt from: one subject, standing, nothing worn. At random they are too few."""
     view = str(rng.choice(list(_PLAIN_VIEWS), p=list(_PLAIN_VIEWS.values())))
-    style = "photo" if rng.random() < _PHOTOS else str(rng.choice([one for one in STYLES if one != "photo"]))
+    style = _style(rng, [style for style in STYLES if style != "photo"])
     one = (random_subject(rng),)
     return random_scene(rng, one, style=style, view=view, pose="standing", accessory=None, property=None)
+
+
+def _style(rng: Generator, others: list[str]) -> str:
+    """Draw a style: a photo three times of four, and else one of the others."""
+    return "photo" if rng.random() < 0.75 else str(rng.choice(others))
 
 
 def training_set(seed: int, number: int) -> list[Scene]:
@@ -93,7 +97,7 @@ def _together(rng: Generator, casts: Sequence[tuple[Subject, ...]]) -> list[Scen
     contexts: list[str] = []
     scenes: list[Scene] = []
     while len(scenes) < len(casts):
-        style = "photo" if rng.random() < _PHOTOS else str(rng.choice([s for s in STYLES if s not in COLOURLESS]))
+        style = _style(rng, [style for style in STYLES if style not in COLOURLESS])
         scene = random_scene(rng, casts[len(scenes)], style=style, property=None)
         if scene.context not in contexts and not held_out(scene):
             contexts.append(scene.context)
