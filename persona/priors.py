@@ -114,7 +114,8 @@ def _about(base: Family, prompt: str, how: dict[str, Any], bits: Bits | None) ->
     """Return all that decides what the pictures of one prompt look like."""
     sampler = type(base.sampler(ancestral=True)).__name__
     about = {"base": base.hash, "dtype": str(base.dtype), "prompt": prompt, "sampler": sampler, **how}
-    return about | ({"bits": bits} if bits else {})
+    start = base.recipe.guidance_start
+    return about | ({"bits": bits} if bits else {}) | ({"guidance start": start} if start else {})
 
 
 def _write(path: Path, told: str) -> None:

@@ -105,6 +105,7 @@ def drawn_with(config: SampleConfig | InterpolateConfig, base: Family, size: Siz
         "negative": config.negative,
         "steps": config.steps or base.recipe.sample_steps,
         "guidance": base.recipe.guidance if config.guidance is None else config.guidance,
+        **({"guidance start": start} if (start := base.recipe.guidance_start) else {}),
         "sampler": type(base.pipe.scheduler).__name__,
         "size": f"{size[0]}x{size[1]}",
         "precision": precision_of(base),

@@ -250,6 +250,20 @@ def test_a_base_in_fewer_bits_is_said(config: EvaluateConfig, monkeypatch: pytes
     assert how.endswith("nf4 in float32")
 
 
+def test_where_guidance_starts_is_said_and_decides_what_is_drawn(
+    config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, names=("base",), class_noun="dog", prompts="1")
+    evaluate(config)
+    late = families.load(str(config.base), device="cpu")
+    late.recipe = replace(late.recipe, guidance_start=0.5)
+    monkeypatch.setattr(entrants, "open_base", lambda *_, **__: late)
+    evaluate(config)
+    (how,) = json.loads((config.out / "evaluation.json").read_text())["settings"]["drawn with"].values()
+    assert ", guidance 7.5 after 50% of them," in how
+    assert len(list(config.out.glob("pictures/base-*"))) == 2
+
+
 def test_the_worst_that_the_page_shows_are_not_the_bases() -> None:
     three: Any = [SimpleNamespace(label=label) for label in ("rex", "bob", "base")]
     found: Any = SimpleNamespace(rows=[Row("rex"), Row("bob", best=True), Row("base")])

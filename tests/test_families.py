@@ -2,6 +2,7 @@ import json
 import shutil
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,26 @@ def test_drawing_is_as_the_pipeline_draws(base_folder: Folder, name: str, negati
         **({"max_sequence_length": 256} if name == "flux-schnell" else {}),  # as its model card says
     ).images[0]
     assert differ(ours, theirs) <= 1
+
+
+@ALL
+def test_guidance_starts_where_the_recipe_says(base_folder: Folder, name: str) -> None:
+    base = load(base_folder, name)
+    size = (base.granularity * 4, base.granularity * 4)
+
+    def drawn(guidance: float, start: float) -> Image:
+        base.recipe = replace(base.recipe, guidance_start=start)
+        return base.draw(["a dog"], [7], steps=3, guidance=guidance, size=size)[0]
+
+    never, late = drawn(9.0, 1.0), drawn(9.0, 0.5)
+    plain, led = drawn(1.0, 0.0), drawn(9.0, 0.0)
+    if name.startswith("flux"):  # which is told once how strongly it is led
+        assert never.tobytes() == led.tobytes()
+        return
+    assert differ(never, plain) <= 1
+    assert drawn(1.0, 0.5).tobytes() == plain.tobytes()
+    assert min(differ(late, plain), differ(late, led)) > 1
+    assert drawn(9.0, 0.0).tobytes() == led.tobytes()
 
 
 def test_what_takes_no_negative_prompt_says_so(base_folder: Folder) -> None:

@@ -308,6 +308,21 @@ def test_negative_prompts_and_strengths_count(one: Family) -> None:
     assert np.array_equal(less, least), "as the base itself draws"
 
 
+def test_the_prompt_is_followed_more_from_where_guidance_starts(
+    base_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The references are from the first step on."""
+    base = families.load(str(base_folder("sd-eps")), device="cpu")
+    jedi, how = learnt(base), {"references": known(2), "steps": 4}
+    monkeypatch.setattr(base, "recipe", replace(base.recipe, guidance_start=1.0))
+    never = drawn(jedi, [0], guidance=9.0, **how)
+    monkeypatch.setattr(base, "recipe", replace(base.recipe, guidance_start=0.5))
+    late = drawn(jedi, [0], guidance=9.0, **how)
+    monkeypatch.setattr(base, "recipe", replace(base.recipe, guidance_start=0.0))
+    assert np.array_equal(never, drawn(jedi, [0], guidance=1.0, **how))
+    assert min(np.abs(late - other).max() for other in (never, drawn(jedi, [0], guidance=9.0, **how))) > 1
+
+
 @pytest.mark.parametrize("strength", [1.0, 2.0])
 @torch.no_grad()
 def test_guidance_leads_to_the_references_and_from_there_to_the_prompt(base: Family, strength: float) -> None:
@@ -322,8 +337,8 @@ def test_guidance_leads_to_the_references_and_from_there_to_the_prompt(base: Fam
     memory = remember(jedi, references)
     nothing, shown, asked = said({}, unwanted), said(memory, unwanted), said(memory, wanted)
     expected = nothing + strength * (shown - nothing) + 4 * (asked - shown)
-    lead = {"image": strength, "text": 4.0, "balanced": False}
-    led = jedi._guided([unwanted, wanted], references, lead, together=False)(latents, times)
+    lead = {"image": strength, "balanced": False}
+    led = jedi._guided([unwanted, wanted], references, lead, together=False)(latents, times, 4.0)
     torch.testing.assert_close(led, expected, rtol=1e-4, atol=1e-4)
 
 

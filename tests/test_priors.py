@@ -74,6 +74,13 @@ def test_other_settings_are_other_pictures(base: Family, config: PriorsConfig, c
     assert not set(priors.ensure(config, base)) & set(priors.ensure(replace(config, **changed), base))
 
 
+def test_another_start_of_guidance_is_other_pictures(base: Family, config: PriorsConfig) -> None:
+    config = replace(config, n=1)
+    drawn = priors.ensure(config, base)
+    base.recipe = replace(base.recipe, guidance_start=0.5)
+    assert not set(priors.ensure(config, base)) & set(drawn)
+
+
 def test_another_base_has_other_pictures(base: Family, config: PriorsConfig, base_folder: Callable[..., Path]) -> None:
     config = replace(config, n=1)
     other = families.load(str(base_folder("sd-eps")), device="cpu")

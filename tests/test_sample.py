@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -73,6 +74,17 @@ def test_pictures_carry_what_draws_them_again(here: Path) -> None:
     assert len(facts["base hash"]) == 64
     assert str(here) not in str(facts)
     assert facts.items() == {"prompt": picture.prompt, "seed": "5", **picture.facts}.items()
+
+
+@pytest.mark.usefixtures("exact")
+def test_pictures_carry_where_guidance_starts(here: Path) -> None:
+    recipe = Path(shutil.copytree("sd-v-zero", "late"), "recipe.json")
+    recipe.write_text(json.dumps({**json.loads(recipe.read_text()), "guidance_start": 0.5}))
+    (early,) = sample(config("a cat", base="sd-v-zero", n=1, guidance=9.0))
+    (late,) = sample(config("a cat", base="late", n=1, guidance=9.0))
+    assert "guidance start" not in early.facts
+    assert late.facts["guidance start"] == "0.5"
+    assert np.abs(pixels(early.path) - pixels(late.path)).max() > 2
 
 
 @pytest.mark.usefixtures("exact")

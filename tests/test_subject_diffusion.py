@@ -277,7 +277,7 @@ def test_guidance_leads_to_the_references_and_from_there_to_the_prompt(base: Fam
     shown, asked = said(known, seen, unwanted), said(known, seen, wanted)
     image = _strengths(strength, known)
     expected = nothing + image * (shown - nothing) + 4 * (asked - shown)
-    led = method._guided(prompts, TWO, method._lead(4.0, strength), "red")(latents, times)
+    led = method._guided(prompts, TWO, strength, "red")(latents, times, 4.0)
     torch.testing.assert_close(led, expected, rtol=1e-4, atol=1e-4)
 
 

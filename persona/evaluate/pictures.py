@@ -147,6 +147,7 @@ def _about(entrant: Entrant, how: How) -> dict[str, Any]:
         **entrant.decides,
         "steps": how.steps,
         "guidance": how.guidance,
+        **({"guidance start": start} if (start := entrant.base.recipe.guidance_start) else {}),
         "size": how.size,
     }
 

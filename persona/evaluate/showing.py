@@ -133,7 +133,8 @@ def _settings(config: EvaluateConfig, entrants: Sequence[Entrant], evaluator: Ev
 
 def _drawn_with(config: EvaluateConfig, base: Family) -> str:
     how = how_of(config, base)
-    return f"{how.steps} steps, guidance {how.guidance:g}, {how.size[0]} pixels, {precision_of(base)}"
+    start = f" after {base.recipe.guidance_start:.0%} of them" if base.recipe.guidance_start else ""
+    return f"{how.steps} steps, guidance {how.guidance:g}{start}, {how.size[0]} pixels, {precision_of(base)}"
 
 
 def _common(label: str, entrants: Sequence[Entrant]) -> Mapping[str, Any]:

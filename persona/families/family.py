@@ -418,6 +418,22 @@ class Family(Named):
             return DDPMScheduler.from_config({"clip_sample": False, **own.config})
         return type(own).from_config(own.config)
 
+    def guiding(self, guidance: float, steps: int) -> dict[str, Any]:
+        """Return what the pipeline is given to guide so strongly, in the steps in which the recipe says so."""
+        if guidance <= 1 or self.guided(0, steps) or not hasattr(type(self.pipe), "do_classifier_free_guidance"):
+            return {"guidance_scale": guidance}
+        barely = math.nextafter(1, 2)  # at 1 the pipeline would leave out what guidance leads away from later
+
+        def lead(pipe: Any, step: int, time: int, kept: dict[str, Any]) -> dict[str, Any]:
+            pipe._guidance_scale = guidance if self.guided(step + 1, steps) else barely
+            return kept
+
+        return {"guidance_scale": barely, "callback_on_step_end": lead}
+
+    def guided(self, step: int, steps: int) -> bool:
+        """Tell whether there is guidance in one of so many steps of the sampler, counted from 0."""
+        return step >= int(self.recipe.guidance_start * steps)
+
     def _draw_batch(
         self,
         *,
@@ -438,7 +454,7 @@ class Family(Named):
                 latents=self.pack(start).to(self.device, self.dtype),
                 generator=generators,
                 num_inference_steps=steps,
-                guidance_scale=guidance,
+                **self.guiding(guidance, steps),
                 width=size[0],
                 height=size[1],
                 output_type="latent",

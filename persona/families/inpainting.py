@@ -36,6 +36,7 @@ def inpaint(
     """
     from diffusers import AutoPipelineForInpainting
 
+    steps = steps or base.recipe.sample_steps
     pipe = AutoPipelineForInpainting.from_pipe(base.pipe)
     pipe.scheduler = base.sampler()
     pipe.set_progress_bar_config(disable=True)
@@ -53,8 +54,8 @@ def inpaint(
             masked_image_latents=latents,  # asked for beside a mask, and seen by networks that were made for this alone
             strength=1.0,
             generator=[Generator().manual_seed(seed) for seed in seeds],
-            num_inference_steps=steps or base.recipe.sample_steps,
-            guidance_scale=base.recipe.guidance if guidance is None else guidance,
+            num_inference_steps=steps,
+            **base.guiding(base.recipe.guidance if guidance is None else guidance, steps),
             width=width,
             height=height,
             output_type="latent",

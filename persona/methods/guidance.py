@@ -12,8 +12,8 @@ from persona.families import Conditioning, Family
 IMAGE_GUIDANCE, IMAGE_GUIDANCE_OF_TWO = 3.0, 5.0
 """Towards the references of one subject, and of two. The papers name none; on clay identity is higher at 3 than at 1.5,
 and two subjects, each of which is small, are known again more often at 5 and more. At 7.5 shapes fall apart."""
-Say = Callable[[Tensor, Tensor], Tensor]
-"""Returns the guided prediction for noisy latents (B, C, h, w) at times (B,)."""
+Say = Callable[[Tensor, Tensor, float], Tensor]
+"""Returns the guided prediction for noisy latents (B, C, h, w) at times (B,), the prompt followed so strongly."""
 
 
 def guide(
@@ -76,6 +76,7 @@ def denoise(
     steps: int,
     say: Say,
     *,
+    guidance: float | None,
     then: Say | None = None,
     switch: float = 1.0,
 ) -> Tensor:
@@ -87,6 +88,7 @@ def denoise(
         generators: one a row, for samplers that add noise on the way.
         steps: of the sampler.
         say: tells at each of them where to go.
+        guidance: towards the prompt, from where the recipe starts it; the recipe's when left out.
         then: tells it after the switch.
         switch: share of the steps after which that is, from 0 to 1: at these ends only the one or the other is heard.
 
@@ -97,9 +99,11 @@ def denoise(
     sampler.set_timesteps(steps, device=base.device)
     own = {"generator": list(generators)} if "generator" in inspect.signature(sampler.step).parameters else {}
     latents: Tensor = noise.to(base.device) * sampler.init_noise_sigma
+    strength = towards_prompt(base, guidance)
     for number, time in enumerate(sampler.timesteps):
         share = 1.0 if then is None else heard(switch, number, len(sampler.timesteps))
-        rows = sampler.scale_model_input(latents, time), time.expand(len(latents))
+        text = strength if base.guided(number, len(sampler.timesteps)) else 1.0
+        rows = sampler.scale_model_input(latents, time), time.expand(len(latents)), text
         said = say(*rows) if share else torch.zeros_like(latents)
         if then is not None and share < 1:
             said = share * said + (1 - share) * then(*rows)
@@ -122,6 +126,7 @@ def draw(
     *,
     size: tuple[int, int],
     steps: int | None,
+    guidance: float | None,
     batch: int | None,
     told: Callable[[slice], Say],
 ) -> list[Image]:
@@ -132,6 +137,7 @@ def draw(
         seeds: of the pictures.
         size: width and height in pixels.
         steps: of the sampler; the recipe's when left out.
+        guidance: towards the prompt, as for :func:`denoise`.
         batch: pictures at a time; by their size when left out.
         told: returns what says where to go, for some of the pictures.
 
@@ -144,6 +150,6 @@ def draw(
         part = slice(first, first + batch)
         generators = [Generator().manual_seed(seed) for seed in seeds[part]]
         noise = base.initial_noise(generators, size)
-        latents = denoise(base, noise, generators, steps or base.recipe.sample_steps, told(part))
+        latents = denoise(base, noise, generators, steps or base.recipe.sample_steps, told(part), guidance=guidance)
         drawn += base.decode_latents(latents)
     return drawn

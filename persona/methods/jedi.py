@@ -23,7 +23,7 @@ from persona.families import Conditioning, Family
 from persona.methods.channels import Channels, first_convolution
 from persona.methods.coupling import Coupling, Memory, masked
 from persona.methods.difference import Difference
-from persona.methods.guidance import IMAGE_GUIDANCE, Say, at_a_time, draw, guide, towards_prompt, unless_empty
+from persona.methods.guidance import IMAGE_GUIDANCE, Say, at_a_time, draw, guide, unless_empty
 from persona.methods.weights import Store
 from persona.noise import squared_error
 
@@ -211,7 +211,6 @@ class JeDi:
         base = self.base
         size = size or (base.resolution, base.resolution)
         lead = {
-            "text": towards_prompt(base, guidance),
             "image": image_guidance if references else 1.0,
             "balanced": balanced and references is not None,  # there is nothing else to balance the prompt with
         }
@@ -221,7 +220,8 @@ class JeDi:
             return self._guided([base.unwanted(negative, wanted), wanted], references, lead, together=together)
 
         with parametrize.cached():  # what the weights add up to is worked out once
-            return draw(base, seeds, size=size, steps=steps, batch=len(prompts) if together else batch, told=told)
+            many = len(prompts) if together else batch
+            return draw(base, seeds, size=size, steps=steps, guidance=guidance, batch=many, told=told)
 
     def _guided(
         self, told: list[Conditioning], references: References | None, lead: dict[str, Any], *, together: bool
@@ -232,13 +232,13 @@ class JeDi:
         conditioning = {key: torch.cat([branch[key] for branch in branches]) for key in told[0]}
         recall = self._recall(references)
 
-        def say(noisy: Tensor, times: Tensor) -> Tensor:
+        def say(noisy: Tensor, times: Tensor, text: float) -> Tensor:
             size = len(noisy) if together else 1
             memory = recall(times[:1])
             with self.coupling.recalling(memory, size=size, blind=len(noisy) // size if apart else 0):
                 rows = noisy.repeat(len(branches), 1, 1, 1), times.repeat(len(branches))
                 said = self.base.predict(*rows, conditioning).chunk(len(branches))
-            return guide(said[0], said[-2], said[-1], **lead)
+            return guide(said[0], said[-2], said[-1], text=text, **lead)
 
         return say
 

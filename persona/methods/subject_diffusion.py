@@ -28,7 +28,6 @@ from persona.methods.guidance import (
     denoise,
     draw,
     guide,
-    towards_prompt,
     unless_empty,
 )
 from persona.methods.telling import Telling
@@ -124,14 +123,14 @@ class SubjectDiffusion(Telling):
             BadBase: a picture is not finite.
         """
         size = size or (self.base.resolution, self.base.resolution)
-        lead = self._lead(guidance, image_guidance)
         return draw(
             self.base,
             seeds,
             size=size,
             steps=steps,
+            guidance=guidance,
             batch=batch,
-            told=lambda part: self._guided(prompts[part], portraits, lead, negative),
+            told=lambda part: self._guided(prompts[part], portraits, image_guidance, negative),
         )
 
     @torch.no_grad()
@@ -184,20 +183,16 @@ class SubjectDiffusion(Telling):
     ) -> Image:
         base, generators = self.base, [Generator().manual_seed(seed)]
         first, then = (
-            self._guided([end], portraits, self._lead(guidance, image_guidance), negative)
-            if named(end)
-            else self._plain(end, self._lead(guidance, 1.0), negative)
+            self._guided([end], portraits, image_guidance, negative) if named(end) else self._plain(end, negative)
             for end in ends
         )
         noise = base.initial_noise(generators, size or (base.resolution, base.resolution))
         steps = steps or base.recipe.sample_steps
-        return base.decode_latents(denoise(base, noise, generators, steps, first, then=then, switch=1 - place))[0]
-
-    def _lead(self, guidance: float | None, image_guidance: float | None) -> dict[str, Any]:
-        return {"text": towards_prompt(self.base, guidance), "image": image_guidance, "balanced": False}
+        latents = denoise(base, noise, generators, steps, first, guidance=guidance, then=then, switch=1 - place)
+        return base.decode_latents(latents)[0]
 
     def _guided(
-        self, prompts: Sequence[str], portraits: Mapping[str, Portrait], lead: dict[str, Any], negative: str
+        self, prompts: Sequence[str], portraits: Mapping[str, Portrait], image_guidance: float | None, negative: str
     ) -> Say:
         """Return what says, for noisy latents and times, where to go: in one pass of two or three rows a picture.
 
@@ -206,8 +201,8 @@ class SubjectDiffusion(Telling):
         """
         known = cast(prompts, portraits).to(self.base.device)
         wanted = self.read(prompts, known)
-        lead = {**lead, "image": _strengths(lead["image"], known)}
-        branches = 2 + bool((lead["image"] != 1).any())
+        image = _strengths(image_guidance, known)
+        branches = 2 + bool((image != 1).any())
         told = [self.unwanted(negative, wanted)] * (branches - 1) + [wanted]
         conditioning = {key: torch.cat([one[key] for one in told]) for key in wanted}
         seen = torch.tensor([False, True, True][-branches:], device=self.base.device).repeat_interleave(len(prompts))
@@ -217,25 +212,25 @@ class SubjectDiffusion(Telling):
             known.present.repeat(branches, 1) & seen[:, None],
         )
 
-        def tell(noisy: Tensor, times: Tensor) -> Tensor:
+        def tell(noisy: Tensor, times: Tensor, text: float) -> Tensor:
             with self.told(rows, seen, (noisy.shape[-2], noisy.shape[-1])):
                 said = self.base.predict(noisy.repeat(branches, 1, 1, 1), times.repeat(branches), conditioning)
             parts = said.chunk(branches)
-            return guide(parts[0], parts[-2], parts[-1], **lead)
+            return guide(parts[0], parts[-2], parts[-1], image=image, text=text, balanced=False)
 
         return tell
 
-    def _plain(self, prompt: str, lead: dict[str, Any], negative: str) -> Say:
+    def _plain(self, prompt: str, negative: str) -> Say:
         """Return what says where the base as it was would go."""
         with self.plainly():
             wanted = self.base.conditioning([prompt])
         told = self.unwanted(negative, wanted)
         conditioning = {key: torch.cat([told[key], wanted[key]]) for key in wanted}
 
-        def tell(noisy: Tensor, times: Tensor) -> Tensor:
+        def tell(noisy: Tensor, times: Tensor, text: float) -> Tensor:
             with self.plainly():
                 nothing, asked = self.base.predict(noisy.repeat(2, 1, 1, 1), times.repeat(2), conditioning).chunk(2)
-            return guide(nothing, nothing, asked, **lead)
+            return guide(nothing, nothing, asked, image=1.0, text=text, balanced=False)
 
         return tell
 

@@ -64,6 +64,7 @@ RECIPE = {
     "sample_steps": 25,
     "prior_sample_steps": 25,
     "guidance": 5.0,
+    "guidance_start": 0.08,  # after two of 25 steps
 }
 """What clay recommends instead of its family: it knows squares only, a network so small learns at higher rates, and
 photographs, which it was never shown, change all of its layers."""
