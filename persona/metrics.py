@@ -75,7 +75,7 @@ def agreement(pictures: Tensor, texts: Tensor) -> Tensor:
 def drift(before: Tensor, after: Tensor) -> Tensor:
     """Return (1 - cos) / 2, (B,) from 0 to 1, of what a base draws (B, D) and what it draws once adapted (B, D).
 
-    Both of the same prompts, which have nothing to do with the subject, and the same seeds.
+    Both of the same prompts and seeds: prompts that have nothing to do with the subject, or the bare class.
     """
     return (1 - (before * after).sum(1)) / 2
 

@@ -80,6 +80,7 @@ def plan(config: PlanConfig, listener: Listener = silent) -> list[Plan]:
 
     Raises:
         BadBase: the base cannot be found or reached.
+        BadOption: it cannot draw pictures as large as that.
     """
     names = ["clay", *known()] if config.every else [config.base]
     plans = []

@@ -49,7 +49,7 @@ def _lines(one: "Plan", drawn: str) -> list[str]:
     fits = "" if one.fits else "It does not fit. "
     how = f", with {one.how}" if one.how else ""
     fetched = "nothing" if one.download == 0 else _gb(one.download)
-    time = "Time: unknown until a large base has been trained on this machine."
+    time = "Time: unknown until a large base has been trained on this device."
     if one.step_seconds:
         takes = f"A step takes {one.step_seconds:.1f} s, the {steps} steps {one.step_seconds * steps / 60:.0f} minutes"
         time = f"{takes}; {drawn} on top."

@@ -19,7 +19,9 @@ class PretrainConfig(Config):
         "pretraining/clay"
     )
     pictures: Annotated[int, Option("Scenes that are rendered.", min=16, max=10_000_000)] = 36_000
-    sets: Annotated[int, Option("Sets of four scenes of one subject, for the judge.", min=16, max=10_000_000)] = 5_000
+    sets: Annotated[
+        int, Option("Sets of four scenes of one subject, for the judge and the encoder.", min=16, max=10_000_000)
+    ] = 5_000
     autoencoder_steps: Annotated[int, Option("Training steps of the autoencoder.", min=1, max=10_000_000)] = 3_900
     judge_steps: Annotated[int, Option("Training steps of the judge.", min=1, max=10_000_000)] = 4_000
     segmenter_steps: Annotated[int, Option("Training steps of the segmenter.", min=1, max=10_000_000)] = 1_600

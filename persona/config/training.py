@@ -45,7 +45,9 @@ class TrainConfig(Config):
     resolution: TrainingResolution = None
     text_encoder: TextEncoder = None
     seed: Seed = 0
-    fresh: Annotated[bool, Option("Start over: discard what the folder holds, even a finished persona.")] = False
+    fresh: Annotated[
+        bool, Option("Start over: discard what the folder holds, even a finished persona. If interrupted, it resumes.")
+    ] = False
 
     prior_weight: Annotated[float, Option("How much prior preservation counts.", min=0, max=100, expert=True)] = 1.0
     learning_rate: Annotated[float | None, Option("Learning rate.", min=0, max=10, expert=True)] = None

@@ -96,7 +96,7 @@ def _pack4(weights: Tensor) -> tuple[Tensor, Tensor]:
     from bitsandbytes.functional import quantize_4bit
 
     packed, state = quantize_4bit(weights.contiguous(), blocksize=BLOCK, quant_type="nf4")
-    return packed, state.absmax.to(torch.bfloat16)  # a quarter of a bit more than the paper's, and far simpler
+    return packed, state.absmax.to(torch.bfloat16)  # an eighth of a bit more than the paper's, and far simpler
 
 
 def _unpack4(packed: Tensor, scales: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:

@@ -22,8 +22,9 @@ def guide(
     """Lead a prediction towards the references and towards the prompt, each with its own strength.
 
     ``e(0, 0) + image (e(0, refs) - e(0, 0)) + text (e(prompt, refs) - e(0, refs))`` (Brooks et al., 2211.09800, eq. 3,
-    its order turned). Balanced, the longer of the two differences is first cut to the length of the shorter, so that
-    neither drowns the other (SynCD; Kumari et al., 2502.01720).
+    its order turned). Balanced, what leads on from ``e(0, refs)``, by ``image - 1`` and ``text``, are these differences
+    with the longer one cut to the length of the shorter, so that neither drowns the other (SynCD; Kumari et al.,
+    2502.01720).
 
     Args:
         nothing: what the denoiser says without references and prompt, (B, C, h, w).

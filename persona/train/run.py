@@ -88,6 +88,7 @@ class Run:
 
         Raises:
             BadOption: the folder holds something else.
+            BadPersona: its checkpoint is damaged.
             Diverged: the loss is NaN or infinite.
             NoMemory: there is too little, whatever is done to need less of it.
             OSError: the disk is full.

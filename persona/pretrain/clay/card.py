@@ -50,7 +50,7 @@ again by
 ## How it was made
 
 By that command, from scratch, on two CPU cores: {pictures:,} rendered scenes, {sets:,} sets of four scenes of one
-subject for the judge. Each stage took:
+subject for the judge and the encoder of references. Each stage took:
 
 {times}
 
