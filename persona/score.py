@@ -4,7 +4,7 @@ A base that ships a judge of its own is scored by it, on photos of the world tha
 where these can be loaded.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,7 +34,9 @@ from persona.networks import CLIP, DINO, Clip, Dino, folder_of
 from persona.placing import of_class, plain
 
 SEEDS = (0, 1)
-"""Seeds of the pictures that are drawn of each prompt, the same each time."""
+"""Seeds of the pictures that are drawn of a prompt, the same each time."""
+BARE_SEEDS = tuple(range(8))
+"""Those of the bare class for a judge: on clay what it sees in two is .15 off as often as not, in eight .09."""
 
 ODD_TO_JUDGE = 0.5
 """Identity recovered below which a photo seems to show another subject than the others: of 500 renders, each beside
@@ -52,7 +54,10 @@ _EXPECTED = {
     "an oil painting of a [V] {class} in the jungle": {"style": "oil painting", "context": "jungle"},
 }
 """Prompts of the judge, and what it should read in their pictures."""
+_PROMPTS = ("a photo of a [V] {class} in the snow", "a [V] {class} on the beach", "a painting of a [V] {class}")
+"""Prompts of DINO and CLIP."""
 _BARE = "a photo of a {class}"
+"""The prompt without the subject, which shows what became of the class."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +82,11 @@ class Scores:
 class Scorer(Protocol):
     """Judges the pictures of a base."""
 
-    prompts: tuple[str, ...]
-    """Templates with ``[V]`` and ``{class}`` whose pictures it wants."""
-    bare: tuple[str, ...]
-    """Templates without ``[V]``, to see what became of the class."""
+    wanted: Mapping[str, Sequence[int]]
+    """Templates with ``{class}``, and ``[V]`` for the subject, whose pictures it wants; and the seeds of these."""
 
     def score(self, drawn: Mapping[str, Sequence[Image.Image]], photos: Sequence[Image.Image]) -> Scores:
-        """Score pictures, those of each template in the order of ``SEEDS``, against photos of the subject."""
+        """Score pictures, those of each template in the order of its seeds, against photos of the subject."""
 
 
 def has_judge(base: Family) -> bool:
@@ -119,14 +122,14 @@ def scorer_for(
     The judge of a base only knows its own world. Pictures are drawn of that size, and the listener is told so.
     """
     if judge := _judge_of(base, photos):
-        return JudgeScorer(judge, class_noun, _bare_pictures(base, class_noun, size, listener))
+        return JudgeScorer(judge, class_noun, _bare_pictures(base, class_noun, BARE_SEEDS, size, listener))
     try:
         # A run does not wait for a gigabyte that nobody has asked for. They are not on the base's device, where they
         # would take 0.7 GB all along: they see eight pictures a look.
         dino, clip = Dino(folder_of(DINO)), Clip(folder_of(CLIP))
     except (OSError, ValueError, ImportError, SafetensorError):  # not whole on this disk
         return None
-    return PhotoScorer(dino, clip, class_noun, _bare_pictures(base, class_noun, size, listener))
+    return PhotoScorer(dino, clip, class_noun, _bare_pictures(base, class_noun, SEEDS, size, listener))
 
 
 def odd_ones(base: Family, photos: Sequence[Image.Image], class_noun: str) -> list[int]:
@@ -148,8 +151,7 @@ def odd_ones(base: Family, photos: Sequence[Image.Image], class_noun: str) -> li
 class JudgeScorer:
     """Scores by the judge that a base ships with."""
 
-    prompts: tuple[str, ...] = tuple(_EXPECTED)
-    bare: tuple[str, ...] = (_BARE,)
+    wanted: Mapping[str, Sequence[int]] = {**dict.fromkeys(_EXPECTED, SEEDS), _BARE: BARE_SEEDS}
 
     def __init__(self, judge: Judge, class_noun: str, bare: Sequence[Image.Image]) -> None:
         """Take a judge that knows the class, and what the base without an adapter draws of it."""
@@ -159,19 +161,19 @@ class JudgeScorer:
     def score(self, drawn: Mapping[str, Sequence[Image.Image]], photos: Sequence[Image.Image]) -> Scores:
         """See :class:`Scorer`."""
         _, subject = self.judge.read(photos)
-        read = {template: self.judge.read(drawn[template]) for template in (*self.prompts, *self.bare)}
+        read = {template: self.judge.read(drawn[template]) for template in self.wanted}
         right = [
             label == expected
             for template, wanted in _EXPECTED.items()
             for head, expected in wanted.items()
             for label in read[template][0][head]
         ]
-        shown = torch.cat([read[template][1] for template in self.prompts])
+        shown = torch.cat([read[template][1] for template in _EXPECTED])
         identity = self.judge.recovered(shown, subject, self.class_noun).mean().item()
         after = read[_BARE][1]
         bare = (self.judge.recovered(seen, subject, self.class_noun) for seen in (self.before, after))
         prompt = sum(right) / len(right)
-        nearest = _nearest(drawn, self.prompts, photos)
+        nearest = _nearest(drawn, _EXPECTED, photos)
         return Scores(
             identity,
             prompt,
@@ -184,12 +186,7 @@ class JudgeScorer:
 class PhotoScorer:
     """Scores by DINO ViT-S/16 and CLIP ViT-B/32, as the DreamBooth paper does."""
 
-    prompts: tuple[str, ...] = (
-        "a photo of a [V] {class} in the snow",
-        "a [V] {class} on the beach",
-        "a painting of a [V] {class}",
-    )
-    bare: tuple[str, ...] = (_BARE,)
+    wanted: Mapping[str, Sequence[int]] = dict.fromkeys((*_PROMPTS, _BARE), SEEDS)
 
     def __init__(self, dino: Dino, clip: Clip, class_noun: str, bare: Sequence[Image.Image]) -> None:
         """Take both networks, and what the base without an adapter draws of the class."""
@@ -198,20 +195,20 @@ class PhotoScorer:
 
     def score(self, drawn: Mapping[str, Sequence[Image.Image]], photos: Sequence[Image.Image]) -> Scores:
         """See :class:`Scorer`."""
-        asked = [(template, picture) for template in self.prompts for picture in drawn[template]]
+        asked = [(template, picture) for template in _PROMPTS for picture in drawn[template]]
         pictures = [picture for _, picture in asked]
         # The identifier is left out: CLIP has never seen it.
         texts = [plain(of_class(template, self.class_noun)) for template, _ in asked]
         identity = likeness(self.dino.embed(pictures), self.dino.embed(photos)).mean().item()
         prompt = agreement(self.clip.embed(pictures), self.clip.texts(texts)).mean().item()
         moved = drift(self.before, self.dino.embed(drawn[_BARE])).mean().item()
-        nearest = _nearest(drawn, self.prompts, photos)
+        nearest = _nearest(drawn, _PROMPTS, photos)
         total = trade_off_of_photos(identity, prompt, moved, _copies(nearest))
         return Scores(identity, prompt, moved, float(nearest.mean()), total)
 
 
 def _nearest(
-    drawn: Mapping[str, Sequence[Image.Image]], templates: Sequence[str], photos: Sequence[Image.Image]
+    drawn: Mapping[str, Sequence[Image.Image]], templates: Iterable[str], photos: Sequence[Image.Image]
 ) -> NDArray[np.float64]:
     return memorisation([picture for template in templates for picture in drawn[template]], photos)
 
@@ -220,8 +217,15 @@ def _copies(nearest: NDArray[np.float64]) -> float:
     return float((nearest >= COPY).mean())
 
 
-def _bare_pictures(base: Family, class_noun: str, size: Size, listener: Listener) -> list[Image.Image]:
+def _bare_pictures(
+    base: Family, class_noun: str, seeds: Sequence[int], size: Size, listener: Listener
+) -> list[Image.Image]:
     listener(Progress("Drawing previews", 0, 1))
-    drawn = base.draw([of_class(_BARE, class_noun)] * len(SEEDS), SEEDS, size=size)
+    drawn = preview(base, of_class(_BARE, class_noun), seeds, size)
     listener(Progress("Drawing previews", 1, 1))
     return drawn
+
+
+def preview(base: Family, prompt: str, seeds: Sequence[int], size: Size) -> list[Image.Image]:
+    """Draw pictures to look at, no more at a time than memory was planned for: as many as ``SEEDS``."""
+    return base.draw([prompt] * len(seeds), seeds, size=size, batch=min(len(SEEDS), base.batch_of(size)))

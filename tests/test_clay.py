@@ -149,7 +149,7 @@ def test_what_the_base_draws_anyway_is_no_leak(clay: Family) -> None:
     photos = [photo.image for photo in read(PHOTOS)]
     scorer = scorer_for(clay, photos, "dog", (128, 128))
     assert isinstance(scorer, JudgeScorer)
-    drawn = dict.fromkeys((*scorer.prompts, *scorer.bare), photos[:2])
+    drawn = {template: [photos[seed % 2] for seed in seeds] for template, seeds in scorer.wanted.items()}
     spoilt = scorer.score(drawn, photos).total
-    scorer.before = scorer.judge.read(photos[:2])[1]
+    scorer.before = scorer.judge.read(drawn["a photo of a {class}"])[1]
     assert scorer.score(drawn, photos).total > spoilt + 0.5

@@ -661,12 +661,13 @@ def test_refusals_are_json_too(training: Callable[..., object]) -> None:
 class Judge:
     """Scores that need no network: the later pictures are the better ones."""
 
-    prompts: ClassVar = ("a [V] {class} on the beach",)
-    bare: ClassVar = ("a {class}",)
+    wanted: ClassVar = {"a [V] {class} on the beach": (0, 1), "a {class}": (0, 1, 2)}
     total = 0.0
 
     def score(self, drawn: dict[str, list[Image.Image]], photos: list[Image.Image]) -> Scores:
-        assert set(drawn) == {*self.prompts, *self.bare}
+        assert {template: len(images) for template, images in drawn.items()} == {
+            template: len(seeds) for template, seeds in self.wanted.items()
+        }
         self.total += 0.25
         return Scores(identity=0.5, prompt=0.5, drift=0.1, memorisation=0.2, total=self.total)
 

@@ -406,7 +406,7 @@ def test_previews_that_memory_ran_out_over_are_drawn_by_the_base_that_is_loaded_
     def score(*_: object) -> Scores:
         return Scores(0, 0, 0, 0, total=0)
 
-    judge = SimpleNamespace(prompts=("a [V] {class}",), bare=(), score=score)
+    judge = SimpleNamespace(wanted={"a [V] {class}": (0, 1)}, score=score)
     monkeypatch.setattr(watch, "scorer_for", lambda *_: judge)
     monkeypatch.setattr(Family, "draw", draw)
     events: list[Event] = []

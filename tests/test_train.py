@@ -10,7 +10,7 @@ import types
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import processes
@@ -350,6 +350,17 @@ def test_a_finished_run_is_only_opened(config: TrainConfig, done: Persona) -> No
     assert (done.path / "persona.json").stat().st_mtime_ns == stamp
 
 
+def test_fresh_replaces_what_lies_elsewhere(config: TrainConfig, tmp_path: Path) -> None:
+    """Checkpoints may be on a larger disk; what is there is not ours to delete."""
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large" / "own.txt").touch()
+    made = train(config)
+    shutil.rmtree(made.path / "previews", ignore_errors=True)
+    (made.path / "previews").symlink_to(tmp_path / "large")
+    train(replace(config, fresh=True))
+    assert (tmp_path / "large" / "own.txt").exists()
+
+
 def test_fresh_begins_anew_and_then_goes_on_like_any_other(config: TrainConfig) -> None:
     def stop(event: Event) -> None:
         if isinstance(event, Progress) and event.stage == "Training" and event.done == 3:
@@ -573,15 +584,14 @@ def test_without_a_token_one_is_chosen_and_kept(config: TrainConfig) -> None:
 class FakeScorer:
     """Finds the second look the best."""
 
-    prompts = ("a [V] {class}",)
-    bare = ("a {class}",)
+    wanted: ClassVar = dict.fromkeys(("a [V] {class}", "a {class}"), (0, 1))
     totals = (0.3, 0.8, 0.5, 0.4, 0.9, 0.95)
 
     def __init__(self) -> None:
         self.seen = 0
 
     def score(self, drawn: dict[str, list[Image]], photos: list[Image]) -> Scores:
-        assert set(drawn) == {*self.prompts, *self.bare}
+        assert set(drawn) == set(self.wanted)
         assert len(photos) == 3
         self.seen += 1
         return Scores(0, 0, 0, 0, total=self.totals[self.seen - 1])
@@ -686,12 +696,14 @@ def test_dino_and_clip_take_no_memory_of_the_bases_device(tmp_path: Path, monkey
     networks = tiny_networks.save(tmp_path / "networks", "dino-vits16", "clip-vit-base-patch32")
     monkeypatch.setattr(score, "folder_of", lambda name: networks / name.partition("/")[2])
     grey = fromarray(np.full((32, 32, 3), 128, np.uint8))
-    base: Any = types.SimpleNamespace(folder=tmp_path, device=torch.device("meta"), draw=lambda *_, size: [grey, grey])
+    base: Any = types.SimpleNamespace(
+        folder=tmp_path, device=torch.device("meta"), batch_of=lambda _: 2, draw=lambda *_, **__: [grey] * 2
+    )
     events: list[Event] = []
     scorer = score.scorer_for(base, [grey], "dog", (32, 32), events.append)
     assert scorer
     assert events == [Progress("Drawing previews", 0, 1), Progress("Drawing previews", 1, 1)]
-    drawn = {template: [grey, grey] for template in (*scorer.prompts, *scorer.bare)}
+    drawn = {template: [grey for _ in seeds] for template, seeds in scorer.wanted.items()}
     assert scorer.score(drawn, [grey]).identity == pytest.approx(1)  # reading what is on meta would raise
 
 

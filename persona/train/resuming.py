@@ -95,7 +95,7 @@ def start_of(out: Path, asked: TrainConfig, processes: int, told_by: Fingerprint
     if start and not problem and start.record.get("fresh") and not (out / RECORD).exists():
         return start
     for path in (out / name for name in _OURS - {checkpoints.LOCK}):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     return None
 
 

@@ -15,7 +15,7 @@ from persona.identity import fill
 from persona.networks import CLIP, DINO, how_to_fetch
 from persona.photos import Photo
 from persona.placing import of_class
-from persona.score import SEEDS, Scorer, scorer_for
+from persona.score import SEEDS, Scorer, preview, scorer_for
 
 PATIENCE = 2
 """Scores in a row below the best after which it has passed."""
@@ -59,9 +59,9 @@ class Watch:
         self.scorer: Scorer | None = None
         if every:
             self.scorer = scorer_for(base, [photo.image for photo in photos], class_noun, size, listener)
-        templates = (*self.scorer.prompts, *self.scorer.bare) if self.scorer else UNSCORED
+        self.seeds = self.scorer.wanted if self.scorer else dict.fromkeys(UNSCORED, SEEDS)
         self.judged = self.scorer is not None
-        self.prompts = {one: fill(of_class(one, class_noun), token, class_noun) for one in templates}
+        self.prompts = {one: fill(of_class(one, class_noun), token, class_noun) for one in self.seeds}
         self.history: list[dict[str, float]] = []
         if every and not self.scorer:
             why = "Nothing here can score images of this subject, so the last checkpoint is kept."
@@ -83,7 +83,7 @@ class Watch:
         drawn = {}
         for number, (template, prompt) in enumerate(self.prompts.items()):
             self.listener(Progress("Drawing previews", number, len(self.prompts)))
-            drawn[template] = base.draw([prompt] * len(SEEDS), SEEDS, size=size)
+            drawn[template] = preview(base, prompt, self.seeds[template], size)
         self.listener(Progress("Drawing previews", len(self.prompts), len(self.prompts)))
         self._keep(step, drawn)
         if self.scorer:
@@ -108,7 +108,7 @@ class Watch:
             f"Step {step_of(step.name)}": [
                 (prompt, _open(path))
                 for template, prompt in self.prompts.items()
-                for seed in SEEDS
+                for seed in self.seeds[template]
                 if (path := step / _name(template, seed)).is_file()
             ]
             for step in sorted(self.folder.glob("step-*"))
@@ -118,7 +118,7 @@ class Watch:
         folder = self.folder / step_name(step)
         folder.mkdir(parents=True, exist_ok=True)
         for template, images in drawn.items():
-            for seed, image in zip(SEEDS, images, strict=True):
+            for seed, image in zip(self.seeds[template], images, strict=True):
                 with beside(folder / _name(template, seed)) as part:
                     image.save(part)
 
