@@ -52,7 +52,7 @@ def method(base: Family, prior: str, *, captions: bool = False, gamma: float = 0
         "generated": [
             Half([Example(e.latents, "a dog") for e in examples(base, captions=False, seed=1)], weight=WEIGHT)
         ],
-        "self": [Half(without("sks", subject), weight=WEIGHT, taught=True)],
+        "self": [Half(without("sks", "dog", subject), weight=WEIGHT, taught=True)],
     }[prior]
     return DreamBooth(base, [Half(subject), *halves], gamma=gamma)
 
@@ -150,7 +150,7 @@ def test_the_seed_decides_all_draws(base_folder: Folder) -> None:
 def test_an_untrained_adapter_is_its_own_teacher(base_folder: Folder) -> None:
     base = families.load(str(base_folder("sd-eps")), device="cpu")
     subject = examples(base, captions=False)
-    dreambooth = DreamBooth(base, [Half(without("sks", subject), taught=True)])
+    dreambooth = DreamBooth(base, [Half(without("sks", "dog", subject), taught=True)])
     adapter.attach(base, adapter.Make(rank=4, alpha=4.0, targets=base.recipe.targets))
     assert dreambooth.loss(range(3), 3).item() == 0
 
@@ -200,8 +200,15 @@ def test_no_bucket_is_longer_than_the_base_knows_places(base_folder: Folder, pho
 
 def test_the_class_is_what_is_left_without_the_token() -> None:
     latents = torch.zeros(1, 4, 8, 8)
-    given = [Example(latents, prompt) for prompt in ("a sks dog", "a dog, sks", "a sksy dog and sks", "a sks owl")]
-    assert [example.prompt for example in without("sks", given)] == ["a dog", "a dog,", "a sksy dog and", "an owl"]
+
+    def left(token: str, class_noun: str, *prompts: str) -> list[str]:
+        given = [Example(latents, prompt) for prompt in prompts]
+        return [example.prompt for example in without(token, class_noun, given)]
+
+    assert left("sks", "dog", "a sks dog", "a dog, sks", "a sksy dog and sks") == ["a dog", "a dog,", "a sksy dog and"]
+    assert left("sks", "owl", "a sks owl", "a sks", "sks on the sofa") == ["an owl", "an owl", "owl on the sofa"]
+    assert left("dog", "dog", "a dog dog") == ["a dog"]
+    assert left("car", "toy car", "a car toy car on a rug") == ["a toy car on a rug"]
 
 
 def test_photos_are_encoded_once_with_their_crops_and_mirror_images(base_folder: Folder, photos: list[Photo]) -> None:

@@ -24,6 +24,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from persona import adapter
 from persona.events import Listener, Progress, silent
 from persona.families import Family
+from persona.identity import bare, mentions
 from persona.noise import squared_error
 from persona.photos import Photo, buckets, crops, masks
 from persona.placing import plain
@@ -228,7 +229,16 @@ def _counted(shown: Tensor, latents: Tensor) -> Tensor:
     return torch.where(share > 0, small / share.clamp(min=torch.finfo(share.dtype).tiny), 1.0)  # an empty crop is whole
 
 
-def without(token: str, examples: Sequence[Example]) -> list[Example]:
-    """Return the same pictures called by their class noun alone, with the article that it needs."""
-    word = re.compile(rf"(?<!\w){re.escape(token)}(?!\w)\s*")
-    return [Example(example.latents, plain(word.sub("[V] ", example.prompt))) for example in examples]
+def without(token: str, class_noun: str, examples: Sequence[Example]) -> list[Example]:
+    """Return the same pictures called by their class noun alone, with the article that it needs.
+
+    A prompt that did without the noun gets it in the place of the token, which else would leave no class to hold.
+    """
+    own = rf"(?={re.escape(class_noun)})" if token in class_noun.split() else ""  # the noun keeps its own words
+    word = re.compile(rf"(?<!\w){re.escape(token)}(?!\w)\s*{own}")
+
+    def called(prompt: str) -> str:
+        slotted = word.sub("[V] ", prompt)
+        return plain(slotted) if mentions(slotted, class_noun) else bare(slotted, class_noun)
+
+    return [Example(example.latents, called(example.prompt)) for example in examples]

@@ -98,7 +98,7 @@ def prepare(
     )
     preserved: Sequence[Example] = []
     if taught:
-        preserved = without(token.text, subject)
+        preserved = without(token.text, config.class_noun, subject)
     elif priors:
         preserved = encode(
             base,

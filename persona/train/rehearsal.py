@@ -229,7 +229,7 @@ def _halves(config: TrainConfig, settings: Settings, photos: Sequence[Tensor]) -
     if config.prior == "none":
         return [Half(subject)]
     if config.prior == "self":
-        return [Half(subject), Half(without("sks", subject), taught=True)]
+        return [Half(subject), Half(without("sks", "dog", subject), taught=True)]
     return [Half(subject), Half([Example(photos[0][:1].clone(), _CLASS) for _ in range(settings.priors)])]
 
 
