@@ -18,6 +18,7 @@ from persona.config import TrainConfig
 from persona.drawing import number_format
 from persona.errors import BadOption, PersonaError
 from persona.events import Event
+from persona.folder import ADAPTER, Persona
 from persona.photos import read
 from persona.train import train
 from persona.train.material import given_pictures
@@ -110,6 +111,17 @@ def test_a_second_subject_of_a_class_gets_a_word_of_its_own(config: TrainConfig,
     with pytest.raises(BadOption, match="other photos or settings"):
         train(replace(config, rank=2))
     assert train(replace(other, out=first.path, fresh=True)).token == first.token
+
+
+def test_an_imported_persona_keeps_its_word(config: TrainConfig) -> None:
+    """It has neither checkpoints nor photos."""
+    config = replace(config, out=None, token=None)
+    friends = train(config)
+    shutil.rmtree(friends.path / "checkpoints")
+    replace(friends, photos=()).write(friends.path / ADAPTER)
+    ours = train(config)
+    assert ours.token != friends.token
+    assert Persona.open(friends.path).photos == ()
 
 
 def test_a_token_that_was_given_is_not_taken_for_chosen(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:

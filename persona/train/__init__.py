@@ -1,10 +1,11 @@
 """Teach a base model one subject: photos in, a persona out."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -12,11 +13,11 @@ from persona import checkpoints, drawing, families, identity
 from persona.atomic import room
 from persona.config import TrainConfig
 from persona.config.words import is_text
-from persona.errors import BadOption
+from persona.errors import BadOption, BadPersona
 from persona.events import Listener, Note, silent
 from persona.families import Family
 from persona.families.family import has
-from persona.folder import HOME, Persona, folder_for
+from persona.folder import HOME, Persona, folder_for, personas
 from persona.identity import Token
 from persona.methods.jedi import JeDi
 from persona.methods.settings import Settings
@@ -161,14 +162,27 @@ def _token(
             if config.out or (record["evidence"] and record["run"] == same()):
                 token, _ = identity.check(base, record["token"], config.class_noun)
                 return replace(token, evidence=record["evidence"])
-        # Another subject of the class keeps its word, and the folder that is called by it, unless this one replaces it.
-        ours = {photo.sha256 for photo in photos}
-        taken = {
-            record["token"]
-            for folder, record in records.items()
-            if folder == folder_for(config.class_noun, record["token"]) and folder != config.out
-            if ours.isdisjoint(record.get("photos", ours))
-        }
-        return identity.choose(base, config.class_noun, listener, frugal.size, taken)
+        return identity.choose(base, config.class_noun, listener, frugal.size, _taken(config, photos, records))
 
     return agree(accelerator, choose)
+
+
+def _taken(config: TrainConfig, photos: Sequence[Photo], records: Mapping[Path, Mapping[str, Any]]) -> set[str]:
+    """Return the words of other subjects of the class, which keep the folders that are called by them.
+
+    Args:
+        config: what it replaces keeps nothing.
+        photos: of this subject.
+        records: of the runs that can be gone on with, by their folders; other personas were imported or passed on.
+    """
+    ours = {photo.sha256 for photo in photos}
+    words = [(folder, record["token"], record.get("photos", ours)) for folder, record in records.items()]
+    for folder in {*personas()} - records.keys():
+        with suppress(BadPersona):
+            made = Persona.recorded(folder)
+            words.append((folder, made.token, made.photos))
+    return {
+        word
+        for folder, word, shown in words
+        if folder == folder_for(config.class_noun, word) and folder != config.out and ours.isdisjoint(shown)
+    }
