@@ -20,6 +20,7 @@ from persona.atomic import keep, put, scratch
 from persona.errors import BadOption, NoMemory, out_of_memory
 from persona.events import Listener, Note, Progress, silent
 from persona.families import Family
+from persona.families.family import release
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -105,7 +106,8 @@ def spared(networks: Sequence[int], room: int) -> tuple[families.Bits | None, bo
 
 
 def free(device: torch.device) -> int:
-    """Return how many bytes are free on a device."""
+    """Return how many bytes are free on a device, once what nothing refers to any more is given back."""
+    release()
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
@@ -277,6 +279,7 @@ def check_output(folder: Path) -> None:
     Raises:
         BadOption: the folder cannot be written to, or made.
     """
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    parents = (folder.absolute(), *folder.absolute().parents)
+    there = next((parent for parent in parents if parent.exists()), parents[-1])  # a drive may not be there either
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise BadOption(f"{there} is no folder that can be written to. Name another one with --out.")

@@ -1,4 +1,6 @@
 import errno
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,30 @@ def test_other_errors_are_not_taken_for_short_memory(
     base = families.load(str(base_folder("sd-v-zero")), device="cpu")
     with pytest.raises(RuntimeError, match="a bug"):
         drawing.draw(base, [drawing.Job("a dog", 0, tmp_path / "0.png")] * 2, steps=1, size=(32, 32))
+
+
+def test_a_drive_that_is_not_there_is_no_folder_to_write_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda _: False)  # not even its root, as of drives on Windows
+    monkeypatch.setattr(Path, "is_dir", lambda _: False)
+    with pytest.raises(BadOption, match="--out"):
+        drawing.check_output(Path("pictures"))
+
+
+def test_memory_that_nothing_refers_to_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base that is done with refers to itself, and on a GPU what it took is kept for later."""
+
+    class Base:
+        def __init__(self) -> None:
+            self.itself = self
+
+    gc.disable()
+    try:
+        gone = weakref.ref(Base())
+        assert gone() is not None
+        assert drawing.free(torch.device("cpu")) > 0
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(tmp_path: Path) -> None:

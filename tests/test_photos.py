@@ -189,13 +189,14 @@ def test_strays_are_skipped_with_a_word_and_damage_with_a_warning(tmp_path: Path
     (tmp_path / "wrong.jpg").write_bytes(b"no jpeg at all")
     (tmp_path / "notes.md").write_text("walked the dog")
     (tmp_path / "lonely.txt").write_text("a caption of nothing")
+    (tmp_path / "1.Txt").write_text("a caption that is not read")
     (tmp_path / "older").mkdir()
     (tmp_path / ".DS_Store").write_bytes(b"\0")
     photos, notes = told(tmp_path)
     assert [found.name for found in photos] == ["0.png", "1.png", "2.png"]
     word, warning = notes
     assert not word.warning
-    assert all(name in word.text for name in ("lonely.txt", "notes.md", "older"))
+    assert all(name in word.text for name in ("lonely.txt", "1.Txt", "notes.md", "older"))
     assert warning.warning
     assert all(name in warning.text for name in ("cut.png", "wrong.jpg"))
     assert "DS_Store" not in texts(notes)

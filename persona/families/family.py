@@ -476,5 +476,5 @@ def has(module: nn.Module, targets: Iterable[str]) -> bool:
 def release() -> None:
     """Give back what nothing refers to any more, not even itself, as networks with hooks that put them aside do."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()

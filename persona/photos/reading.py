@@ -25,6 +25,8 @@ SHORT_SIDE = 1536
 # Named one by one: Pillow also opens formats that start other programs, and raw camera files as their thumbnails.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif"}
+CAPTIONS = (".txt", ".TXT")
+"""What the files of captions end in."""
 _KINDS = "JPEG, PNG, WebP, HEIC or AVIF"
 _NEEDED = "three to six photos of the subject"
 
@@ -124,7 +126,7 @@ def pictures(
         except DAMAGE:
             broken.append(path)
     captioned = {path.stem for path in (*photos, *broken)}
-    strays = [path for path in strays if path.suffix.lower() != ".txt" or path.stem not in captioned]
+    strays = [path for path in strays if path.suffix not in CAPTIONS or path.stem not in captioned]
     _tell_skipped(strays, broken, listener)
     if not photos:
         raise BadPhotos(_none_in(folder, broken, of))
@@ -238,7 +240,7 @@ def _shrunk(image: Image.Image, side: int) -> Image.Image:
 
 
 def _caption(path: Path) -> str | None:
-    texts = [path.with_suffix(suffix) for suffix in (".txt", ".TXT")]
+    texts = [path.with_suffix(suffix) for suffix in CAPTIONS]
     text = next((text for text in texts if text.is_file()), None)
     if text is None:
         return None
