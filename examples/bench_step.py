@@ -32,6 +32,7 @@ from persona.families import Family
 from persona.families.attention import choose_kernels
 from persona.families.outline import refill
 from persona.methods.dreambooth import DreamBooth, Example, Half
+from persona.train.average import Average
 from persona.train.loop import make_optimizer, steps
 from persona.train.rehearsal import networks
 
@@ -125,7 +126,14 @@ def persona(base: Family, pixels: Tensor) -> Callable[[], object]:
     alone: Any = SimpleNamespace(num_processes=1, process_index=0)
     method = DreamBooth(base, [Half(examples)])
     loop = steps(method, optimizer, alone, first=0, last=sys.maxsize, batch=len(pixels), accumulate=1)
-    return lambda: next(loop).check()
+    average = Average(optimizer)
+
+    def step() -> float:
+        done = next(loop)
+        average.update(done.number)
+        return done.check()
+
+    return step
 
 
 def plain(base: Family, pixels: Tensor) -> Callable[[], object]:

@@ -1,6 +1,7 @@
 """Where a run has come to, kept so that a killed one goes on as if nothing had happened.
 
-Each checkpoint is a folder ``checkpoints/step-000100`` with the adapter, the optimizer's state and a record. It is
+Each checkpoint is a folder ``checkpoints/step-000100`` with the adapter, the optimizer's state and a record. The adapter
+is what is drawn with, an average; the weights of that very step are kept with the optimizer's state. All of it is
 written beside and renamed, so a checkpoint that is there is complete. Nothing of it is a pickle.
 """
 
@@ -23,6 +24,7 @@ from persona.errors import Busy
 from persona.folder import ADAPTER, step_name, step_of
 
 OPTIMIZER, RECORD = "optimizer.safetensors", "state.json"
+WEIGHTS = "weights"  # key of the parameters in the optimizer's file
 LOCK = ".lock"
 KEPT = 10
 """How many of the newest checkpoints stay beside those that were scored."""
@@ -42,7 +44,7 @@ class Checkpoint:
 
     @property
     def adapter(self) -> Path:
-        """The weights of that step."""
+        """The weights to draw with."""
         return self.path / ADAPTER
 
     @property
@@ -95,7 +97,7 @@ def save(
         run: folder of the run.
         step: training steps done.
         adapter: bytes of the adapter's file.
-        optimizer: its state is kept to the bit.
+        optimizer: its state and its parameters are kept to the bit.
         record: JSON values to find again.
         keep: steps whose weights stay whatever their age.
 
@@ -124,7 +126,7 @@ def save(
 
 
 def restore(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
-    """Give an optimizer over the same parameters the state that it had, to the bit."""
+    """Give an optimizer over the same parameters the state that it had, and them the values, to the bit."""
     with safe_open(checkpoint.path / OPTIMIZER, "pt") as file:
         numbers: dict[str, dict[str, Any]] = json.loads(file.metadata()["numbers"])
         tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118  # it is no mapping
@@ -132,18 +134,22 @@ def restore(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
         state: dict[str, Any] = numbers[str(number)]
         for key in (key for key in tensors if key.startswith(f"{number}.")):
             name = key.partition(".")[2]
+            if name == WEIGHTS:
+                parameter.data.copy_(tensors[key])
+                continue
             state[name] = tensors[key] if name == "step" else tensors[key].to(parameter.device)
         optimizer.state[parameter] = state
 
 
 def _pack(optimizer: Optimizer) -> bytes:
-    """Return the state of each parameter as it is: ``state_dict`` would wrap, and loading it cast, 8-bit states."""
+    """Return each parameter and its state as it is: ``state_dict`` would wrap, and loading it cast, 8-bit states."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[int, dict[str, float]] = {}
     for number, parameter in enumerate(_parameters(optimizer)):
         state = optimizer.state[parameter]
         # Cloned, since the 8-bit states share their table and safetensors refuses shared memory.
         tensors |= {f"{number}.{key}": value.cpu().clone() for key, value in state.items() if _is_tensor(value)}
+        tensors[f"{number}.{WEIGHTS}"] = parameter.detach().cpu().clone()
         numbers[number] = {key: value for key, value in state.items() if not _is_tensor(value)}
     return to_bytes(tensors, {"numbers": json.dumps(numbers)})
 

@@ -30,6 +30,7 @@ from persona.families.packed import pack
 from persona.methods.dreambooth import Draw, DreamBooth, Example, Half, without
 from persona.methods.settings import Settings
 from persona.score import SEEDS
+from persona.train.average import Average
 from persona.train.ledger import Ledger
 from persona.train.loop import EIGHT_BITS, make_optimizer, steps
 
@@ -184,10 +185,11 @@ def perform(base: Family, config: TrainConfig, settings: Settings, photos: int, 
         halves = _halves(config, settings, [latent.repeat(variants, 1, 1, 1) for _ in range(photos)])
         method, optimizer = _Rehearsed(base, halves, gamma=settings.snr_gamma), _optimizer(base, settings)
         optimizer.step()  # the state is there from the second step on
+        average = Average(optimizer)
         how = {"first": 0, "last": 1, "batch": settings.batch, "accumulate": settings.accumulate}
-        for _ in steps(method, optimizer, _ALONE, **how):
-            pass
-    with stage(PREVIEWS):
+        for step in steps(method, optimizer, _ALONE, **how):
+            average.update(step.number)
+    with stage(PREVIEWS), average.worn():
         _draw(base, latent, said)
         _show(base, latent, previewed)
 

@@ -24,6 +24,7 @@ from persona.methods.settings import Settings
 from persona.photos import Photo
 from persona.placing import any_of
 from persona.prompts import tell_cut
+from persona.train.average import Average
 from persona.train.frugal import Frugal, Leaner
 from persona.train.loop import make_optimizer, steps
 from persona.train.material import drawn_pictures, prepare
@@ -130,14 +131,14 @@ class Run:
         photos, priors = self.frugal.within(DRAWING, self._pictures)
         method = self.frugal.within(PICTURES, partial(self._prepare, photos, priors))
         self.frugal.within(PROMPTS, partial(self._encode, method))
-        optimizer = self._attach(start)
+        optimizer, average = self._attach(start)
         try:
-            if not (self.owed and self._keep(optimizer, looked=True)):
-                self.frugal.within(TRAINING, partial(self._step, method, optimizer))
+            if not (self.owed and self._keep(optimizer, average, looked=True)):
+                self.frugal.within(TRAINING, partial(self._step, method, optimizer, average))
         except (Leaner, NoMemory):
             newest = checkpoints.latest(self.out)
             if self._processes == 1 and self.done > (newest.step if newest else 0):
-                self._save(optimizer)
+                self._save(optimizer, average)
             raise
 
     def _pictures(self) -> tuple[list[Photo], Sequence[Photo]]:
@@ -166,8 +167,8 @@ class Run:
         # Convolutions would else turn their input each time; tensor cores of GPUs want it so, too.
         self.base.denoiser.to(memory_format=torch.channels_last)
 
-    def _attach(self, start: Checkpoint | None) -> Optimizer:
-        """Give the base its adapter, new or as it was, and return the optimizer over it."""
+    def _attach(self, start: Checkpoint | None) -> tuple[Optimizer, Average]:
+        """Give the base its adapter, new or as it was, and return the optimizer over it and the average of it."""
         settings = self.settings
         if start:
             learning = adapter.load(self.base, start.adapter)
@@ -178,14 +179,15 @@ class Run:
             kind = "adamw"
             self.listener(Note("Going on with plain AdamW, as the run began."))
         optimizer = make_optimizer(kind, settings.rates(self.base, learning), self.listener)
+        average = Average(optimizer)  # as which the adapter was kept
         if start and start.in_8_bits and isinstance(optimizer, AdamW):
             told = "The state of the 8-bit optimizer is of no use to plain AdamW, which begins anew."
             self.listener(Note(f"{told} To keep it, stop, and resume where bitsandbytes works.", warning=True))
         elif start:
             checkpoints.restore(start, optimizer)
-        return optimizer
+        return optimizer, average
 
-    def _step(self, method: DreamBooth, optimizer: Optimizer) -> None:
+    def _step(self, method: DreamBooth, optimizer: Optimizer, average: Average) -> None:
         """Take step after step from where the run is."""
         settings, last = self.settings, self.settings.steps
         read_every = 1 if self.base.device.type == "cpu" else READ_EVERY
@@ -196,6 +198,7 @@ class Run:
         shape = {"batch": settings.batch, "accumulate": settings.accumulate}
         for step in steps(method, optimizer, self.accelerator, first=self.done, last=last, **shape):
             self.done = step.number
+            average.update(step.number)
             looked = self.watch.due(step.number, last)
             due = looked or step.number % settings.checkpoint_every == 0 or step.number == last
             if due or step.number % read_every == 0:
@@ -207,23 +210,26 @@ class Run:
                 since = None if due else since or (step.number, now)
                 if step.number % max(1, last // CURVE) == 0:
                     self.losses.append((step.number, loss))
-            if due and agree(self.accelerator, partial(self._keep, optimizer, looked=looked)):
+            if due and agree(self.accelerator, partial(self._keep, optimizer, average, looked=looked)):
                 break
 
-    def _keep(self, optimizer: Optimizer, *, looked: bool) -> bool:
+    def _keep(self, optimizer: Optimizer, average: Average, *, looked: bool) -> bool:
         """Write a checkpoint, with previews where they are due, and tell whether the best has passed."""
         if looked:
             self.owed = True
-            self.frugal.within(PREVIEWS, lambda: self.watch.look(self.done, self.base, self.frugal.size))
+            with average.worn():
+                self.frugal.within(PREVIEWS, lambda: self.watch.look(self.done, self.base, self.frugal.size))
             self.owed = False
-        self._save(optimizer)
+        self._save(optimizer, average)
         return self.watch.passed
 
-    def _save(self, optimizer: Optimizer) -> None:
+    def _save(self, optimizer: Optimizer, average: Average) -> None:
+        with average.worn():
+            averaged = adapter.save(self.base)
         checkpoints.save(
             self.out,
             self.done,
-            adapter=adapter.save(self.base),
+            adapter=averaged,
             optimizer=optimizer,
             record={
                 "run": self._fingerprint(self._processes, self.asked),
