@@ -1,8 +1,8 @@
 """Where a run has come to, kept so that a killed one goes on as if nothing had happened.
 
-Each checkpoint is a folder ``checkpoints/step-000100`` with the adapter, the optimizer's state and a record. The adapter
-is what is drawn with, an average; the weights of that very step are kept with the optimizer's state. All of it is
-written beside and renamed, so a checkpoint that is there is complete. Nothing of it is a pickle.
+Each checkpoint is a folder ``checkpoints/step-000100`` with the adapter, the optimizer's state and a record. The
+adapter is what is drawn with, an average; the weights of that very step are kept with the optimizer's state. All of it
+is written beside and renamed, so a checkpoint that is there is complete. Nothing of it is a pickle.
 """
 
 import json

@@ -160,6 +160,19 @@ def test_going_on_is_the_same_as_never_having_stopped(config: TrainConfig, tmp_p
     assert same(weights(whole), weights(resumed))
 
 
+def test_what_is_kept_is_an_average_and_what_goes_on_the_weights_themselves(config: TrainConfig) -> None:
+    def values(path: Path, *ends: str) -> Tensor:
+        found = from_bytes(path.read_bytes())
+        return torch.cat([value.flatten() for name, value in found.items() if name.endswith(ends)]).sort()[0]
+
+    for step, alike in ((1, True), (2, False)):
+        made = train(replace(config, steps=step))
+        checkpoint = made.path / "checkpoints" / f"step-{step:06d}"
+        assert same(weights(made), from_bytes((checkpoint / "adapter.safetensors").read_bytes()))
+        drawn_with = values(checkpoint / "adapter.safetensors", ".weight")
+        assert torch.equal(drawn_with, values(checkpoint / "optimizer.safetensors", ".weights")) == alike
+
+
 def test_a_run_goes_on_with_the_optimizer_that_it_began_with(
     config: TrainConfig, finished: Persona, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
