@@ -9,6 +9,7 @@ again to resume; minutes then count from there: delete a subject's folder to mea
 
 import argparse
 import json
+import math
 import time
 from pathlib import Path
 from statistics import mean
@@ -53,7 +54,8 @@ def measured(folder: Path, given: argparse.Namespace, *, from_jedi: bool) -> dic
         score_every=given.score_every,
     )  # fmt: skip
     made = persona.train(config, listen)
-    course = [(times[int(one["step"])], one["identity"]) for one in made.history]
+    # Of a run that was interrupted the times of the steps before are gone, and its course with them.
+    course = [(times[step], one["identity"]) for one in made.history if (step := int(one["step"])) in times]
     found = {"scores": dict(made.scores), "course": course, "minutes": (time.perf_counter() - started) / 60}
     noted.write_text(json.dumps(found))
     return found
@@ -71,7 +73,7 @@ def as_markdown(pairs: list[list[dict[str, Any]]]) -> str:
     ]
     for way, name in enumerate(("photos", "photos and JeDi's views")):
         runs = [pair[way] for pair in pairs]
-        goals = [ENOUGH * max(recovered for _, recovered in pair[0]["course"]) for pair in pairs]
+        goals = [ENOUGH * max((recovered for _, recovered in pair[0]["course"]), default=math.inf) for pair in pairs]
         times = [at for run, goal in zip(runs, goals, strict=True) if (at := reached(run, goal)) is not None]
         cells = [
             f"{mean(run['scores']['identity'] for run in runs):.3f}",

@@ -92,7 +92,7 @@ def measured(folder: Path, out: Path, given: argparse.Namespace) -> dict[str, di
         },
         "DreamBooth": partial(of_dreambooth, sitter, out, seeds),
     }
-    return resumed(out, jobs)
+    return resumed(out, jobs, seeds=seeds, jedi=str(given.jedi))
 
 
 def of_base(sitter: Sitter, seeds: int) -> dict[str, float]:

@@ -148,7 +148,8 @@ def measured(number: int, given: argparse.Namespace) -> dict[str, dict[str, floa
         jobs[name] = partial(of_method, pair, given.weights, seeds, leave_out, parts)
     if given.uncontrolled:
         jobs["without attention control"] = partial(of_method, pair, given.uncontrolled, seeds, nothing, parts)
-    return resumed(folder, jobs)
+    asked = {"weights": str(given.weights), "uncontrolled": str(given.uncontrolled)}
+    return resumed(folder, jobs, seeds=seeds, parts=list(given.only), **asked)
 
 
 def nothing(method: SubjectDiffusion) -> None:

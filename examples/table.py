@@ -71,7 +71,7 @@ def measure(photos: Path, out: Path, seeds: int) -> dict[str, Any]:
         "no class": lambda: run(photos, out, NO_CLASS, seeds),
         "wrong class": lambda: run(photos, out, wrong, seeds),
     }
-    return {"subject": photos.name, **resumed(out, jobs)}
+    return {"subject": photos.name, **resumed(out, jobs, seeds=seeds)}
 
 
 def step(out: Path) -> dict[str, float]:
@@ -92,10 +92,12 @@ def subject_of(photos: Path) -> tuple[Subject, tuple[str, ...]]:
     return scenes[0].entities[0].subject, tuple(place for place in CONTEXT_PHRASES if place not in shown)[:NEW_PLACES]
 
 
-def resumed(out: Path, jobs: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-    """Return what jobs find, each from a file in the folder if an earlier call did it."""
+def resumed(out: Path, jobs: Mapping[str, Callable[[], Any]], **asked: Any) -> dict[str, Any]:
+    """Return what jobs find, each from a file in the folder if an earlier call did it that was asked for the same."""
     noted = out / "figures.json"
     known: dict[str, Any] = json.loads(noted.read_text()) if noted.exists() else {}
+    if known.setdefault("asked", asked) != asked:
+        sys.exit(f"{noted} holds figures that were asked for otherwise: {known['asked']}. Name another OUT.")
     for name, job in jobs.items():
         if name not in known:
             known[name] = job()

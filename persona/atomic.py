@@ -147,7 +147,7 @@ def _remove(part: Path) -> None:
 def sweep(folder: Path) -> None:
     """Remove what a killed process has left half-written in a folder and those below it; no other may write there."""
     for left in folder.rglob(".*"):
-        if re.fullmatch(r"\.\d+-.+", left.name):
+        if re.fullmatch(r"\.\d{15,20}-.+", left.name):  # 64 bits, nearly always; fewer digits may be somebody's date
             _remove(left)
 
 

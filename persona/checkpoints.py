@@ -125,18 +125,26 @@ def save(
     return made
 
 
+def restore_weights(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
+    """Give the parameters of an optimizer the values that they had, to the bit, whatever optimizer it was."""
+    with safe_open(checkpoint.path / OPTIMIZER, "pt") as file:
+        kept = set(file.keys())
+        for number, parameter in enumerate(_parameters(optimizer)):
+            if (key := f"{number}.{WEIGHTS}") in kept:  # else they were not averaged, and are those of the adapter
+                parameter.data.copy_(file.get_tensor(key))
+
+
 def restore(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
-    """Give an optimizer over the same parameters the state that it had, and them the values, to the bit."""
+    """Give an optimizer the state that it had, and its parameters the values, to the bit."""
+    restore_weights(checkpoint, optimizer)
     with safe_open(checkpoint.path / OPTIMIZER, "pt") as file:
         numbers: dict[str, dict[str, Any]] = json.loads(file.metadata()["numbers"])
-        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118  # it is no mapping
+        keys = [key for key in file.keys() if not key.endswith(f".{WEIGHTS}")]  # noqa: SIM118  # it is no mapping
+        tensors = {key: file.get_tensor(key).clone() for key in keys}
     for number, parameter in enumerate(_parameters(optimizer)):
         state: dict[str, Any] = numbers[str(number)]
         for key in (key for key in tensors if key.startswith(f"{number}.")):
             name = key.partition(".")[2]
-            if name == WEIGHTS:
-                parameter.data.copy_(tensors[key])
-                continue
             state[name] = tensors[key] if name == "step" else tensors[key].to(parameter.device)
         optimizer.state[parameter] = state
 

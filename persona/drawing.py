@@ -1,8 +1,9 @@
 """Many pictures to files: shared among processes, as many at a time as memory bears, each kept as soon as drawn."""
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,13 @@ from persona.errors import BadOption, NoMemory, out_of_memory
 from persona.events import Listener, Note, Progress, silent
 from persona.families import Family
 from persona.families.family import release
+
+_GROUPS = Path("/sys/fs/cgroup")
+_LIMITS = (
+    (_GROUPS, "memory.max", "memory.current"),
+    (_GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),  # of version 1
+)
+"""Where Linux says what memory a container may take, and what it has taken."""
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -112,7 +120,17 @@ def free(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return int(psutil.virtual_memory().available)
+    return int(min(psutil.virtual_memory().available, _allowed()))
+
+
+def _allowed() -> float:
+    """Return the bytes that a container leaves to who runs in it; without end where nothing limits them."""
+    for folder, limit, used in _LIMITS:
+        with suppress(OSError, ValueError):  # there is none, or it says "max"
+            parts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            spare = int(parts.get("total_inactive_file", parts.get("inactive_file", 0)))  # files that need not be kept
+            return int((folder / limit).read_text()) - int((folder / used).read_text()) + spare
+    return math.inf
 
 
 def open_stored(name: str, listener: Listener = silent) -> Family:

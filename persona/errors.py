@@ -69,10 +69,11 @@ class Diverged(PersonaError):
 
 
 def out_of_space(error: Exception) -> bool:
-    """Tell whether an error means that the disk is full; safetensors says it in words alone."""
-    if isinstance(error, OSError):
+    """Tell whether an error means that the disk is full; safetensors and NumPy say it in words alone."""
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    told = ("No space left", "quota exceeded", "os error 112")  # the last on Windows, in whatever language
+    # The third is Windows in whatever language, the last two are NumPy.
+    told = ("No space left", "quota exceeded", "os error 112", "Not enough free space", " requested and ")
     return any(words in str(error) for words in told)
 
 

@@ -185,6 +185,8 @@ class Networks:
             device: where to put them.
         """
         missing: list[str] = []
+        own = None if where is None else Path()  # what is missing is kept with the figures, which shall name no path
+        within = "" if own is None else ", type in the folder of --networks"
         files: dict[str, Path] = {}
 
         def have(load: Callable[[], N], what: str, how: str) -> N | None:
@@ -193,17 +195,19 @@ class Networks:
             except (OSError, ValueError, ImportError, SafetensorError) as error:  # of transformers, the hub, a network
                 if out_of_space(error):
                     raise
-                missing.append(f"{what} cannot be had here: left out. To have it: {how}")
+                missing.append(f"{what} cannot be had here: left out. To have it{within}: {how}")
                 return None
 
         def net(kind: Callable[[Path, str | torch.device], N], name: str, what: str) -> N | None:
             def load() -> N:
                 folder = folder_of(name, where)
+                if not folder.is_dir():  # transformers would take it for the name of a repository, and ask the hub
+                    raise FileNotFoundError(folder)
                 loaded = kind(folder, device)
                 files.update({f"{name}/{path.name}": path for path in kept(folder)})
                 return loaded
 
-            return have(load, what, how_to_fetch(name, where))
+            return have(load, what, how_to_fetch(name, own))
 
         return cls(
             dino=net(Dino, DINO, "DINO"),

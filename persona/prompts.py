@@ -32,7 +32,7 @@ def tell_cut(base: Family, prompts: Sequence[str], listener: Listener) -> None:
         lengths = [(len(one.encode(prompt)), most) for one, most in zip(base.tokenizers, base.lengths, strict=True)]
         if lengths and all(length > most for length, most in lengths):
             most = max(most for _, most in lengths)
-            hint = f"{base.name} reads {most} tokens. Put first what matters, or shorten it."
+            hint = f"{base.title} reads {most} tokens. Put first what matters, or shorten it."
             listener(Note(f"{prompt[:60]!r} is cut: {hint}", warning=True))
 
 
@@ -41,5 +41,5 @@ def tell_unknown(base: Family, prompts: Sequence[str], own: Collection[str], lis
     unknown = dict.fromkeys(word for prompt in prompts for word in base.unknown_words(prompt))
     names = {part for word in own for part in base.unknown_words(word)}  # as they are read: rex_01 is rex and 01
     if words := ", ".join(word for word in unknown if word not in names):
-        told = f"{words}: not in the vocabulary of {base.name}, so of no effect. Use other words."
+        told = f"{words}: not in the vocabulary of {base.title}, so of no effect. Use other words."
         listener(Note(told, warning=True))

@@ -109,7 +109,7 @@ def drawn_with(config: SampleConfig | InterpolateConfig, base: Family, size: Siz
         "sampler": type(base.pipe.scheduler).__name__,
         "size": f"{size[0]}x{size[1]}",
         "precision": precision_of(base),
-        "base": Path(base.name).name if Path(base.name).exists() else base.name,
+        "base": base.title,
         "base hash": base.hash,
     }
     return {key: str(fact) for key, fact in facts.items()}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persona.atomic import _name, beside, cache, keep, scratch
+from persona.atomic import _name, beside, cache, keep, scratch, sweep
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
@@ -25,6 +25,18 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
         fail()
     assert path.read_text() == "old"
     assert [left.name for left in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_only_what_a_kill_left_is_swept_away(tmp_path: Path) -> None:
+    for name in ("run/.2024-backup/notes.txt", ".1-list.md", ".DS_Store"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    there = sorted(tmp_path.rglob("*"))
+    with scratch(tmp_path / "run" / "dog.png") as part, scratch(tmp_path / "weights") as folder:
+        part.touch()
+        folder.mkdir()
+        sweep(tmp_path)
+        assert sorted(tmp_path.rglob("*")) == there
 
 
 def test_without_a_home_there_is_no_cache_but_what_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

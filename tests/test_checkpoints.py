@@ -49,6 +49,17 @@ def test_an_optimizer_goes_on_to_the_bit(tmp_path: Path, make: Make) -> None:
     assert all(torch.equal(one, other) for one, other in zip(straight, resumed, strict=True))
 
 
+def test_weights_go_on_with_another_optimizer(tmp_path: Path) -> None:
+    straight, optimizer = learner(AdamW8bit)
+    learn(straight, optimizer, range(3))
+    save(tmp_path, 3, optimizer)
+    resumed, optimizer = learner(AdamW, seed=1)
+    latest = checkpoints.latest(tmp_path)
+    assert latest is not None
+    checkpoints.restore_weights(latest, optimizer)
+    assert all(torch.equal(one, other) for one, other in zip(straight, resumed, strict=True))
+
+
 def test_the_latest_is_found_with_its_record(tmp_path: Path) -> None:
     assert checkpoints.latest(tmp_path) is None
     _, optimizer = learner(AdamW)

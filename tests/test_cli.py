@@ -518,6 +518,8 @@ def full_disk() -> OSError:
             2,
             "disk is full.",
         ),
+        (OSError("1000000 requested and 524256 written"), 2, "disk is full."),
+        (OSError("Not enough free space to write 40000000 bytes after offset 128"), 2, "disk is full."),
         (SafetensorError("I/O error: Input/output error (os error 5)"), 1, "SafetensorError: I/O error"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "Error: /x: permission denied."),
         (FileExistsError(errno.EEXIST, "File exists", "/x"), 2, "Error: /x: file exists."),

@@ -167,6 +167,21 @@ def test_other_errors_are_not_taken_for_short_memory(
         drawing.draw(base, [drawing.Job("a dog", 0, tmp_path / "0.png")] * 2, steps=1, size=(32, 32))
 
 
+@pytest.mark.parametrize(("limit", "used", "spare"), [(*drawing._LIMITS[0][1:], 300), (*drawing._LIMITS[1][1:], 400)])
+def test_what_a_container_may_not_take_is_not_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: str, spare: int
+) -> None:
+    monkeypatch.setattr(drawing, "_LIMITS", ((tmp_path / "none", "none", "none"), (tmp_path, limit, used)))
+    cpu = torch.device("cpu")
+    files = {"inactive_file": 300} | ({"total_inactive_file": 400} if spare == 400 else {})
+    (tmp_path / "memory.stat").write_text("".join(f"{name} {size}\n" for name, size in files.items()))
+    (tmp_path / used).write_text("1000\n")
+    (tmp_path / limit).write_text("max\n")
+    assert drawing.free(cpu) > 2**20
+    (tmp_path / limit).write_text("5000\n")
+    assert drawing.free(cpu) == 4000 + spare
+
+
 def test_a_drive_that_is_not_there_is_no_folder_to_write_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "exists", lambda _: False)  # not even its root, as of drives on Windows
     monkeypatch.setattr(Path, "is_dir", lambda _: False)

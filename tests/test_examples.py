@@ -1,5 +1,6 @@
 """The example programs run, and the photos are those that they make."""
 
+import importlib
 import json
 import runpy
 import subprocess
@@ -86,3 +87,12 @@ def test_places_that_are_called_new_are_on_no_photo(noun: str) -> None:
     shown = {one["scene"]["context"] for one in json.loads((photos / "truth.json").read_text()).values()}
     assert who.class_noun == noun
     assert len(set(places) - shown) == 8
+
+
+def test_figures_that_were_asked_for_otherwise_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    resumed = importlib.import_module("table").resumed
+    assert resumed(tmp_path, {"one": lambda: 1}, seeds=1) == {"one": 1}
+    assert resumed(tmp_path, {"one": lambda: 2, "two": lambda: 3}, seeds=1) == {"one": 1, "two": 3}
+    with pytest.raises(SystemExit, match="asked for otherwise"):
+        resumed(tmp_path, {"one": lambda: 2}, seeds=2)

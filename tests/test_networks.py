@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, CLIPModel, CLIPSegForImageSegmentation, ViTModel
 
+from persona import networks as networks_of_papers
 from persona import score
 from persona.families import Family
 from persona.networks import DINO, Networks
@@ -33,6 +34,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def networks(folder: Path) -> Networks:
     return Networks.find(folder)
+
+
+def test_what_is_no_folder_is_not_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative name is that of a repository to transformers."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(networks_of_papers, "Dino", lambda *_: pytest.fail("it was asked for"))
+    assert Networks.find(Path("nowhere")).dino is None
 
 
 def by_hand(picture: Image.Image, side: int, mean: list[float], deviation: list[float]) -> torch.Tensor:
@@ -100,8 +108,9 @@ def test_what_cannot_be_had_is_said_with_how_to_have_it(tmp_path: Path) -> None:
     assert found.clip
     assert (found.dino, found.segmenter) == (None, None)
     parts = '--include "*.json" --include "*.txt" --include "*.safetensors"'
-    how = f"hf download {DINO} --revision refs/pr/1 {parts} --local-dir {tmp_path / 'dino-vits16'}"
-    assert f"DINO cannot be had here: left out. To have it: {how}" in found.missing
+    how = f"hf download {DINO} --revision refs/pr/1 {parts} --local-dir dino-vits16"
+    told = f"DINO cannot be had here: left out. To have it, type in the folder of --networks: {how}"
+    assert told in found.missing  # it is kept with the figures, and names no path
     assert not any(note.startswith("CLIP-") for note in found.missing)
 
 

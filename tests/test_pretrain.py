@@ -312,6 +312,16 @@ def test_a_process_that_is_killed_while_it_renders_is_not_waited_for() -> None:
         list(_spread(os._exit, [1, 1], processes=2))
 
 
+def test_no_more_processes_render_than_windows_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pool(workers: int, *_: object) -> None:
+        assert workers == 61
+        raise InterruptedError
+
+    monkeypatch.setattr("persona.pretrain.clay.data.ProcessPoolExecutor", pool)
+    with pytest.raises(InterruptedError):
+        list(_spread(abs, [1] * 99, processes=99))
+
+
 def test_sets_show_one_subject_in_different_places(tmp_path: Path) -> None:
     list(set_shards(tmp_path, 8, seed=3, processes=1))
     scenes = scenes_of(tmp_path, 0)

@@ -56,7 +56,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_shard(folder / "00000.tar", sets=5, pictures=3)
     write_shard(folder / "00001.tar", sets=4, pictures=4, first=5)
     tarfile.open(folder / "00002.tar", "w").close()  # a sharder had none left for it
-    (folder / ".4711-00003.tar").write_bytes(b"half written")
+    (folder / ".1234567890123456789-00003.tar").write_bytes(b"half written")
     return folder
 
 
@@ -129,7 +129,7 @@ def test_a_killed_run_ends_with_the_same_bytes(whole: Learnt, config: JediConfig
     child.start()
     child.join(600)
     assert child.exitcode == -signal.SIGKILL
-    (config.out / "state" / ".1-state.safetensors").write_bytes(b"half written")
+    (config.out / "state" / ".1234567890123456789-state.safetensors").write_bytes(b"half written")
     events: list[Event] = []
     again = pretrain_jedi(config, events.append)
     assert len(losses(events)) == 2  # from the state of step 4

@@ -207,7 +207,7 @@ def test_prompts_that_get_a_word_of_advice(here: Path, prompt: str, advice: str)
 
 
 def test_a_token_of_several_parts_is_no_unknown_word() -> None:
-    base: Any = SimpleNamespace(name="clay", unknown_words=lambda prompt: unknown(prompt, {"a", "dog"}))
+    base: Any = SimpleNamespace(title="clay", unknown_words=lambda prompt: unknown(prompt, {"a", "dog"}))
     events: list[Event] = []
     tell_unknown(base, ["a Rex_01 dog", "a Rex_01 cat"], ["Rex_01"], events.append)
     assert notes(events).startswith("cat: not in the vocabulary of clay,")

@@ -221,6 +221,21 @@ def test_records_may_lie_among_their_pictures(
     assert gen_sdd(replace(inside, out=Path("records"))).pictures == once.pictures
     with pytest.raises(BadOption, match="the folder of the images itself"):
         gen_sdd(replace(config, out=Path()))
+    other = replace(inside, out=config.pictures / "smaller", resolution=32)
+    assert gen_sdd(other).pictures == once.pictures  # sheets of other records are no images
+    assert gen_sdd(inside).pictures == once.pictures
+
+
+def test_pictures_may_lie_among_their_records(knowing: None, config: SddConfig) -> None:
+    assert gen_sdd(replace(config, out=config.pictures.parent)).pictures == gen_sdd(config).pictures
+
+
+def test_what_is_transparent_is_white(knowing: None, config: SddConfig, tmp_path: Path) -> None:
+    cut = GOOD.convert("RGBA")
+    cut.putalpha(0)
+    (tmp_path / "cut").mkdir()
+    cut.save(tmp_path / "cut" / "0.png")
+    assert gen_sdd(replace(config, pictures=tmp_path / "cut")).dropped == {"on white": 1}
 
 
 def test_other_settings_need_another_folder_before_networks_are_fetched(

@@ -417,7 +417,7 @@ def test_a_folder_with_other_files_is_refused(config: TrainConfig, tmp_path: Pat
 def test_what_a_killed_run_and_a_file_manager_left_is_in_nobodys_way(config: TrainConfig) -> None:
     made = train(replace(config, steps=2))
     (made.path / "previews").mkdir(exist_ok=True)
-    for name in (".4711-persona.json", "previews/.4711-a-dog.png", ".DS_Store"):
+    for name in (".1234567890123456789-persona.json", "previews/.1234567890123456789-a-dog.png", ".DS_Store"):
         (made.path / name).touch()
     assert train(config).step == 6
     assert [path.name for path in made.path.rglob(".*")] == [".DS_Store"]

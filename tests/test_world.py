@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from persona.clay import world
-from persona.clay.world import Entity, Scene, Subject, drawing
+from persona.clay.world import Entity, Scene, Subject, compiled, drawing
 from persona.clay.world.bodies import ROOT, Body
 from persona.pretrain.clay.data import training_scene, training_set
 
@@ -346,3 +347,13 @@ def test_things_neither_pose_nor_dress() -> None:
     for _ in range(20):
         (entity,) = world.random_scene(rng, (subject("teapot"),), pose="running", accessory="red hat").entities
         assert (entity.pose, entity.accessory) == ("standing", None)
+
+
+def test_without_a_folder_for_it_machine_code_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    def njit(*, cache: bool = False, **_: bool) -> Callable[[Callable[[int], int]], Callable[[int], int]]:
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: lambda number: -function(number)
+
+    monkeypatch.setattr(compiled, "njit", njit)
+    assert compiled.compiled(abs)(3) == -3

@@ -78,7 +78,7 @@ def _table(plans: "list[Plan]") -> "Table":
             _gb(one.disk),
             f"{one.parameters / 1e6:.1f} M",
             f"{one.adapter / 1e6:.0f} MB",
-            one.how if one.fits else f"does not fit, even with {one.how}",
+            one.how if one.fits else f"does not fit{one.how and f', even with {one.how}'}",
         )
     return table
 

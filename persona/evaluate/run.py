@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from persona.config import EvaluateConfig
 from persona.drawing import check_output, processes
@@ -135,7 +134,7 @@ def _evaluator(config: EvaluateConfig, entrants: Sequence[Entrant], listener: Li
 
 def _guesses(base: Family, subjects: Sequence[Subject]) -> list[str]:
     """Return what is to be said where the judge of a base measures what it does not know."""
-    judge = f"The judge of {Path(base.name).name} was never shown photos such as those of"
+    judge = f"The judge of {base.title} was never shown photos such as those of"
     return [
         f"{judge} {subject.name}: what it says of their images is a guess. Look at them."
         for subject in subjects

@@ -125,7 +125,7 @@ def _settings(config: EvaluateConfig, entrants: Sequence[Entrant], evaluator: Ev
         **paths,
         "names": [Path(name).name for name in config.names],
         "measured with": evaluator.name,
-        "drawn with": {f"{Path(base.name).name} {base.hash[:12]}": _drawn_with(config, base) for base in bases},
+        "drawn with": {f"{base.title} {base.hash[:12]}": _drawn_with(config, base) for base in bases},
         **{entrant.label: _common(entrant.label, entrants) for entrant in entrants if entrant.decides},
         "versions": versions(),
     }

@@ -118,6 +118,12 @@ class Family(Named):
         return self.recommended
 
     @property
+    def title(self) -> str:
+        """What the base is called in what is passed on: its name, or of a path the last part."""
+        path = Path(self.name)
+        return path.name if path.exists() else self.name
+
+    @property
     def denoiser(self) -> Any:
         """The network that predicts; adapters go here."""
         return getattr(self.pipe, self.denoiser_name)

@@ -13,6 +13,8 @@ from persona.families.known import Known
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 """Ends of the names of files that are never loaded."""
 
+_PACKED = (".scale_weight", ".weight_scale", ".scale_input", ".input_scale", ".absmax", ".comfy_quant", "scaled_fp8")
+"""Ends of the names of what a file's weights would have to be multiplied with, which diffusers does not do."""
 _UNET = "model.diffusion_model.input_blocks.0.0.weight"  # diffusers takes whatever it does not know for version 1
 
 
@@ -20,7 +22,7 @@ def shapes_of(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file as shapes without numbers, by their names.
 
     Raises:
-        BadBase: the file is no safetensors, or holds an adapter.
+        BadBase: the file is no safetensors, or holds an adapter or weights that are packed.
     """
     if path.suffix != ".safetensors":
         pickle = "a pickle, which can run code and is never loaded" if path.suffix in PICKLES else "no .safetensors"
@@ -33,6 +35,8 @@ def shapes_of(path: Path) -> dict[str, Tensor]:
         raise BadBase(f"{path} is damaged or cut off. Fetch it again.") from error
     if any("lora_" in key or ".lora" in key for key in shapes):
         raise BadBase(f"{path} is a LoRA, no base. Make a persona of it: persona import {path}")
+    if any(key.endswith(_PACKED) for key in shapes):
+        raise BadBase(f"{path} holds weights in few bits, with scales. That is not supported: take it in fp16 or bf16.")
     return shapes
 
 

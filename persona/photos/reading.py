@@ -189,7 +189,7 @@ def _photo(path: Path, side: int = SHORT_SIDE) -> Photo:
             # A JPEG can be decoded at a fraction of its size; other formats take no notice.
             image.draft("RGB", (2 * side, 2 * side))
             turned = upright(image)
-            shown, mask = _shrunk(_rgb(turned), side), _mask(turned, side)
+            shown, mask = _shrunk(rgb(turned), side), _mask(turned, side)
     name = os.fsencode(path.name).decode("utf-8", "replace")  # names that are no text would break what is written
     return Photo(name, shown, _caption(path), digest(path), mask)
 
@@ -201,7 +201,7 @@ def upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to 8-bit sRGB; what is transparent becomes white."""
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion would cut them off at 255

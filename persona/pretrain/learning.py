@@ -175,7 +175,7 @@ def pretrain(
 
 def _learnt_from(data: Path, out: Path) -> list[Path]:
     """Return what is learnt from in a folder: shards, or clay's scenes; sheets and notes beside them may change."""
-    return shards(data) or outside(out, data.rglob("[0-9]*"))
+    return shards(data) or outside(out, data, data.rglob("[0-9]*"))
 
 
 def _start(path: Path) -> str:

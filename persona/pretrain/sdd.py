@@ -28,7 +28,7 @@ from persona.hub import fetched
 from persona.labelling import Captioner, Detector, Found, Sam, Tagger
 from persona.metrics import Mask
 from persona.photos.cutouts import cut, pixels_of
-from persona.photos.reading import DAMAGE, FORMATS, SUFFIXES, upright
+from persona.photos.reading import DAMAGE, FORMATS, SUFFIXES, rgb, upright
 from persona.placing import Box
 from persona.pretrain.filters import APART, LONGEST, NOUNS, THINGS, Candidate, choose, on_white, overlap
 from persona.pretrain.records import Entity, Record, Records, marked, shards, write
@@ -126,7 +126,7 @@ def _sources(config: SddConfig) -> list[_Source]:
             raise BadPhotos(f"{path} is no shard of images, or is damaged: {error}. Take it out.") from error
     if not found:
         files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES)
-        found = [_Source(path) for path in outside(config.out, files)]
+        found = [_Source(path) for path in outside(config.out, folder, files)]
     if not found:
         raise BadPhotos(f"There are no images in {folder}, and no shards (*.tar) of them. Name a folder that has.")
     return found
@@ -170,7 +170,7 @@ def _opened(source: _Source, resolution: int, dropped: Counter[str]) -> Image.Im
         with source.path.open("rb") as file:
             file.seek(source.offset)
             stored = Image.open(io.BytesIO(file.read(source.length)), formats=FORMATS)
-            picture = upright(stored).convert("RGB")
+            picture = rgb(upright(stored))
     except _DAMAGE:
         dropped["unreadable"] += 1
         return None

@@ -250,10 +250,12 @@ def listing(folder: Path, paths: Iterable[Path]) -> str:
     return f"{len(files)} files ({digest_of(files)[:12]})"
 
 
-def outside(folder: Path, paths: Iterable[Path]) -> list[Path]:
-    """Return the paths that are not below a folder: what a run makes itself is none of its data."""
-    home = folder.resolve()
-    return [path for path in paths if home not in path.resolve().parents]
+def outside(run: Path, data: Path, paths: Iterable[Path]) -> list[Path]:
+    """Return the paths below a folder of data that no run has made: neither this one, nor another that is there."""
+    home = data.resolve()
+    runs = {run.resolve(), *(record.resolve().parent for record in data.rglob(RECORD))}
+    inside = {one for one in runs if home in one.parents}
+    return [path for path in paths if inside.isdisjoint(path.resolve().parents)]
 
 
 def average_of(folder: Path, module: str) -> dict[str, Tensor]:

@@ -183,6 +183,7 @@ class Run:
         if start and start.in_8_bits and isinstance(optimizer, AdamW):
             told = "The state of the 8-bit optimizer is of no use to plain AdamW, which begins anew."
             self.listener(Note(f"{told} To keep it, stop, and resume where bitsandbytes works.", warning=True))
+            checkpoints.restore_weights(start, optimizer)
         elif start:
             checkpoints.restore(start, optimizer)
         return optimizer, average

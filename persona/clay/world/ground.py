@@ -5,7 +5,7 @@ A ground's row: kind, clouds of the sky above it (0 to 1), seed, first colour (3
 
 import math
 
-from numba import njit
+from persona.clay.world.compiled import compiled
 
 FLAT, NOISE, SAND_AND_SEA, COBBLES, PLANKS, FABRIC, WATER, GRASS, RUG, ROAD, LEAF_LITTER, SNOW, PAVEMENT, TILES = range(
     14
@@ -13,7 +13,7 @@ FLAT, NOISE, SAND_AND_SEA, COBBLES, PLANKS, FABRIC, WATER, GRASS, RUG, ROAD, LEA
 KIND, CLOUDS, SEED, FIRST, SECOND, EXTRA, GROUND_WIDTH = 0, 1, 2, 3, 6, 9, 14
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def hash3(x, y, z, seed):
     """A fixed number in [0, 1) for a lattice point."""
     n = (int(x) * 73856093) ^ (int(y) * 19349663) ^ (int(z) * 83492791) ^ (int(seed) * 39916801)
@@ -24,7 +24,7 @@ def hash3(x, y, z, seed):
     return ((n >> 8) & 0xFFFF) / 65536.0
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def value_noise3(x, y, z, seed):
     """Smooth noise in [0, 1], one cell a unit."""
     ix, iy, iz = math.floor(x), math.floor(y), math.floor(z)
@@ -39,7 +39,7 @@ def value_noise3(x, y, z, seed):
     return total
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def noise2(x, y, seed):
     """Smooth noise in [0, 1], one cell a unit."""
     ix, iy = math.floor(x), math.floor(y)
@@ -50,7 +50,7 @@ def noise2(x, y, seed):
     return a + fy * (b - a)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def fbm(x, y, seed):
     """Three octaves of noise in [0, 1]."""
     return (
@@ -58,7 +58,7 @@ def fbm(x, y, seed):
     )
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def _cells(x, y, seed):
     """Distance to the border between the two nearest of a jittered grid's points, and a number of the nearer one."""
     ix, iy = math.floor(x), math.floor(y)
@@ -77,7 +77,7 @@ def _cells(x, y, seed):
     return second - first, who
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def ground_colour(g, x, y, far, out):
     """Unlit colour of the ground at (x, y); detail fades with the distance `far` from the eye."""
     kind, seed = int(g[KIND]), int(g[SEED])

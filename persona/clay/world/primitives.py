@@ -14,14 +14,14 @@ their signed distance (Hart 1996).
 
 import math
 
-from numba import njit
+from persona.clay.world.compiled import compiled
 
 ELLIPSOID, ROUND_CONE, BOX, CONE, TORUS = range(5)
 FAR = 1e9
 """Where a ray ends that hits nothing."""
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def intersect(kind, a, b, c, r, ox, oy, oz, dx, dy, dz):
     """Distance along a ray (unit direction, the primitive's own frame) to its first hit, or FAR."""
     if kind == ELLIPSOID:
@@ -116,7 +116,7 @@ def intersect(kind, a, b, c, r, ox, oy, oz, dx, dy, dz):
     return FAR
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def distance(kind, a, b, c, r, x, y, z):
     """Signed distance of a point to a box or a torus, in the primitive's own frame."""
     if kind == BOX:
@@ -127,7 +127,7 @@ def distance(kind, a, b, c, r, x, y, z):
     return math.sqrt(ring * ring + z * z) - b
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def normal(kind, a, b, c, r, x, y, z):
     """Outward unit normal at a point of the surface, in the primitive's own frame."""
     if kind == ELLIPSOID:

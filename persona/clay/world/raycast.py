@@ -10,8 +10,8 @@ Compiled by numba and free of the interpreter lock: about ten milliseconds a pic
 import math
 
 import numpy as np
-from numba import njit
 
+from persona.clay.world.compiled import compiled
 from persona.clay.world.ground import fbm, ground_colour, hash3, value_noise3
 from persona.clay.world.primitives import CONE, ELLIPSOID, FAR, ROUND_CONE, TORUS, intersect, normal
 
@@ -23,7 +23,7 @@ CENTRE, ROTATION, SIZE, REST_CENTRE, REST_ROTATION, PRIMITIVE_WIDTH = 0, 3, 12, 
 FIRST, SECOND, PATTERN, SCALE, SEED, GLOSS, METAL, ALPHA, MATERIAL_WIDTH = 0, 3, 6, 7, 8, 9, 10, 11, 12
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def _pattern(kind, scale, seed, x, y, z, nz):
     """How much of a material's second colour shows at a point of the rest frame, 0 to 1; RAINBOW returns a hue."""
     if kind == SPOTTED:
@@ -64,7 +64,7 @@ def _pattern(kind, scale, seed, x, y, z, nz):
     return 0.0
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def _soft_shadow(prims, kinds, casts, x, y, lx, ly, lz):
     """Light that reaches a ground point, 0 to 1: each caster is taken for its inner ellipsoid."""
     light = 1.0
@@ -99,7 +99,7 @@ def _soft_shadow(prims, kinds, casts, x, y, lx, ly, lz):
     return light
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def _cast(prims, kinds, layers, layer, eye, right, up, forward, focal, side, nearest, hit):
     """Depth and index of the nearest primitive of one layer, for every sample of a side x side grid."""
     for i in range(len(kinds)):
@@ -154,7 +154,7 @@ def _cast(prims, kinds, layers, layer, eye, right, up, forward, focal, side, nea
                     hit[j, k] = i
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def _shade(row, kind, material, x, y, z, wx, wy, wz, light, sun, ambient, bounce, out):
     """Colour of a primitive's surface at a world point seen along (wx, wy, wz)."""
     rot = row[ROTATION : ROTATION + 9]
@@ -205,7 +205,7 @@ def _shade(row, kind, material, x, y, z, wx, wy, wz, light, sun, ambient, bounce
         out[k] = body + spark * (sun[k] if metal < 0.5 else (0.4 + 0.6 * base)) + 0.10 * rim * ambient[k]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def cast_owners(prims, kinds, layers, owners, eye, right, up, forward, focal, owner):
     """Write who is seen in every sample, as `cast_scene` does, into owner (S, S) int16 of zeros."""
     side = len(owner)
@@ -219,7 +219,7 @@ def cast_owners(prims, kinds, layers, owners, eye, right, up, forward, focal, ow
                 owner[j, k] = owners[hit[j, k]]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def cast_scene(prims, kinds, layers, casts, owners, materials, material_of, eye, right, up, forward, focal, light, sun,
                ambient, bounce, ground, sky_low, sky_high, haze, side, image, owner, depth):  # fmt: skip
     """Draw a scene: image (S, S, 3) float, owner (S, S) int16 of every sample, depth (S, S) of every sample."""

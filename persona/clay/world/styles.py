@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.random import Generator
 from numpy.typing import NDArray
+
+from persona.clay.world.compiled import compiled
 
 Picture = NDArray[np.float32]
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -68,7 +69,7 @@ def _outlines(image: Picture, owner: NDArray[np.int16], depth: NDArray[np.float6
     return np.minimum(halved(lines) * 1.25, 1.0)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def _blur(a, sigma):
     """Gaussian blur of a plane."""
     reach = int(math.ceil(2.5 * sigma))
@@ -89,7 +90,7 @@ def _blur(a, sigma):
     return out
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def _kuwahara(p, r):
     """Mean of the calmest of the four (r+1)^2 quadrants around each pixel: flat dabs with sharp borders."""
     h, w, _ = p.shape
@@ -112,7 +113,7 @@ def _kuwahara(p, r):
     return out
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled
 def _smear(p, angle, reach):
     """Each pixel the mean along its stroke: line integral convolution over a field of angles."""
     h, w, _ = p.shape

@@ -137,9 +137,13 @@ def _fill(
     yield from _spread(write, [job for job in jobs if job.shard not in present], processes)
 
 
+_MOST = 61
+"""Processes that Windows lets one wait for."""
+
+
 def _spread(write: Callable[[Any], int], jobs: list[Any], processes: int | None) -> Iterator[int]:
     """Do jobs in so many processes, as many as there are cores when left out; yields what each returns."""
-    workers = min(processes or _cores(), len(jobs))
+    workers = min(processes or _cores(), len(jobs), _MOST)
     if workers <= 1:
         yield from map(write, jobs)
         return
