@@ -242,7 +242,10 @@ class _Pretraining:
 
     def _assemble(self) -> Path:
         """Write the folder of weights from what has been learnt so far."""
-        weights = self.out / "weights"
+        weights, methods = self.out / "weights", self.out / "methods"
+        if weights.is_dir():  # what was learnt for it since is put aside: there is a moment without that folder
+            with folder_beside(methods) as part:
+                _copied(weights, part)
         with folder_beside(weights) as part:
             vae, text = self.out / "vae" / "vae", self.out / "text" / "text_encoder"
             assemble(vae, text, self._tokenizer(), self.out / "unet", part)
@@ -250,9 +253,7 @@ class _Pretraining:
                 if (self.out / name / file).exists():
                     (part / name).mkdir()
                     shutil.copyfile(self.out / name / file, part / name / file)
-            for store in (jedi.STORE, telling.STORE):  # what was learnt for it since; of another U-Net it is refused
-                if (weights / store.name).is_dir():
-                    shutil.copytree(weights / store.name, part / store.name)
+            _copied(methods, part)  # of another U-Net it is refused
             write_manifest(part)
         return weights
 
@@ -289,3 +290,10 @@ class _Pretraining:
         trained = {"Autoencoder": "vae", "Judge": "judge", "Segmenter": "segmenter", "Encoder": "encoder"}
         trained |= {"Text encoder": "text", "U-Net": "unet"}
         return known | {stage: position_of(self.out / folder)["seconds"] for stage, folder in trained.items()}
+
+
+def _copied(folder: Path, target: Path) -> None:
+    """Copy the weights of methods, as far as they are there."""
+    for store in (jedi.STORE, telling.STORE):
+        if (folder / store.name).is_dir():
+            shutil.copytree(folder / store.name, target / store.name)
