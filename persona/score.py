@@ -221,11 +221,6 @@ def _bare_pictures(
     base: Family, class_noun: str, seeds: Sequence[int], size: Size, listener: Listener
 ) -> list[Image.Image]:
     listener(Progress("Drawing previews", 0, 1))
-    drawn = preview(base, of_class(_BARE, class_noun), seeds, size)
+    drawn = base.draw([of_class(_BARE, class_noun)] * len(seeds), seeds, size=size)
     listener(Progress("Drawing previews", 1, 1))
     return drawn
-
-
-def preview(base: Family, prompt: str, seeds: Sequence[int], size: Size) -> list[Image.Image]:
-    """Draw pictures to look at, no more at a time than memory was planned for: as many as ``SEEDS``."""
-    return base.draw([prompt] * len(seeds), seeds, size=size, batch=min(len(SEEDS), base.batch_of(size)))

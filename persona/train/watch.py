@@ -15,7 +15,7 @@ from persona.identity import fill
 from persona.networks import CLIP, DINO, how_to_fetch
 from persona.photos import Photo
 from persona.placing import of_class
-from persona.score import SEEDS, Scorer, preview, scorer_for
+from persona.score import SEEDS, Scorer, scorer_for
 
 PATIENCE = 2
 """Scores in a row below the best after which it has passed."""
@@ -83,7 +83,8 @@ class Watch:
         drawn = {}
         for number, (template, prompt) in enumerate(self.prompts.items()):
             self.listener(Progress("Drawing previews", number, len(self.prompts)))
-            drawn[template] = preview(base, prompt, self.seeds[template], size)
+            seeds = self.seeds[template]
+            drawn[template] = base.draw([prompt] * len(seeds), seeds, size=size)
         self.listener(Progress("Drawing previews", len(self.prompts), len(self.prompts)))
         self._keep(step, drawn)
         if self.scorer:

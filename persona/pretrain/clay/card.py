@@ -26,7 +26,8 @@ draws toys of a small world that persona renders itself, at 128x128, and nothing
 photographs. For those, name a real base with `--base`.
 
 It is an ordinary diffusers `StableDiffusionPipeline` (v-prediction, zero terminal SNR, 16x16 latents of 8 channels) and
-loads without persona's code. All of its training data was rendered: nobody's images and nobody's text are in it.
+loads without persona's code; to draw what persona draws, start guidance after two of 25 steps. All of its training data
+was rendered: nobody's images and nobody's text are in it.
 
 ## What it knows
 
