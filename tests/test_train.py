@@ -709,9 +709,7 @@ def test_dino_and_clip_take_no_memory_of_the_bases_device(tmp_path: Path, monkey
     networks = tiny_networks.save(tmp_path / "networks", "dino-vits16", "clip-vit-base-patch32")
     monkeypatch.setattr(score, "folder_of", lambda name: networks / name.partition("/")[2])
     grey = fromarray(np.full((32, 32, 3), 128, np.uint8))
-    base: Any = types.SimpleNamespace(
-        folder=tmp_path, device=torch.device("meta"), batch_of=lambda _: 2, draw=lambda *_, **__: [grey] * 2
-    )
+    base: Any = types.SimpleNamespace(folder=tmp_path, device=torch.device("meta"), draw=lambda *_, size: [grey, grey])
     events: list[Event] = []
     scorer = score.scorer_for(base, [grey], "dog", (32, 32), events.append)
     assert scorer
