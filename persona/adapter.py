@@ -65,7 +65,9 @@ class Make:
 
 
 def attach(base: Family, make: Make, *, seed: int = 0, name: str = NAME) -> dict[str, list[nn.Parameter]]:
-    """Add an untrained adapter: the base predicts exactly what it did before (oft in bf16: to rounding).
+    """Add an untrained adapter: the base predicts exactly what it did before.
+
+    In bf16 oft does so to rounding only, and on a GPU dora too.
 
     Args:
         base: gets the adapter beside those that it may have.
@@ -185,7 +187,9 @@ def load(base: Family, path: Path, *, name: str = NAME) -> dict[str, list[nn.Par
         set_peft_model_state_dict(module, state, adapter_name=name)
     if weights:
         detach(base, name=name)
-        raise BadPersona(f"{path} adapts {next(iter(weights))}, which {base.name} has not. Give its own base.")
+        raise BadPersona(
+            f"{path} adapts {next(iter(weights))}, which {base.name} does not have. Give the base that it was made for."
+        )
     return parameters
 
 

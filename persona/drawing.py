@@ -78,8 +78,8 @@ def processes() -> PartialState:
 def open_base(name: str, listener: Listener = silent) -> Family:
     """Load a base to draw with, on this process's own device and in the number format that it is fast in.
 
-    In bfloat16 what a picture shows depends on its prompt and seed alone, but its last digits on the pictures that are
-    drawn along with it too, as kernels round differently (clay: 47 dB between one alone and the same among eight).
+    In bfloat16 what a picture shows depends on its prompt and seed alone, but its last bits also on the rest of its
+    batch, as kernels round differently (clay: 47 dB between one alone and the same among eight).
 
     Args:
         name: of the base.
@@ -195,11 +195,7 @@ def draw(
                 if batch > 1:
                     batch //= 2
                     listener(Note(f"Memory is short: drawing {batch} at a time."))
-                elif isinstance(base, Family) and not base.pipe.vae.use_tiling:
-                    base.tile()
-                    ending.callback(base.tile, tiled=False)
-                    listener(Note("Memory is short: images in tiles."))
-                else:
+                elif not _tiled(base, ending, listener):
                     raise
                 continue
             made += _saved(pictures, part)
@@ -228,17 +224,33 @@ def draw_together(base: Artist, jobs: Sequence[Job], listener: Listener = silent
     made: list[Path] = []
     if processes().is_main_process:
         listener(Progress("Drawing", 0, len(jobs)))
-        try:
-            pictures = base.draw([job.prompt for job in jobs], [job.seed for job in jobs], together=True, **how)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            hint = "Draw fewer with -n, or smaller ones with --resolution."
-            raise NoMemory(f"Memory is too small for {len(jobs)} images that see each other. {hint}") from error
-        made += _saved(pictures, jobs)
+        with ExitStack() as ending:
+            while not made:
+                try:
+                    pictures = base.draw([job.prompt for job in jobs], [job.seed for job in jobs], together=True, **how)
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error):
+                        raise
+                    if _tiled(base, ending, listener):
+                        continue
+                    hint = "Draw fewer with -n, or smaller ones with --resolution."
+                    told = f"Memory is too small for {len(jobs)} images that see each other."
+                    raise NoMemory(f"{told} {hint}") from error
+                made += _saved(pictures, jobs)
         listener(Progress("Drawing", len(jobs), len(jobs)))
     all_made: list[Path] = gather_object(made)
     return all_made
+
+
+def _tiled(base: Artist, ending: ExitStack, listener: Listener) -> bool:
+    """Let pictures be decoded in tiles until the end of a context, and tell whether they were not before."""
+    family = base if isinstance(base, Family) else getattr(base, "base", None)  # a method draws on one
+    if not isinstance(family, Family) or family.pipe.vae.use_tiling:
+        return False
+    family.tile()
+    ending.callback(family.tile, tiled=False)
+    listener(Note("Memory is short: images in tiles."))
+    return True
 
 
 def _saved(pictures: Sequence[Image.Image], jobs: Sequence[Job]) -> list[Path]:

@@ -32,19 +32,19 @@ class Plan:
     """What a training would take.
 
     Attributes:
-        base: that is trained.
+        base: the one that is trained.
         device: type of the device that it would run on.
         settings: of the training.
         how: what it does to need less memory, in words; empty for nothing.
-        memory: bytes on the device at once at most.
-        stage: of the training, that takes them.
+        memory: the most bytes on the device at once.
+        stage: the stage of the training that needs the most.
         room: bytes that there are for it; ``None`` for no limit.
         ram: bytes of main memory.
-        download: bytes that are fetched; ``None`` where nobody says.
-        disk: bytes on the disk beside them.
+        download: bytes to fetch; ``None`` if the hub does not say.
+        disk: the most bytes that the training has on the disk.
         parameters: how many numbers are trained.
-        adapter: bytes of the file that they make.
-        step_seconds: that a step takes; ``None`` where this machine is not known yet.
+        adapter: bytes of the adapter's file.
+        step_seconds: seconds per step; ``None`` if no large base was trained on this device yet.
     """
 
     base: str
@@ -183,8 +183,9 @@ def _download(base: str, parts: Collection[str]) -> int | None:
 
 
 def _disk(asked: TrainConfig, settings: Settings, seen: Rehearsal) -> int:
-    """Return how many bytes a run writes at most: weights, the optimizer's state, pictures of the class."""
-    state = seen.adapter * (2 if settings.optimizer == "adamw" else 1)
+    """Return how many bytes a run has on the disk at most: weights, what resuming needs, pictures of the class."""
+    # The weights of a step and two numbers of the optimizer for each; and all that anew while a checkpoint is written.
+    state = int(2 * seen.adapter * (3 if settings.optimizer == "adamw" else 1.5))
     pictures = settings.priors * 3 * settings.resolution**2 if asked.prior == "generated" else 0
     looks = settings.steps // settings.score_every if settings.score_every else 0
     files = KEPT + looks + 2  # the copy that is drawn with, and one that is being written

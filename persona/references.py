@@ -64,7 +64,7 @@ def fitting(jedi: JeDi, references: References, pictures: int, size: Size, liste
         references: all of them.
         pictures: how many will see them and each other at a time.
         size: width and height of those, in pixels.
-        listener: told if some are left out.
+        listener: told if some are left out. Where memory is short, the base draws in tiles from here on.
     """
     number = total = len(references.latents)
     while number > 1:
@@ -74,7 +74,10 @@ def fitting(jedi: JeDi, references: References, pictures: int, size: Size, liste
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            number //= 2
+            if jedi.base.pipe.vae.use_tiling:
+                number //= 2
+            else:  # it may have been the decoder, which sees no references
+                jedi.base.tile()
         else:
             break
     if number < total:

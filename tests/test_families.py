@@ -1,8 +1,9 @@
 import json
+import re
 import shutil
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from persona import families
 from persona.errors import BadBase, BadOption
 from persona.families import Conditioning, Family
 from persona.families.conditioning import Reader
+from persona.families.recipe import Recipe
 
 Folder = Callable[[str], Path]
 ALL = pytest.mark.parametrize("name", sorted(bases.BASES))
@@ -278,6 +280,25 @@ def test_a_base_may_bring_its_own_recipe(base_folder: Folder, tmp_path: Path) ->
     (copy / "recipe.json").write_text('["rank"]')
     with pytest.raises(BadBase, match=r"recipe.json is no JSON object .*\. Correct or remove it"):
         load(lambda _: copy)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ['"guidance": "7.5"', '"rank": 1.5', '"batch": 0', '"targets": "to_q"', '"text_encoder": 1', '"guidance": NaN'],
+)
+def test_a_recipe_of_other_kinds_of_values_is_refused(base_folder: Folder, tmp_path: Path, said: str) -> None:
+    copy = shutil.copytree(base_folder("sd-eps"), tmp_path / "copy")
+    (copy / "recipe.json").write_text(f"{{{said}}}")
+    name, _, value = said.replace('"', "", 2).partition(": ")
+    with pytest.raises(BadBase, match=rf"recipe.json: {name} cannot be {re.escape(value)}\. Correct or remove it"):
+        load(lambda _: copy)
+
+
+def test_a_recipe_of_every_setting_is_taken(base_folder: Folder, tmp_path: Path) -> None:
+    copy = shutil.copytree(base_folder("sd-eps"), tmp_path / "copy")
+    said = asdict(Recipe()) | {"resolution": None, "guidance": 3, "score_every": 0}
+    (copy / "recipe.json").write_text(json.dumps(said))
+    assert load(lambda _: copy).recipe == Recipe(guidance=3, score_every=0)
 
 
 def edit(path: Path, **values: Any) -> None:

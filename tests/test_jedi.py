@@ -397,5 +397,6 @@ def test_weights_that_do_not_fit_are_refused(
 
 
 def test_modules_that_are_not_there_are_an_error(one: Family) -> None:
-    with pytest.raises(BadOption, match="no module named nowhere"):
-        JeDi(one, ("nowhere",))
+    for targets in (("nowhere",), ("attn1", "nowhere")):
+        with pytest.raises(BadOption, match="no module named nowhere"):
+            JeDi(one, targets)

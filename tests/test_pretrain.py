@@ -182,6 +182,19 @@ def test_a_finished_run_stays_as_it_is_and_says_what_was_made(
     assert "persona sample 'a dog on the beach'" in result.stderr
 
 
+def test_subject_diffusion_does_not_outlive_the_encoder_that_it_learnt_with(made: Made, tmp_path: Path) -> None:
+    out = shutil.copytree(made.weights.parent, tmp_path / "run")
+    for store in (jedi.STORE, telling.STORE):
+        (out / "weights" / store.name).mkdir()
+        (out / "weights" / store.name / store.file).write_bytes(b"learnt")
+    longer = Encoder.load(out / "encoder")
+    next(longer.parameters()).data.add_(1)
+    longer.save(out / "encoder")
+    weights = tiny_clay.pretrain(out).weights
+    assert (weights / jedi.STORE.name).is_dir()
+    assert not (weights / telling.STORE.name).exists()
+
+
 def test_other_settings_need_another_folder(made: Made) -> None:
     with pytest.raises(BadOption, match="holds a run with --pictures 24"):
         pretrain_clay(PretrainConfig(out=made.weights.parent, **tiny_clay.CONFIG | {"pictures": 48}))

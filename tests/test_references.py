@@ -22,6 +22,7 @@ from persona.cli import app
 from persona.config import SampleConfig
 from persona.errors import BadBase, BadOption, BadPhotos, BadPrompt, BadToken, NoMemory
 from persona.events import Event, Note, Progress
+from persona.families import Family
 from persona.methods.guidance import IMAGE_GUIDANCE
 from persona.methods.jedi import STORE, JeDi
 from persona.photos import Photo
@@ -186,6 +187,23 @@ def test_fewer_references_are_used_where_memory_is_short(here: Path, monkeypatch
     (picture,) = sample(shown(), events.append)
     assert "1 of the 3 references" in notes(events)
     assert len(facts(picture.path)["references"].split()) == 1
+
+
+def test_a_decoder_that_memory_runs_out_of_decodes_in_tiles(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not fewer references, and no refusal: it sees none."""
+    whole = Family.decode_latents
+
+    def tight(self: Family, latents: torch.Tensor) -> Any:
+        if not self.pipe.vae.use_tiling:
+            raise torch.OutOfMemoryError
+        return whole(self, latents)
+
+    monkeypatch.setattr(Family, "decode_latents", tight)
+    events: list[Event] = []
+    (picture,) = sample(shown(), events.append)
+    assert len(facts(picture.path)["references"].split()) == 3
+    assert "references are used" not in notes(events)
+    assert len(list(sample(config("a dog", n=2, together=True)))) == 2
 
 
 def test_too_many_together_are_an_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -389,6 +389,8 @@ def test_previews_are_drawn_with_less_too(config: TrainConfig, monkeypatch: pyte
     made = train(replace(config, score_every=6), events.append)
     assert "images in tiles" in notes(events)
     assert len(list((made.path / "previews").rglob("*.png"))) > 0
+    # The photos were encoded whole, and would be in tiles if a run that is resumed remembered it.
+    assert made.settings["tiling"] is False
 
 
 @pytest.mark.parametrize("look", [1, 2])

@@ -1,6 +1,7 @@
 """What a family of base models recommends, so that its users need no knob."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -80,7 +81,7 @@ class Recipe:
         """Return the recipe with what a base's own ``recipe.json`` says instead, if it has one.
 
         Raises:
-            BadBase: the file is no JSON object of these settings.
+            BadBase: the file is no JSON object of these settings, or one of them cannot be what it says.
         """
         if not path.is_file():
             return self
@@ -91,7 +92,25 @@ class Recipe:
         if unknown := sorted(said.keys() - asdict(self).keys()):
             told = f"{path} has unknown keys: {', '.join(unknown)}."
             raise BadBase(f"{told} Correct or remove them: `persona info clay --json` shows those that there are.")
+        for name, value in said.items():
+            if not _possible(name, value):
+                raise BadBase(f"{path}: {name} cannot be {json.dumps(value)}. Correct or remove it.")
         return replace(self, **said)
+
+
+def _possible(name: str, value: Any) -> bool:
+    """Tell whether a setting can have a value: of the kind of its usual one, and large enough."""
+    usual = getattr(Recipe(), name)
+    if isinstance(usual, bool):
+        return isinstance(value, bool)
+    if isinstance(usual, tuple):
+        return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+    if usual is None and value is None:
+        return True
+    if isinstance(value, bool) or not isinstance(value, (int, float) if isinstance(usual, float) else int):
+        return False
+    least = 0 if isinstance(usual, float) or name in ("ood_steps", "score_every") else 1
+    return math.isfinite(value) and value >= least
 
 
 def _read(said: Mapping[str, Any]) -> dict[str, Any]:

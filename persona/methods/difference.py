@@ -29,19 +29,22 @@ class Difference:
         """Join differences to all weights of the modules whose names end in one of the targets.
 
         Raises:
-            BadOption: the network has no such module.
+            BadOption: the network has no module of one of these names.
         """
         self._network = network
         names = {
-            f"{path}.{name}"
-            for path, module in network.named_modules()
-            for name, _ in module.named_parameters()
-            if any(f".{path}".endswith(f".{target}") for target in targets)
+            target: {
+                f"{path}.{name}"
+                for path, module in network.named_modules()
+                for name, _ in module.named_parameters()
+                if f".{path}".endswith(f".{target}")
+            }
+            for target in targets
         }
-        if not names:
-            raise BadOption(f"The base has no module named {', '.join(targets)}. Leave --target out.")
+        if unknown := [target for target, found in names.items() if not found]:
+            raise BadOption(f"The base has no module named {', '.join(unknown)}. Leave that --target out.")
         self._added: dict[str, _Plus] = {}
-        for name in sorted(names):
+        for name in sorted(set[str]().union(*names.values())):
             owner, leaf = self._place(name)
             plus = _Plus(getattr(owner, leaf))
             register_parametrization(owner, leaf, plus, unsafe=True)  # a bf16 weight becomes a float32 sum

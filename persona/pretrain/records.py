@@ -128,7 +128,7 @@ class Records:
                     raise ValueError("an image is not square, or a mask is not of its size")
                 references = [opened(f"ref{one}.", "RGBA") for one in numbers]
                 return Record(place.captions, place.entities, picture, masks, references)
-        except (OSError, SyntaxError, ValueError, KeyError) as error:
+        except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError) as error:
             raise BadOption(f"{place.shard} is damaged ({error}). Make it again.") from error
 
 

@@ -124,7 +124,7 @@ class WebSets(Sets):
                 for _, member in sorted(pictures, key=lambda one: (order[one[0][0]], one[0][1])):
                     if file := tar.extractfile(member):
                         yield Image.open(file).convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise BadOption(f"{path} is damaged ({error}). Make it again.") from error
 
     def noun(self, number: int) -> str:

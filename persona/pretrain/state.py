@@ -138,7 +138,10 @@ class Run:
     def write(self, tensors: Mapping[str, Tensor]) -> None:
         """Write what :meth:`tensors` returns, and how far it is; see :meth:`save`."""
         position = {"step": self.step, "seconds": self.seconds, "curve": self.curve}
-        plain = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+        # Copies on the device would take as much again as all that is trained.
+        plain = {
+            name: tensor.to("cpu", copy=True, memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+        }
         with beside(self.folder / STATE) as part:
             save_file(plain, part, {"position": json.dumps(position)})
 

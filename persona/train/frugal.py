@@ -15,6 +15,7 @@ from persona.events import Listener, Note
 from persona.families import Bits, Family
 from persona.families.family import release
 from persona.methods.settings import Settings
+from persona.train.rehearsal import PREVIEWS
 from persona.train.thrift import LOADED, Choice, kept, relieve, sides, unsaid, words
 
 T = TypeVar("T")
@@ -148,7 +149,11 @@ class Frugal:
     def _lean(self, stage: str) -> None:
         release()
         smaller = sides(self.base, self._wanted.resolution)
-        change = relieve(self.asked, self.settings, stage, self._accelerator, smaller, self._listener)
+        now = replace(self.settings, tiling=self.base.pipe.vae.use_tiling)
+        change = relieve(self.asked, now, stage, self._accelerator, smaller, self._listener)
+        if stage == PREVIEWS and "tiling" in change:  # not chosen for the run: the photos were encoded whole
+            self.base.tile()
+            return
         choice = {**self.choice, **change}
         if change.keys() & LOADED:
             raise Leaner(choice)

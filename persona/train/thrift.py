@@ -26,8 +26,8 @@ Choice = Mapping[str, Any]
 SHARE = 0.9
 """Of the memory that is free, so much is planned for: allocators leave gaps, and kernels take some for themselves."""
 AMPLE = 20
-"""Times the size of its weights' files that no base was seen to need for batches and pictures of the size that it
-recommends: with so much free, nothing is rehearsed."""
+"""No base was seen to need more memory than this multiple of its weights' files, in the batches and at the resolution
+that it recommends: with that much free, nothing is rehearsed."""
 
 _HELP = {
     LOADING: ("offload", "quantize"),
@@ -41,7 +41,7 @@ _HELP = {
 LOADED = {"quantize", "offload", "resolution"}
 """What is chosen by loading the base anew."""
 FREE = {"gradient_checkpointing", "offload", "tiling"}
-"""What changes nothing that is learnt, so that whoever goes on with a run may say otherwise."""
+"""What changes nothing that is learnt, but for the seams of tiles, so that whoever resumes a run may say otherwise."""
 
 
 def sides(base: Family, resolution: int) -> list[int]:

@@ -17,7 +17,7 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from persona import checkpoints, report
-from persona.atomic import beside, folder_beside
+from persona.atomic import beside, digest, folder_beside
 from persona.clay import encoder, judge, segmenter, write_manifest
 from persona.clay.judge import Judge
 from persona.config import PretrainConfig
@@ -246,6 +246,8 @@ class _Pretraining:
         if weights.is_dir():  # what was learnt for it since is put aside: there is a moment without that folder
             with folder_beside(methods) as part:
                 _copied(weights, part)
+                if not self._same_encoder(weights):  # by what it says of references Subject-Diffusion knows them
+                    shutil.rmtree(part / telling.STORE.name, ignore_errors=True)
         with folder_beside(weights) as part:
             vae, text = self.out / "vae" / "vae", self.out / "text" / "text_encoder"
             assemble(vae, text, self._tokenizer(), self.out / "unet", part)
@@ -256,6 +258,11 @@ class _Pretraining:
             _copied(methods, part)  # of another U-Net it is refused
             write_manifest(part)
         return weights
+
+    def _same_encoder(self, weights: Path) -> bool:
+        """Tell whether a folder of weights has the encoder of references that was learnt last."""
+        files = [folder / encoder.FOLDER / encoder.WEIGHTS for folder in (weights, self.out)]
+        return all(file.exists() for file in files) and digest(files[0]) == digest(files[1])
 
     def _sheet_of(self, step: int) -> Path:
         return self.out / "samples" / f"step-{step:06}.png"
