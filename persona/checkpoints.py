@@ -20,6 +20,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from persona.atomic import scratch
 from persona.errors import Busy
 from persona.folder import ADAPTER, step_name, step_of
 
@@ -91,7 +92,7 @@ def latest(run: Path) -> Checkpoint | None:
 def save(
     run: Path, step: int, *, adapter: bytes, optimizer: Optimizer, record: Mapping[str, Any], keep: Iterable[int]
 ) -> Checkpoint:
-    """Write a checkpoint, be it one of the same step anew, then let go of what it makes superfluous.
+    """Write a checkpoint, in the place of one of the same step, then delete what it makes superfluous.
 
     Args:
         run: folder of the run.
@@ -105,22 +106,16 @@ def save(
         OSError: the disk is full, or the folder may not be written to; earlier checkpoints are as they were.
     """
     made = _at(run, step)
-    part = made.path.with_name(f".{made.path.name}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with scratch(made.path) as part:
+        part.mkdir()
         _write(part / ADAPTER, adapter)
         _write(part / OPTIMIZER, _pack(optimizer))
         _write(part / RECORD, json.dumps(dict(record)).encode())
         if made.path.exists():  # its weights are the same, but there is more to say of them
             for file in part.iterdir():
                 file.replace(made.path / file.name)
-            part.rmdir()
         else:
             part.rename(made.path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     _thin(run, {*keep, step})
     return made
 
@@ -187,8 +182,6 @@ def held(run: Path) -> Iterator[None]:
     except Timeout:
         raise Busy(f"Another run is writing to {run}. Wait for it, stop it, or choose another --out.") from None
     try:
-        for left in (run / "checkpoints").glob(".step-*"):
-            shutil.rmtree(left, ignore_errors=True)
         yield
     finally:
         with suppress(OSError):  # Windows removes no file that is open; what stays there locks nobody out

@@ -12,6 +12,7 @@ from persona.config import ImportConfig
 from persona.drawing import check_output
 from persona.errors import BadBase, BadOption, BadPersona, BadToken
 from persona.events import Listener, Note, silent
+from persona.families.single import PICKLES
 from persona.folder import ADAPTER, RECORD, Persona, folder_for
 
 _PART = ".import-"
@@ -78,7 +79,7 @@ def _said(path: Path) -> dict[str, str]:
     Raises:
         BadPersona: it is missing, damaged, or can be run.
     """
-    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+    if path.suffix in PICKLES:
         raise BadPersona(f"{path} is a pickle, which can run code and is never loaded. Give a .safetensors file.")
     try:
         with safe_open(path, "pt") as file:

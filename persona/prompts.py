@@ -14,16 +14,24 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     Raises:
         BadPrompt: it cannot be read, or holds none.
     """
+    prompts = tuple(line.strip() for line in lines_of(path) if line.strip())
+    if not prompts:
+        raise BadPrompt(f"{path} holds no prompt. Write one on each line.")
+    return prompts
+
+
+def lines_of(path: Path) -> list[str]:
+    """Return the lines of a file of prompts, empty ones too.
+
+    Raises:
+        BadPrompt: it cannot be read.
+    """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         no_text = "they are no UTF-8 text. Save the file as UTF-8"  # Windows PowerShell 5 writes UTF-16
         reason = no_text if isinstance(error, ValueError) else str(error.strerror).lower()
         raise BadPrompt(f"The prompts in {path} cannot be read: {reason}.") from None
-    prompts = tuple(line.strip() for line in lines if line.strip())
-    if not prompts:
-        raise BadPrompt(f"{path} holds no prompt. Write one on each line.")
-    return prompts
 
 
 def tell_cut(base: Family, prompts: Sequence[str], listener: Listener) -> None:

@@ -117,16 +117,6 @@ def test_a_run_that_left_nothing_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path) -> None:
-    _, optimizer = learner(AdamW)
-    save(tmp_path, 1, optimizer)
-    left = tmp_path / "checkpoints" / ".step-000002"
-    left.mkdir()
-    (left / "adapter.safetensors").write_bytes(b"half")
-    with checkpoints.held(tmp_path):
-        assert not left.exists()
-
-
 def test_a_lock_that_cannot_be_removed_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows, which removes no file that is open."""
     real = Path.unlink

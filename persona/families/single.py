@@ -36,7 +36,7 @@ def shapes_of(path: Path) -> dict[str, Tensor]:
     if any("lora_" in key or ".lora" in key for key in shapes):
         raise BadBase(f"{path} is a LoRA, no base. Make a persona of it: persona import {path}")
     if any(key.endswith(_PACKED) for key in shapes):
-        raise BadBase(f"{path} holds weights in few bits, with scales. That is not supported: take it in fp16 or bf16.")
+        raise BadBase(f"{path} holds quantized weights, which are not supported. Take it in fp16 or bf16.")
     return shapes
 
 
@@ -56,5 +56,5 @@ def kind_of(path: Path, shapes: dict[str, Tensor], known: Iterable[Known]) -> Kn
     if kind == "v1" and _UNET not in shapes:
         kind = "unknown"
     if kind not in kinds:
-        raise BadBase(f"{path} is a checkpoint of an unsupported kind ({kind}). Those that are: {', '.join(kinds)}.")
+        raise BadBase(f"{path} is a checkpoint of an unsupported kind ({kind}). Supported are: {', '.join(kinds)}.")
     return kinds[kind]

@@ -24,12 +24,14 @@ from transformers.utils.logging import disable_progress_bar
 from persona.atomic import beside
 from persona.clay.world import Scene, faces_left
 from persona.families.recipe import ATTENTION
+from persona.families.recipe import RECIPE as RECIPE_FILE
+from persona.families.vocabulary import WORDS
 from persona.noise import Diffusion
 from persona.pretrain.clay.alignment import Alignment
 from persona.pretrain.clay.autoencoder import encode
 from persona.pretrain.clay.data import WORN, masks_of, pixels_of, scenes_of, shards_of
 from persona.pretrain.clay.mixed import mixed
-from persona.pretrain.clay.text import MAX_TOKENS, WORDS, caption_words, prompt_of
+from persona.pretrain.clay.text import MAX_TOKENS, caption_words, prompt_of
 from persona.pretrain.learning import times
 from persona.pretrain.state import Run, average_of
 
@@ -242,5 +244,5 @@ def assemble(vae: Path, text: Path, tokenizer: CLIPTokenizer, state: Path, targe
     config = target / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     (target / WORDS).write_text(json.dumps(sorted(caption_words()), indent=0) + "\n", encoding="utf-8")
-    (target / "recipe.json").write_text(json.dumps(RECIPE, indent=1) + "\n", encoding="utf-8")
+    (target / RECIPE_FILE).write_text(json.dumps(RECIPE, indent=1) + "\n", encoding="utf-8")
     return pipeline

@@ -18,8 +18,6 @@ from persona.clay.world import Scene, caption, random_scene
 MAX_TOKENS = 48
 DROPPED = 0.1
 """Share of prompts left empty, for guidance."""
-WORDS = "words.json"
-"""File in a base's folder: the words that its captions knew, for prompts to be compared with."""
 _END = "</w>"
 
 

@@ -9,6 +9,7 @@ from numpy.random import default_rng
 
 from persona.errors import BadPrompt
 from persona.placing import any_of
+from persona.prompts import lines_of
 
 SCENES = 8
 """Scenes of a subject that is made of the templates; a collage has fewer panels."""
@@ -105,12 +106,7 @@ def _made(number: int, seed: int) -> Plan:
 
 
 def _read(file: Path) -> list[Plan]:
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        reason = "is no text" if isinstance(error, ValueError) else str(error.strerror).lower()
-        raise BadPrompt(f"The prompts in {file} cannot be read: {reason}.") from None
-    found = [_plan(line, f"{file}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    found = [_plan(line, f"{file}, line {number}") for number, line in enumerate(lines_of(file), 1) if line.strip()]
     if not found:
         raise BadPrompt(f"{file} holds no prompt. Each line is {_form()}")
     return found
