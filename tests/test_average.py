@@ -19,6 +19,18 @@ def test_steps_count_by_the_power_of_their_number(steps: int) -> None:
         assert parameter[0].item() == pytest.approx((share * number).sum().item() / steps ** (EXPONENT + 1), rel=1e-5)
 
 
+@pytest.mark.parametrize("steps", [60, 300])
+def test_half_of_the_average_is_of_the_last_sixth(steps: int) -> None:
+    """As README says."""
+    parameter = nn.Parameter(torch.zeros(1))
+    average = Average(SGD([parameter]))
+    for step in range(1, steps + 1):
+        parameter.data.fill_(float(step > steps * 5 / 6))
+        average.update(step)
+    with average.worn():
+        assert parameter.item() == pytest.approx(0.5, abs=0.03)
+
+
 def test_what_is_averaged_has_its_own_values_again() -> None:
     parameters = [nn.Parameter(torch.randn(4)), nn.Parameter(torch.randn(2, 3))]
     average = Average(SGD(parameters))

@@ -15,6 +15,16 @@ def test_a_sheet_shows_every_picture_and_caption() -> None:
     assert colours[0, 0, 255] == 2 * 256 * 128
 
 
+def test_a_caption_is_written_out_in_full() -> None:
+    """What is told of a row takes as many lines as it needs, and each line is of ink."""
+
+    def ink(caption: str) -> int:
+        page = sheet([Row(caption, [(Image.new("RGB", (40, 20), "white"), "")])])
+        return sum(page.convert("L").histogram()[:128])
+
+    assert 0 == ink("") < ink("a dog") < ink("a dog " * 30)
+
+
 def test_what_is_broken_into_lines_leaves_none_with_a_single_picture() -> None:
     nine = sheet([Row("", [(Image.new("RGB", (30, 30)), "")] * 9)])
     assert nine.size == (5 * 38 + 8, 2 * 38 + 2 * 8)

@@ -363,7 +363,7 @@ def test_a_finished_run_is_only_opened(config: TrainConfig, done: Persona) -> No
     assert (done.path / "persona.json").stat().st_mtime_ns == stamp
 
 
-def test_fresh_replaces_what_lies_elsewhere(config: TrainConfig, tmp_path: Path) -> None:
+def test_fresh_takes_a_link_away_and_leaves_what_lies_elsewhere(config: TrainConfig, tmp_path: Path) -> None:
     """Checkpoints may be on a larger disk; what is there is not ours to delete."""
     (tmp_path / "large").mkdir()
     (tmp_path / "large" / "own.txt").touch()
@@ -372,6 +372,7 @@ def test_fresh_replaces_what_lies_elsewhere(config: TrainConfig, tmp_path: Path)
     (made.path / "previews").symlink_to(tmp_path / "large")
     train(replace(config, fresh=True))
     assert (tmp_path / "large" / "own.txt").exists()
+    assert not (made.path / "previews").is_symlink()
 
 
 def test_fresh_begins_anew_and_then_goes_on_like_any_other(config: TrainConfig) -> None:
