@@ -112,7 +112,7 @@ def of_jedi(sitter: Sitter, count: int, seeds: int, weights: Path | None) -> dic
 
 
 def of_dreambooth(sitter: Sitter, out: Path, seeds: int) -> dict[str, float]:
-    """Train with nothing but the photos and the class; the pictures of the class that it needs are part of the time."""
+    """Train with nothing but the photos and the class, and look at it."""
     noun, started = sitter.who.class_noun, time.perf_counter()
     made = persona.train(persona.TrainConfig(photos=sitter.folder, class_noun=noun, out=out / "persona"))
     minutes = (time.perf_counter() - started) / 60

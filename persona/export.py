@@ -41,7 +41,7 @@ class Exported:
 
 
 def export(config: ExportConfig, listener: Listener = silent) -> Exported:
-    """Write a persona for other programs; a file is read back before it is there.
+    """Write a persona for other programs; a file is verified by reading it back before it gets its name.
 
     Args:
         config: what, for whom and where to.

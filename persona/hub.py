@@ -91,7 +91,7 @@ def _asked(what: Callable[[str], T], name: str) -> T:
         return what(name)
     except Exception as error:  # the network, the hub and gated repositories each raise their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
-        hint = "Try again with a network, or give its folder."
+        hint = "Try again online, or give its folder."
         raise BadOption(f"{name} is not on this disk and cannot be fetched: {reason}. {hint}") from error
 
 

@@ -133,7 +133,7 @@ class Sam:
         self._net, self._processor = _loaded(folder, SamModel, SamProcessor, device)
 
     def masks(self, picture: Image.Image, boxes: Sequence[Box]) -> list[Mask]:
-        """Return what each box is of."""
+        """Return the mask of what is in each box, (H, W) of bool, as large as the picture."""
         sides = picture.width, picture.height, picture.width, picture.height
         inside = [[side * share for side, share in zip(sides, box, strict=True)] for box in boxes]
         return [np.asarray(masks[0]) for masks in self._seen(picture, input_boxes=[inside], multimask_output=False)]

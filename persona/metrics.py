@@ -25,7 +25,7 @@ LEAST_BACKGROUND = CELLS**2 // 8
 FLAT = 3.0
 """Grey levels of deviation below which a background shows nothing, but for a camera's noise."""
 CLOSER = 1.08
-"""How much closer than the largest crop that of a training is, about: up to 1.15."""
+"""How much closer a training's crop is than the largest one, typically; at most 1.15."""
 COPY = 0.9
 """Likeness of layouts from which a picture counts as a copy of a photo.
 

@@ -121,7 +121,9 @@ def ends(config: InterpolateConfig, personas: list[Persona]) -> tuple[str, str]:
         return f"seed {config.seeds[0]}", f"seed {config.seeds[1]}"
     if personas and config.scale != 0:
         return "the base", paths[0].name
-    raise BadOption("There is nothing to go between. Give two prompts, two --seed, or a --persona, not at --scale 0.")
+    raise BadOption(
+        "There is nothing to go between. Give two prompts, two --seed, or a --persona with a --scale above 0."
+    )
 
 
 def move(config: InterpolateConfig, personas: list[Persona], listener: Listener) -> Move:

@@ -195,7 +195,7 @@ class Networks:
             except (OSError, ValueError, ImportError, SafetensorError) as error:  # of transformers, the hub, a network
                 if out_of_space(error):
                     raise
-                missing.append(f"{what} cannot be had here: left out. To have it{within}: {how}")
+                missing.append(f"{what} is not available here, and left out. To get it{within}: {how}")
                 return None
 
         def net(kind: Callable[[Path, str | torch.device], N], name: str, what: str) -> N | None:

@@ -144,7 +144,7 @@ def _bare(prompt: str, noun: str | None, listener: Listener) -> str:
     """Say what a picture shows to who knows from elsewhere which subject it is."""
     if noun is None:
         if "V" in named(prompt):
-            raise BadPrompt("[V] stands for no more than the class noun here. Name it with --class, or leave [V] out.")
+            raise BadPrompt("Here [V] is replaced by the class noun. Name it with --class, or leave [V] out.")
         return prompt
     said = bare(prompt, noun)
     if not mentions(said, noun):

@@ -393,6 +393,6 @@ def test_weights_are_not_shared_out_in_silence(
     config: SetsConfig, monkeypatch: pytest.MonkeyPatch, variable: str, kind: str
 ) -> None:
     monkeypatch.setenv(variable, "true")
-    with pytest.raises(BadOption, match=f"{kind}.* would share out no weights"):
+    with pytest.raises(BadOption, match=f"{kind}.* cannot share out weights"):
         gen_sets(config)
     assert not config.out.exists()

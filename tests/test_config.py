@@ -99,10 +99,10 @@ def test_types_are_checked_for_notebooks(changed: dict[str, Any], said: str) -> 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"prior": "none", "prior_weight": 2.0}, "--prior-weight weighs"),
+        ({"prior": "none", "prior_weight": 2.0}, "--prior-weight has no effect"),
         ({"prior": "none", "priors": 9}, "--priors counts"),
         ({"priors": 9}, "--prior self takes none. Add --prior generated"),
-        ({"prior_weight": 0.0}, "--prior-weight 0 lets the class count for nothing"),
+        ({"prior_weight": 0.0}, "--prior-weight 0 would switch prior preservation off"),
         ({"learning_rate": 0.0}, "--learning-rate 0 learns nothing"),
         ({"learning_rate": 0.0, "text_encoder": True, "text_learning_rate": 0.0}, "--learning-rate 0 learns nothing"),
     ],
@@ -172,7 +172,7 @@ def test_what_shall_not_be_shown_is_text_or_nothing() -> None:
 def test_only_what_was_learnt_can_be_led_away_from(how: dict[str, Any]) -> None:
     asked = {"prompts": ("a dog",), "negative": "a [V] dog in the snow", **how}
     for make in (SampleConfig, InterpolateConfig) if "subject" in how else (SampleConfig,):
-        with pytest.raises(BadPrompt, match=r"--negative: \[[VW]\] can stand for a persona's subject alone"):
+        with pytest.raises(BadPrompt, match=r"--negative: \[[VW]\] can only stand for a persona's subject here"):
             make(**asked)
         make(**{**asked, "negative": "a dog in the snow"})
 
@@ -243,7 +243,7 @@ def test_the_record_is_json_and_tells_no_path() -> None:
 
 def test_an_alpha_that_scales_nothing_is_refused() -> None:
     assert train(adapter="lora", alpha=8.0).alpha == 8
-    with pytest.raises(BadOption, match="--alpha scales no oft"):
+    with pytest.raises(BadOption, match="--alpha has no effect on oft"):
         train(adapter="oft", alpha=8.0)
-    with pytest.raises(BadOption, match="--alpha 0 lets the adapter count for nothing"):
+    with pytest.raises(BadOption, match="--alpha 0 would switch the adapter off"):
         train(alpha=0.0)

@@ -134,7 +134,7 @@ def test_a_persona_is_not_taken_for_a_method(config: EvaluateConfig, dog: Path, 
 
 
 def test_a_persona_by_two_names_is_refused(config: EvaluateConfig, dog: Path) -> None:
-    with pytest.raises(BadOption, match="two are the same persona"):
+    with pytest.raises(BadOption, match=r"Two of .* are the same persona"):
         evaluate(replace(config, names=(str(dog), f"{dog}/../{dog.name}")))
 
 
@@ -163,7 +163,7 @@ def test_a_persona_and_its_base_on_one_table(config: EvaluateConfig, monkeypatch
     assert found.table.read_text().startswith("| | DINO |")
     assert "rex, base on" in found.report.read_text()
     notes, _ = listened(events)
-    assert any("DIV (LPIPS) cannot be had here: left out" in note for note in notes)
+    assert any("DIV (LPIPS) is not available here, and left out" in note for note in notes)
 
 
 def test_what_to_type_next_draws_with_what_was_measured(config: EvaluateConfig, dog: Path) -> None:

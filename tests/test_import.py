@@ -361,7 +361,7 @@ def for_another_base_of_ours(path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (of_another_family, "is for another base: it adapts .*, which sd-eps has not"),
+        (of_another_family, "is for another base: it adapts .*, which sd-eps does not have"),
         (of_another_size, "is for another base: .* in another size"),
         (dora, "is no plain LoRA: it holds .*dora_scale"),
         (half, "lacks a factor"),

@@ -109,7 +109,7 @@ def test_what_cannot_be_had_is_said_with_how_to_have_it(tmp_path: Path) -> None:
     assert (found.dino, found.segmenter) == (None, None)
     parts = '--include "*.json" --include "*.txt" --include "*.safetensors"'
     how = f"hf download {DINO} --revision refs/pr/1 {parts} --local-dir dino-vits16"
-    told = f"DINO cannot be had here: left out. To have it, type in the folder of --networks: {how}"
+    told = f"DINO is not available here, and left out. To get it, type in the folder of --networks: {how}"
     assert told in found.missing  # it is kept with the figures, and names no path
     assert not any(note.startswith("CLIP-") for note in found.missing)
 
@@ -126,7 +126,7 @@ def test_what_is_damaged_is_left_out(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:100])
     found = Networks.find(tmp_path)
     assert found.dino is None
-    assert "DINO cannot be had here" in found.missing[0]
+    assert "DINO is not available here" in found.missing[0]
 
 
 def test_damaged_ones_judge_nothing(one: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

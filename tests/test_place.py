@@ -326,12 +326,12 @@ def test_without_configs_a_single_file_says_whose_are_needed(
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"some.weight": (2, 2)}, r"unsupported kind \(unknown\). Those that are: .*v1, v2"),
+        ({"some.weight": (2, 2)}, r"unsupported kind \(unknown\). Supported are: .*v1, v2"),
         ({HEADER: (8, 9, 3, 3)}, r"unsupported kind \(inpainting\)"),
         ({"lora_unet_down_blocks_0.lora_down.weight": (2, 2)}, "is a LoRA, no base.*persona import"),
-        ({"some.weight": (2, 2), "some.scale_weight": (1,)}, "in few bits.*fp16 or bf16"),
-        ({"some.weight": (2, 2), "some.weight.absmax": (1,)}, "in few bits.*fp16 or bf16"),
-        ({"some.weight": (2, 2), "scaled_fp8": (2,)}, "in few bits.*fp16 or bf16"),
+        ({"some.weight": (2, 2), "some.scale_weight": (1,)}, "quantized weights.*fp16 or bf16"),
+        ({"some.weight": (2, 2), "some.weight.absmax": (1,)}, "quantized weights.*fp16 or bf16"),
+        ({"some.weight": (2, 2), "scaled_fp8": (2,)}, "quantized weights.*fp16 or bf16"),
     ],
 )
 def test_single_files_of_other_kinds_are_refused(tmp_path: Path, keys: dict[str, tuple[int, ...]], said: str) -> None:

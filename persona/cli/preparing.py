@@ -79,7 +79,7 @@ def gen_sets(config: SetsConfig, json: bool) -> None:
 def gen_sdd(config: SddConfig, json: bool) -> None:
     """Make training data for Subject-Diffusion.
 
-    Records of who is where in images. If interrupted, run the same command again to resume.
+    Records of which subjects images show, and where. If interrupted, run the same command again to resume.
     """
     from persona.cli.display import Display, Outcome
 

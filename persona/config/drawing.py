@@ -36,7 +36,9 @@ class SampleConfig(Config):
     prompts: Annotated[
         tuple[str, ...], Option("What to draw; [V] stands for the subject: 'a [V] dog swimming'.", positional=True)
     ] = ()
-    prompts_file: Annotated[Path | None, Option("File with a prompt a line.", flag=("--prompts",), expert=True)] = None
+    prompts_file: Annotated[Path | None, Option("File with one prompt per line.", flag=("--prompts",), expert=True)] = (
+        None
+    )
     persona: Annotated[
         Path | None, Option("Folder of the persona, or its name under personas; the newest when left out.")
     ] = None
@@ -45,7 +47,7 @@ class SampleConfig(Config):
     ] = None
     class_noun: Annotated[str | None, Option("What the references show, in a word or two.", flag=("--class",))] = None
     subject: Subjects = ()
-    together: Annotated[bool, Option("Draw all images of one subject: the references', or a new one.")] = False
+    together: Annotated[bool, Option("Show one subject in all images: that of the references, or a new one.")] = False
     base: OwnBase = None
     n: Annotated[int, Option("Images of each prompt.", min=1, max=10_000, flag=("-n",))] = 4
     seed: Seed = 0
@@ -105,7 +107,7 @@ class SampleConfig(Config):
         if self.reference is not None and self.class_noun is None:
             raise BadOption("Say what the references show: --class dog")
         if self.together and self.batch is not None:
-            raise BadOption("--together draws all images at a time. Leave --batch out.")
+            raise BadOption("--together draws all images at once. Leave --batch out.")
 
 
 MOST_FRAMES = 1_000
@@ -127,7 +129,7 @@ class InterpolateConfig(Config):
     ] = (0,)
     frames: Annotated[int, Option("Images in the series.", min=2, max=MOST_FRAMES)] = 16
     fps: Annotated[float, Option("Frames a second of the animation.", min=0.1, max=120)] = 8.0
-    linear: Annotated[bool, Option("Even steps of the parameter instead of steps even to the eye.")] = False
+    linear: Annotated[bool, Option("Space the frames evenly in the parameter, not to the eye.")] = False
     out: Annotated[Path, Option("Folder of the frames.")] = Path("series")
     steps: Steps = None
     guidance: Guidance = None
@@ -180,7 +182,9 @@ def _check_nameless(negative: str, subjects: Collection[str]) -> None:
     """Make sure that what a picture shall not show is no subject which a picture shows: guidance sees words alone."""
     for name in named(negative):
         if name in subjects:
-            raise BadPrompt(f"--negative: [{name}] can stand for a persona's subject alone. Write its noun without it.")
+            raise BadPrompt(
+                f"--negative: [{name}] can only stand for a persona's subject here. Write its noun without it."
+            )
 
 
 def _check_unwanted(config: "SampleConfig | InterpolateConfig", references: object) -> None:

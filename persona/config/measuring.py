@@ -26,7 +26,7 @@ class CompareConfig(Config):
     out: Annotated[Path, Option("Folder of images, scores and report; an interrupted run resumes there.")] = Path(
         "comparison"
     )
-    prompts: Annotated[str | None, Option("How many of the prompts, or a file with a prompt a line.")] = "4"
+    prompts: Annotated[str | None, Option("How many of the prompts, or a file with one prompt per line.")] = "4"
     n: Annotated[int, Option("Images of each prompt.", min=1, max=10_000, flag=("-n",))] = 2
     seed: Seed = 0
     steps: Steps = None
@@ -63,9 +63,9 @@ class EvaluateConfig(CompareConfig):
     out: Annotated[Path, Option("Folder of images, scores and report; an interrupted run resumes there.")] = Path(
         "evaluation"
     )
-    prompts: Annotated[str | None, Option("How many of the prompts, or a file with a prompt a line.")] = None
+    prompts: Annotated[str | None, Option("How many of the prompts, or a file with one prompt per line.")] = None
     n: Annotated[int, Option("Images of each prompt.", min=1, max=10_000, flag=("-n",))] = 4
-    checkpoints: Annotated[bool, Option("Try each checkpoint.")] = False
+    checkpoints: Annotated[bool, Option("Measure every checkpoint.")] = False
     scales: Annotated[bool, Option("Try several strengths.")] = False
     dreambench: Annotated[
         str | None, Option("The paper's protocol: folder of its data set, or clay for the built-in edition.")

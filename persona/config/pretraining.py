@@ -42,7 +42,7 @@ class PretrainMethodConfig(Config):
     data: Annotated[Path | None, Option("Folder of the shards to learn from; clay renders its own.")] = None
     out: Run
     steps: Annotated[int, Option("Training steps.", min=1, max=10_000_000)] = 8_000
-    batch: Annotated[int, Option("Sets that a process takes a step on.", min=1, max=4096)] = 8
+    batch: Annotated[int, Option("Sets in a batch, of each process.", min=1, max=4096)] = 8
     seed: Seed = 0
     accumulate: Accumulate = 1
     learning_rate: Annotated[float | None, Option("Highest learning rate.", min=0, max=10, expert=True)] = None
@@ -72,7 +72,7 @@ class SubjectDiffusionConfig(PretrainMethodConfig):
     """Settings of ``pretrain subject-diffusion``: teach a base to draw subjects of one reference each."""
 
     out: Run = Path("pretraining/subject-diffusion")
-    batch: Annotated[int, Option("Images that a process takes a step on.", min=1, max=4096)] = 16
+    batch: Annotated[int, Option("Images in a batch, of each process.", min=1, max=4096)] = 16
     targets: Annotated[
         tuple[str, ...],
         Option("Modules that learn beside the new ones; repeat for more.", flag=("--target",), expert=True),
@@ -80,7 +80,7 @@ class SubjectDiffusionConfig(PretrainMethodConfig):
     encoder: Annotated[
         str,
         Option(
-            "Image encoder: a CLIP, by its hub id or its folder; drawing looks for that beside the weights.",
+            "Image encoder: a CLIP, by hub id or folder; drawing looks for the folder's name beside the weights.",
             expert=True,
         ),
     ] = ""

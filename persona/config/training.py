@@ -90,18 +90,18 @@ class TrainConfig(Config):
         if kind not in ("self", "generated", "none", "folder") or (kind == "folder") != bool(folder):
             raise BadOption(f"--prior is self, generated, none or folder:DIR, not {self.prior!r}.")
         if kind == "none" and self.prior_weight != 1:
-            raise BadOption("--prior-weight weighs what --prior none does without. Leave one of them out.")
+            raise BadOption("--prior-weight has no effect with --prior none. Leave one of them out.")
         if self.prior_weight == 0:
-            raise BadOption("--prior-weight 0 lets the class count for nothing. Give --prior none instead.")
+            raise BadOption("--prior-weight 0 would switch prior preservation off. Give --prior none instead.")
         if kind in ("self", "none") and self.priors is not None:
             told = f"--priors counts class images, and --prior {kind} takes none."
             raise BadOption(f"{told} Add --prior generated, or leave --priors out.")
         if self.learning_rate == 0 and (not self.text_encoder or self.text_learning_rate == 0):
             raise BadOption("--learning-rate 0 learns nothing. Give another, or --text-encoder to train that alone.")
         if self.adapter == "oft" and self.alpha is not None:
-            raise BadOption("--alpha scales no oft adapter: it rotates. Leave it out.")
+            raise BadOption("--alpha has no effect on oft adapters: they rotate weights. Leave it out.")
         if self.alpha == 0:
-            raise BadOption("--alpha 0 lets the adapter count for nothing. Leave it out: it is the rank then.")
+            raise BadOption("--alpha 0 would switch the adapter off. Leave it out: it is the rank then.")
 
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON values, without paths."""

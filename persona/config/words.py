@@ -61,7 +61,7 @@ def check_text(name: str, prompt: str) -> None:
         BadPrompt: it is far too long, or no text at all; the message calls it by its name.
     """
     if not is_text(prompt):
-        raise BadPrompt(f"{name} {prompt[:60]!a} is no text that can be written down. Type it again.")
+        raise BadPrompt(f"{name} {prompt[:60]!a} holds characters that are no valid text. Type it again.")
     if len(prompt) > MAX_PROMPT:
         raise BadPrompt(f"{name} has {len(prompt)} characters; at most {MAX_PROMPT} are read. Shorten it.")
 

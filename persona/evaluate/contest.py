@@ -40,7 +40,7 @@ def contest(config: EvaluateConfig, studio: Studio) -> list[Entrant]:
         return [one for name in names for subject in subjects for one in METHODS[name](subject, studio)]
     personas = {name: open_persona(name) for name in config.names if name not in METHODS}
     if len({persona.path.resolve() for persona in personas.values()}) < len(personas):
-        raise BadOption(f"Of {', '.join(personas)} two are the same persona. Name each once.")
+        raise BadOption(f"Two of {', '.join(personas)} are the same persona. Name each once.")
     studio.fallback = next((persona.base for persona in personas.values()), studio.fallback)
     found, homes = _of_photos(config, personas, studio)
     _learn(config, config.names, found.values(), studio)

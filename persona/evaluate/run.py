@@ -23,7 +23,7 @@ from persona.networks import CLIP, DINO, Networks, absent
 from persona.prompts import tell_cut, tell_unknown
 from persona.score import load_judge, strange
 
-OWN = "The judge cannot tell what your own prompts ask for: prompt is left out, and with it the plot and the best."
+OWN = "The judge cannot tell what your own prompts ask for: the prompt column, the plot and the best are left out."
 """Of prompts that do not come with what should be read in their pictures."""
 
 

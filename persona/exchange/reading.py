@@ -38,8 +38,9 @@ def read(path: Path, base: Family) -> dict[Module, Product]:
         rows = names.get(_modern(name))
         product = _shaped(factors, rows[0].shape) if rows else factors
         if rows is None or not _fits(product, rows):
-            what = "has not" if rows is None else "has in another size"
-            raise BadPersona(f"{path} is for another base: it adapts {name}, which {base.name} {what}. Give its own.")
+            what = "does not have" if rows is None else "has in another size"
+            told = f"{path} is for another base: it adapts {name}, which {base.name} {what}."
+            raise BadPersona(f"{told} Give the base that it was made for.")
         products |= _split(product, rows)
     return products
 

@@ -150,7 +150,7 @@ def _family_of(folder: Path) -> type[Family]:
     """Return the family that a pipeline's own index names."""
     name = index_of(folder)["_class_name"]
     if not isinstance(name, str) or name not in Family.known:
-        raise BadBase(f"{name} is not supported. Bases that are: {', '.join(sorted(Family.known))}.")
+        raise BadBase(f"{name} is not supported. Supported are: {', '.join(sorted(Family.known))}.")
     return Family.known[name]
 
 

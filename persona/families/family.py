@@ -263,7 +263,7 @@ class Family(Named):
     def free_frozen_text_encoders(self, prompts: Sequence[str]) -> None:
         """Let go of the text encoders that no adapter learns in; nothing but these prompts can be drawn any longer.
 
-        The others are still heard, and of the prompts these say what they always did.
+        Those with an adapter still run; what the freed ones said of the prompts is replayed.
         """
         for key, encoder in self.text_encoders.items():
             if has(encoder, self.text_targets):

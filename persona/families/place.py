@@ -90,7 +90,9 @@ def index_of(folder: Path) -> dict[str, Any]:
         index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         index["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadBase(f"{folder} holds no pipeline: it has no readable {INDEX}. Give its folder.") from error
+        raise BadBase(
+            f"{folder} holds no pipeline: it has no readable {INDEX}. Give the folder of a pipeline."
+        ) from error
     return index
 
 
@@ -273,5 +275,5 @@ def _configs(path: Path, one: Known, listener: Listener) -> Path:
         gate = " (gated: `hf auth login`)" if one.gated else ""
         raise BadBase(
             f"{path} has no configs, and those of {one.repo}{gate} are neither on this disk nor can they be fetched.\n"
-            f"Put that pipeline's folder beside it as {path.stem}; its weights may be missing."
+            f"Put that pipeline's folder beside it as {path.stem}; its weights are not needed."
         ) from error

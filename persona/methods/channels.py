@@ -24,7 +24,7 @@ def first_convolution(base: Family, title: str) -> nn.Conv2d:
     if not isinstance(first, nn.Conv2d):
         raise BadBase(f"{base.name} is no U-Net, and {title} needs one. Take clay, sd15 or sdxl.")
     if base.bits:
-        raise BadBase(f"{title} cannot add to {base.name} in {base.bits}, and memory is short without.")
+        raise BadBase(f"{title} needs {base.name} in full, and memory is too short for more than {base.bits}.")
     return first
 
 

@@ -150,7 +150,7 @@ def picture(path: Path) -> Photo:
 
 
 def _giant(path: Path) -> BadPhotos:
-    return BadPhotos(f"{path} would unfold to a giant image. Save it smaller, or take it out.")
+    return BadPhotos(f"{path} would decompress to a giant image. Save it smaller, or take it out.")
 
 
 def files(folder: Path, of: str = _NEEDED) -> list[Path]:
@@ -249,7 +249,7 @@ def _caption(path: Path) -> str | None:
 
 def _tell_skipped(strays: list[Path], broken: list[Path], listener: Listener) -> None:
     if strays:
-        listener(Note(f"Skipped what is no photo: {_names(strays)}."))
+        listener(Note(f"Skipped files that are no photos: {_names(strays)}."))
     if broken:
         hint = "damaged or unreadable. Save it again or take it out."
         listener(Note(f"Skipped {_names(broken)}: {hint}", warning=True))

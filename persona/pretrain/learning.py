@@ -1,7 +1,7 @@
 """The loop that every method is pretrained by: what it learns is its own affair, how is the same for all.
 
-A step depends on the seed and its number alone, so a run that was killed goes on to the same weights, to the bit; and
-one process with a batch of eight, two with four, or one that accumulates two of four take the same steps.
+A step depends on the seed and its number alone, so a run that was killed goes on to the same weights, on a CPU to the
+bit; and one process with a batch of eight, two with four, or one that accumulates two of four take the same steps.
 """
 
 import math

@@ -41,8 +41,8 @@ __all__ = ["train"]
 def train(config: TrainConfig, listener: Listener = silent) -> Persona:
     """Learn the subject of a few photos.
 
-    The same call goes on with a run that was stopped, however it was stopped, to the bit; where the persona is
-    finished it only opens it. Under ``accelerate launch`` the processes share each step.
+    Called again, it resumes a run that was stopped, however it was stopped (on a CPU to the bit; on a GPU kernels round
+    in no fixed order); a finished persona it only opens. Under ``accelerate launch`` the processes share each step.
 
     Args:
         config: what to learn, and how; what it leaves open is as the base recommends.
@@ -125,7 +125,7 @@ def _check_effects(config: TrainConfig, listener: Listener) -> None:
     base = families.blueprint(config.base, listener)
     drawing.size_of(base, config.resolution)
     if config.snr_gamma and isinstance(base.noise, Flow):
-        raise BadOption(f"--snr-gamma weighs no times of {base.name}, which learns by flow matching. Leave it out.")
+        raise BadOption(f"--snr-gamma has no effect on {base.name}, which learns by flow matching. Leave it out.")
     if config.text_learning_rate is not None and not Settings.of(config, base, 1).text_encoder:
         raise BadOption("--text-learning-rate goes with --text-encoder. Give both, or leave it out.")
     if unknown := [target for target in config.targets or () if not has(base.denoiser, [target])]:

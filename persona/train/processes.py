@@ -28,13 +28,13 @@ def launched(*, sharing: bool = False) -> Accelerator:
     """
     if _asked("ACCELERATE_USE_DEEPSPEED"):
         raise BadOption(
-            "DeepSpeed would share out no weights here. Leave it out of accelerate's config; "
+            "DeepSpeed cannot share out weights here. Leave it out of accelerate's config; "
             "accelerate launch --multi_gpu shares the work, and for persona pretrain --use_fsdp the weights."
         )
     if _asked("ACCELERATE_USE_FSDP"):
         if not sharing:
             raise BadOption(
-                "FSDP would share out no weights here: each process holds the whole base. "
+                "FSDP cannot share out weights here: each process holds the whole base. "
                 "Leave it out of accelerate's config; accelerate launch --multi_gpu shares the work."
             )
         # Each process loads all by itself; transformers and accelerate would wait for what the first has to send.

@@ -45,7 +45,7 @@ Move = Callable[[nn.Module, bool], None]
 _EXACT = ("layer_norm", "group_norm", "rms_norm", "softmax")
 """What autocast computes in float32 on a GPU but not on a CPU; of its list, those that meet large tensors here."""
 _PASSES = 2
-"""After so many, with gradients there that are added to, each pass of a step takes what the one before it took."""
+"""From so many on, once there are gradients to add to, every pass of a step takes the same memory."""
 _SUBJECT, _CLASS = "a sks dog", "a dog"
 _ALONE: Any = SimpleNamespace(num_processes=1, process_index=0)
 

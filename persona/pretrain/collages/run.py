@@ -230,7 +230,9 @@ def _concluded(config: SetsConfig, listener: Listener) -> Collected:
     listener(Progress("Making sets", config.n, config.n))
     if not total["sets"]:
         why = dropped.most_common(1)[0][0]
-        listener(Note(f"Nothing passed the filters; most was dropped for: {why}. Look at the sheets.", warning=True))
+        listener(
+            Note(f"Nothing passed the filters; most images were dropped for: {why}. Look at the sheets.", warning=True)
+        )
     return Collected(config.out, total, dict(dropped), [_sheet(config.out, block) for block in blocks])
 
 
