@@ -99,6 +99,7 @@ def attach(base: Family, make: Make, *, seed: int = 0, name: str = NAME) -> dict
         layer.set_adapter(list(base.denoiser.peft_config))
         # Forward passes in bf16 run under autocast: casting their input to float32 first would only cost a copy.
         layer.cast_input_dtype_enabled = base.dtype == torch.float32
+        layer.eval()  # there is no dropout, for which loha and lokr would draw a number at each pass
     parameters = {
         key: [p for path, p in module.named_parameters() if p.requires_grad and f".{name}." in f"{path}."]
         for key, (module, _) in found.items()

@@ -1,5 +1,6 @@
 """Write a persona for other programs: its adapter as one file, or its base with the adapter merged into it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from persona.drawing import check_output, open_stored
 from persona.errors import BadOption
 from persona.events import Listener, Note, silent
 from persona.exchange.metadata import describe
+from persona.families.vocabulary import WORDS, read_words
 from persona.folder import Persona
 from persona.sitters import base_of, wear
 
@@ -90,4 +92,7 @@ def _merge(config: ExportConfig, persona: Persona, listener: Listener) -> Path:
     with scratch(path) as part:
         part.mkdir()
         base.save(part)
+        if (part / WORDS).is_file():  # the trigger word is not one to be warned of any longer
+            words = {*read_words(part), *base.unknown_words(persona.token)}
+            (part / WORDS).write_text(json.dumps(sorted(words), indent=0) + "\n", encoding="utf-8")
         return keep(part, path)

@@ -144,9 +144,9 @@ class Persona:
 
     @property
     def checkpoints(self) -> dict[int, str]:
-        """The files of the checkpoints' weights, by their steps in order."""
+        """The files of the checkpoints' weights that are still there, by their steps in order."""
         found = ((step_of(PurePosixPath(name).parent.name), name) for name in self.files)
-        return dict(sorted((step, name) for step, name in found if step is not None))
+        return dict(sorted((step, name) for step, name in found if step is not None and (self.path / name).exists()))
 
     def _checkpoint(self, step: int) -> str:
         steps = self.checkpoints

@@ -33,7 +33,7 @@ COMMON = 0.4
 
 _SHORT = 3  # letters; the paper takes no longer ones, which are likelier to be words
 _SKS_IN_CLIP = 48136  # CLIP's id of "sks": bases with its tokenizer have read about the rifle of that name
-_OTHERS = (
+OTHERS = (
     "a|an|the|this|that|these|those|another|other|one|two|some|any|no|each|every|many|my|your|his|her|its|our|their|"
     "and|or|with|without|of|in|into|inside|on|onto|at|by|near|to|beside|behind|under|below|over|above|around|between|"
     "through|across|along|against|from|for|than|like|as|wearing"
@@ -228,7 +228,7 @@ def _behind(class_noun: str) -> str:
 
     Words that describe it may stand there: "a [V] little, black dog", but not "a [V] chasing another dog".
     """
-    describing = rf"\s+(?:(?!(?:{_OTHERS})\s)[^\s,;.]+,?\s+){{0,3}}?(?<!,\s)"
+    describing = rf"\s+(?:(?!(?:{OTHERS})\s)[^\s,;.]+,?\s+){{0,3}}?(?<!,\s)"
     return rf"({describing}|-?){re.escape(class_noun)}(s|es)?(?!\w)"
 
 

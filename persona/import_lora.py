@@ -1,5 +1,6 @@
 """Make a persona of a LoRA that another program has trained."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from persona.errors import BadBase, BadOption, BadPersona, BadToken
 from persona.events import Listener, Note, silent
 from persona.families.single import PICKLES
 from persona.folder import ADAPTER, RECORD, Persona, folder_for
+from persona.identity import OTHERS
 
 _PART = ".import-"
 """How the folder begins that a persona is made in."""
@@ -91,11 +93,17 @@ def _said(path: Path) -> dict[str, str]:
 def _words(config: ImportConfig, said: dict[str, str]) -> tuple[ImportConfig, str, str]:
     """Return the trigger word and the class noun, as they were given or as the file says; the config checks them."""
     word, *rest = said.get("modelspec.trigger_phrase", "").split() or [""]
+    if any(re.fullmatch(rf"{OTHERS}|photo|.*\W", one, re.IGNORECASE) for one in (word, *rest)):
+        word, rest = "", []  # of a sentence, or of a list
     token = config.token or said.get("persona.token") or word
     noun = config.class_noun or said.get("persona.class") or " ".join(rest)
+    unsaid = BadToken(f"{config.file} does not say what it shows. Give --class dog, and its trigger word: --token sks")
     if not token or not noun:
-        raise BadToken(f"{config.file} does not say what it shows. Give --class dog, and its trigger word: --token sks")
-    return replace(config, token=token, class_noun=noun), token, noun
+        raise unsaid
+    try:
+        return replace(config, token=token, class_noun=noun), token, noun
+    except BadToken:  # by the file: what was given was checked when the config was made
+        raise unsaid from None
 
 
 def _strength(text: str | None) -> float:

@@ -20,6 +20,7 @@ from persona.errors import BadOption, out_of_space
 from persona.events import Listener, Note, silent
 from persona.families import Bits, Family
 from persona.placing import any_of
+from persona.prompts import tell_cut, tell_unknown
 
 
 def gen_priors(config: PriorsConfig, listener: Listener = silent) -> list[Path]:
@@ -38,7 +39,10 @@ def gen_priors(config: PriorsConfig, listener: Listener = silent) -> list[Path]:
         NoSpace: the disk of the store is full. Run again, and it goes on where it was.
     """
     check_store(config.store)
-    return ensure(config, open_base(config.base, listener), listener)
+    base = open_base(config.base, listener)
+    tell_cut(base, config.prompt, listener)
+    tell_unknown(base, config.prompt, [], listener)
+    return ensure(config, base, listener)
 
 
 def ensure(config: PriorsConfig, base: Family, listener: Listener = silent) -> list[Path]:

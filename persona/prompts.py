@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from persona.config.words import read_text
 from persona.errors import BadPrompt
 from persona.events import Listener, Note
 from persona.families import Family
@@ -27,11 +28,10 @@ def lines_of(path: Path) -> list[str]:
         BadPrompt: it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return read_text(path).splitlines()
     except (OSError, ValueError) as error:
-        no_text = "they are no UTF-8 text. Save the file as UTF-8"  # Windows PowerShell 5 writes UTF-16
-        reason = no_text if isinstance(error, ValueError) else str(error.strerror).lower()
-        raise BadPrompt(f"The prompts in {path} cannot be read: {reason}.") from None
+        reason = str(error) if isinstance(error, ValueError) else str(error.strerror).lower()
+        raise BadPrompt(f"{path} cannot be read: {reason}.") from None
 
 
 def tell_cut(base: Family, prompts: Sequence[str], listener: Listener) -> None:

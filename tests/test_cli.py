@@ -442,13 +442,13 @@ def test_interpolate(stand_in: Callable[..., None], tmp_path: Path) -> None:
         )
 
     stand_in("interpolate", interpolate)
-    asked = ("a [V] dog", "--base", "my dogs", "--seed", "3", "--frames", "2", "--negative", "blurry", "--linear")
+    asked = ("a [V] dog", "--base", "my dogs", "--seed", "3", "--frames", "3", "--negative", "blurry", "--linear")
     result = run("interpolate", *asked, "--out", str(tmp_path), "--json", COLUMNS="300")
     made = json.loads(result.stdout)
     assert (made["between"], len(made["frames"]), made["distances"]) == ("the base to dog-sks", 2, [0.3])
     assert made["drawn_with"] == {"base": "my dogs"}
     assert "2 frames, from the base to dog-sks." in result.stderr
-    again = "persona interpolate 'a [V] dog' --base 'my dogs' --seed 3 --frames 3 --linear"
+    again = "persona interpolate 'a [V] dog' --base 'my dogs' --seed 3 --frames 5 --linear"
     assert f"Next: {again} --out {tmp_path} --negative blurry\n" in result.stderr
 
 
@@ -624,12 +624,20 @@ def test_a_missing_persona_is_told_where_there_is_none_yet(tmp_path: Path, monke
 
 def test_a_base_is_described_before_it_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    result = run("info", "flux-dev", "--json")
+    by_id, result = (run("info", name, "--json") for name in ("black-forest-labs/FLUX.1-dev", "flux-dev"))
     told = json.loads(result.stdout)
+    assert json.loads(by_id.stdout) == told | {"base": "black-forest-labs/FLUX.1-dev"}
     assert (told["hub"], told["download_gb"], told["gated"]) == ("black-forest-labs/FLUX.1-dev", 33.7, True)
     assert told["licence"] in result.stderr
     assert not told["here"]
     assert (told["resolution"], told["recipe"]["rank"], told["recipe"]["steps_per_photo"]) == (1024, 16, 100)
+
+
+def test_a_base_that_is_nowhere_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    result = run("info", "foo/bar")
+    assert result.exit_code == 2
+    assert "foo/bar" in result.stderr
 
 
 def test_what_the_base_decides_is_said_below_the_options() -> None:

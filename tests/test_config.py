@@ -113,6 +113,12 @@ def test_what_would_have_no_effect_is_refused(changed: dict[str, Any], said: str
     assert train(prior="self", prior_weight=2.0, learning_rate=0.0, text_encoder=True)
 
 
+def test_an_empty_base_is_not_taken_for_none() -> None:
+    for kind in (SampleConfig, InterpolateConfig):
+        with pytest.raises(BadOption, match=r"--base is empty\. Name one, or leave it out"):
+            kind(prompts=("a dog",), base="")
+
+
 def test_a_lone_prompt_is_no_row_of_letters() -> None:
     with pytest.raises(BadOption, match="takes a tuple"):
         SampleConfig(prompts="a [V] dog")  # type: ignore[arg-type]

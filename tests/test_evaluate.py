@@ -196,6 +196,24 @@ def test_a_stopped_evaluation_goes_on(config: EvaluateConfig) -> None:
     assert listened(events)[1] == []  # nothing is drawn or measured twice
 
 
+def test_another_evaluation_in_one_folder_overwrites_none(config: EvaluateConfig) -> None:
+    config = replace(config, names=("base",), class_noun="dog", prompts="1")
+    first = evaluate(config)
+    before = first.report.read_bytes()
+    events: list[Event] = []
+    evaluate(config, events.append)
+    assert sorted(path.name for path in config.out.glob("*.*")) == ["evaluation.json", "report.html", "table.md"]
+    evaluate(replace(config, prompts="2"), events.append)
+    assert (config.out / "report-2.html").read_bytes() == before
+    assert first.report.read_bytes() != before
+    assert any("is now in report-2.html" in note for note in listened(events)[0])
+
+
+def test_a_folder_of_networks_that_is_not_there_is_refused(config: EvaluateConfig, tmp_path: Path) -> None:
+    with pytest.raises(BadOption, match=r"--networks .*nowhere is no folder"):
+        evaluate(replace(config, networks=tmp_path / "nowhere"))
+
+
 def test_a_damaged_picture_and_a_lost_score_are_made_again(config: EvaluateConfig) -> None:
     before = values(evaluate(config))
     picture = next(path for path in sorted(config.out.rglob("pictures/rex*/*.png")) if "zwx" in path.name)

@@ -256,6 +256,14 @@ def test_a_merged_base_draws_the_subject_by_itself(persona: Callable[..., Person
     assert (path / "recipe.json").read_bytes() == Path("sd-eps/recipe.json").read_bytes()
 
 
+def test_a_merged_base_knows_its_trigger_word(persona: Callable[..., Persona]) -> None:
+    """It was warned of in the very command that export recommends."""
+    made = persona("sd-eps")
+    Path("sd-eps/words.json").write_text('["a", "dog"]')
+    merged = families.load(str(exported(made, merge=True)), device="cpu")
+    assert merged.unknown_words("a zwx dog runs") == ["runs"]
+
+
 def formats(folder: Path) -> dict[str, torch.dtype]:
     """Return the number format of each tensor of a pipeline, as it is kept."""
     files = folder.glob("*/*.safetensors")

@@ -208,6 +208,14 @@ def test_checkpoints_are_checked_too(tmp_path: Path) -> None:
         persona.weights(100)
 
 
+def test_checkpoints_that_were_removed_are_not_there(tmp_path: Path) -> None:
+    persona = made(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints/step-000100")
+    assert list(persona.checkpoints) == [200]
+    with pytest.raises(BadPersona, match=r"no checkpoint of step 100\. There are: 200\."):
+        persona.weights(100)
+
+
 def test_only_the_folders_of_steps_are_checkpoints(tmp_path: Path) -> None:
     weights(tmp_path / "checkpoints/mine-300" / ADAPTER)
     assert list(made(tmp_path).checkpoints.values()) == [

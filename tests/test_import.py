@@ -288,6 +288,22 @@ def test_a_trigger_phrase_names_token_and_class(here: Path) -> None:
     assert not any(str(here) in text for text in made.settings.values())
 
 
+@pytest.mark.parametrize("phrase", ["photo of sks dog", "ohwx, dog", "sks", "a dog", "dog."])
+def test_a_trigger_phrase_of_something_else_is_not_taken_for_them(here: Path, phrase: str) -> None:
+    told = {"modelspec.trigger_phrase": phrase}
+    path = write(here / "a.safetensors", families.outline("sd-eps"), FILES["sd-eps"], KOHYA, **told)
+    with pytest.raises(BadToken, match=r"does not say what it shows\. Give --class dog"):
+        import_lora(ImportConfig(file=path, base="sd-eps"))
+
+
+@pytest.mark.parametrize("told", [{"persona.token": "a b"}, {"persona.class": "dog" * 99}])
+def test_words_of_a_file_that_cannot_be_read_are_not_called_options(here: Path, told: dict[str, str]) -> None:
+    told = {"persona.token": "sks", "persona.class": "dog", **told}
+    path = write(here / "a.safetensors", families.outline("sd-eps"), FILES["sd-eps"], KOHYA, **told)
+    with pytest.raises(BadToken, match=r"does not say what it shows\. Give --class dog"):
+        import_lora(ImportConfig(file=path, base="sd-eps"))
+
+
 @pytest.mark.parametrize(("told", "taken"), [("0.7", 0.7), ("nan", 1.0), ("-3", 1.0), ("inf", 1.0), ("strong", 1.0)])
 def test_a_strength_that_nobody_could_ask_for_is_not_taken(here: Path, told: str, taken: float) -> None:
     path = write(here / "a.safetensors", families.outline("sd-eps"), FILES["sd-eps"], KOHYA, **{"persona.scale": told})

@@ -174,11 +174,18 @@ def test_captions_lie_beside_the_photos(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         picture(ord(name)).save(tmp_path / f"{name}.png")
     (tmp_path / "a.txt").write_text("\ufeffa [V] dog\n  on grass \n", encoding="utf-8")
-    (tmp_path / "b.txt").write_bytes(b"caf\xe9 dog")
+    (tmp_path / "b.txt").write_text("caf\xe9 [V] dog\r\n", encoding="utf-16")  # as Windows PowerShell 5 does
     (tmp_path / "c.txt").write_text("  \n")
     photos, notes = told(tmp_path)
-    assert [found.caption for found in photos] == ["a [V] dog on grass", "caf\ufffd dog", None]
+    assert [found.caption for found in photos] == ["a [V] dog on grass", "caf\xe9 [V] dog", None]
     assert "txt" not in texts(notes)
+
+
+def test_a_caption_that_is_no_text_is_not_learnt(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9 dog")
+    with pytest.raises(BadPhotos, match=r"a\.txt cannot be read: it is no UTF-8 text\. Save it as UTF-8\."):
+        told(tmp_path)
 
 
 def test_strays_are_skipped_with_a_word_and_damage_with_a_warning(tmp_path: Path) -> None:

@@ -32,8 +32,19 @@ def config(tmp_path: Path) -> PriorsConfig:
 
 
 def test_no_subject_is_named_in_what_shows_any_of_its_class() -> None:
-    with pytest.raises(BadPrompt, match=r"\[V\] stands for a subject"):
-        PriorsConfig(class_noun="dog", prompt=("a dog", "a [v] dog"))
+    for prompt in ("a [v] dog", "a [W] dog"):
+        with pytest.raises(BadPrompt, match=r"\[[VW]\] stands for a subject"):
+            PriorsConfig(class_noun="dog", prompt=("a dog", prompt))
+
+
+def test_what_a_base_does_not_read_of_prompts_is_told(
+    base: Family, config: PriorsConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(priors, "open_base", lambda *_: base)
+    monkeypatch.setattr(base, "unknown_words", lambda prompt: [word for word in prompt.split() if word == "plutonium"])
+    events: list[Event] = []
+    priors.gen_priors(replace(config, n=1, prompt=("a dog of plutonium",)), events.append)
+    assert "plutonium: not in the vocabulary" in " ".join(event.text for event in events if isinstance(event, Note))
 
 
 def test_pictures_are_drawn_once_and_found_again(base: Family, config: PriorsConfig) -> None:

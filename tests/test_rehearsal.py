@@ -91,6 +91,8 @@ CASES = [
     {"quantize": "nf4"},
     {"optimizer": "adamw", "prior": "self"},
     {"quantize": "int8", "text_encoder": True, "adapter": "dora"},
+    {"adapter": "loha"},
+    {"adapter": "lokr"},
 ]
 BASES = ["sd-eps", "sd3", "sdxl", "flux"]
 STEPS = matrix.sparse(11, CASES, [torch.float32, torch.bfloat16], BASES)

@@ -169,8 +169,9 @@ def test_what_another_run_draws_meanwhile_stays(here: Path, monkeypatch: pytest.
     assert Path("pictures/grid-2.png").exists()
 
 
-def test_prompts_from_a_file(here: Path) -> None:
-    Path("prompts.txt").write_text("\ufeffa [V] dog in snow\n\n  a red [V] dog  \n", encoding="utf-8")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])  # as Windows PowerShell 5 writes it
+def test_prompts_from_a_file(here: Path, encoding: str) -> None:
+    Path("prompts.txt").write_text("\ufeffa [V] dog in snow\n\n  a red [V] dog  \n", encoding=encoding)
     pictures = sample(SampleConfig(prompts=("a [V] dog",), prompts_file=Path("prompts.txt"), n=1, steps=1))
     assert [picture.prompt for picture in pictures] == ["a [V] dog", "a [V] dog in snow", "a red [V] dog"]
 
@@ -179,7 +180,7 @@ def test_prompts_from_a_file(here: Path) -> None:
     ("content", "message"),
     [
         (None, "no such file"),
-        ("a [V] dog".encode("utf-16"), "Save the file as UTF-8"),
+        ("a [V] caf\xe9".encode("latin-1"), "it is no UTF-8 text. Save it as UTF-8"),
         (b"\n \n", "no prompt"),
         (b"x" * 10_000, "10000 char"),
     ],

@@ -54,7 +54,7 @@ def info(
     ] = "",
     json: Json = False,
 ) -> None:
-    """Show facts about a persona, a base or this machine."""
+    """Describe a persona or a base."""
     from persona.cli.home import inform
 
     inform(what, as_json=json)

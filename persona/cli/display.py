@@ -4,7 +4,6 @@ On a terminal the bars move; in a pipe or a log there is a line now and then. St
 """
 
 import json
-import logging
 import os
 import sys
 import time
@@ -63,7 +62,6 @@ class Display:
     """The listener of a command: draws the events of the library as they come."""
 
     def __init__(self) -> None:
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it has words for its own developers
         self._console = terminal()
         narrow = self._console.width < _NARROW
         bar = [] if narrow else [BarColumn(bar_width=None, table_column=Column(ratio=1))]

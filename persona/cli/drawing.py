@@ -110,7 +110,10 @@ def _after(config: SampleConfig, prompt: str) -> str:
 
 
 def _finer(config: InterpolateConfig) -> str:
-    """Say what to type after a series: the same one with twice as many steps, where that is not too many."""
-    if config.frames > MOST_FRAMES // 2:
+    """Say what to type after a series: the same one with twice as many steps, where that is not too many.
+
+    One of two frames may have no more: some adapters can only be on or off.
+    """
+    if not 2 < config.frames <= MOST_FRAMES // 2:
         return ""
     return typed("interpolate", config.prompts, {**given(config, InterpolateConfig), "--frames": 2 * config.frames - 1})

@@ -25,7 +25,7 @@ def export(config: ExportConfig, json: bool) -> None:
 
 @command(ImportConfig)
 def import_lora(config: ImportConfig, json: bool) -> None:
-    """Make a persona from another program's LoRA."""
+    """Make a persona of another tool's LoRA."""
     from persona.cli.display import Display, Outcome
 
     with Display() as display:

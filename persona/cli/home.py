@@ -138,12 +138,12 @@ def _persona(path: Path) -> dict[str, Any]:
 def _base(name: str) -> dict[str, Any]:
     from persona.families import blueprint, here, known, outline
 
-    one = known().get(name)
+    one = next((one for short, one in known().items() if name in (short, one.repo)), None)
     facts: dict[str, Any] = {"base": name}
     if one:
         facts |= {"hub": one.repo, "download_gb": one.gigabytes, "licence": one.licence, "gated": one.gated}
     if here(name) is None:
-        return facts | {"here": False} | (_advice(blueprint(name)) if one else {})
+        return facts | {"here": False} | _advice(blueprint(name))
     base = outline(name)
     return facts | {"here": True, "hash": base.hash} | _advice(base)
 

@@ -106,6 +106,8 @@ class Config:
         for setting in settings(type(self)):
             value = getattr(self, setting.name)
             _check_type(setting, value)
+            if setting.name == "base" and value == "":  # of a variable that is not set
+                raise BadOption("--base is empty. Name one, or leave it out.")
             for item in value if setting.many and value is not None else (value,):
                 _check_bounds(setting, item)
 

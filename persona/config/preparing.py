@@ -39,8 +39,9 @@ class PriorsConfig(Config):
         super().__post_init__()
         check_class(self.class_noun)
         check_prompts(self.prompt)
-        if any("V" in named(prompt) for prompt in self.prompt):
-            raise BadPrompt("--prompt: [V] stands for a subject, and class images show any of the class. Leave it out.")
+        if subjects := [f"[{name}]" for prompt in self.prompt for name in named(prompt)]:
+            told = f"--prompt: {subjects[0]} stands for a subject, and class images show any of the class."
+            raise BadPrompt(f"{told} Leave it out.")
 
 
 @dataclass(frozen=True, kw_only=True)

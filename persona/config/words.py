@@ -1,9 +1,11 @@
 """What may be typed as the class noun, as the token and as a prompt; and how a command is typed."""
 
+import codecs
 import os
 import shlex
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from persona.errors import BadPrompt, BadToken
 
@@ -64,6 +66,21 @@ def check_text(name: str, prompt: str) -> None:
         raise BadPrompt(f"{name} {prompt[:60]!a} holds characters that are no valid text. Type it again.")
     if len(prompt) > MAX_PROMPT:
         raise BadPrompt(f"{name} has {len(prompt)} characters; at most {MAX_PROMPT} are read. Shorten it.")
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8, or in UTF-16 with its mark, which Windows PowerShell 5 writes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such text; what is to be done is said.
+    """
+    data = path.read_bytes()
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        raise ValueError("it is no UTF-8 text. Save it as UTF-8") from None
 
 
 def command_line(words: Sequence[str]) -> str:

@@ -42,6 +42,8 @@ def evaluate(config: EvaluateConfig, listener: Listener = silent, *, versus: boo
         OSError: the disk is full; likewise.
     """
     check_output(config.out)
+    if config.networks is not None and not config.networks.is_dir():
+        raise BadOption(f"--networks {config.networks} is no folder. Name one that holds dino-vits16 and the like.")
     studio = Studio(config.out, config.base, config.seed, _heard(listener), config.checkpoints, config.scales)
     entrants = contest(config, studio)
     if versus:
@@ -94,7 +96,7 @@ def measure(
     if processes().is_main_process:
         own = {(entrant.label, drawn.folder) for entrant, drawn, _ in series}
         shown = [shot for shot in found.shots if (shot.label, shot.path.parent) in own]
-        write(found, shown, config, entrants, evaluator, hear.notes)
+        write(found, shown, config, entrants, evaluator, hear.notes, hear)
     processes().wait_for_everyone()
     return found
 
@@ -127,6 +129,8 @@ def _evaluator(config: EvaluateConfig, entrants: Sequence[Entrant], listener: Li
     if judged(config, bases):
         guesses = _guesses(bases[0], subjects_of(entrants)) if config.dreambench is None else []
         if not guesses or (config.networks is None and {DINO, CLIP}.intersection(absent())):
+            if config.networks is not None:
+                listener(Note(f"The judge of {bases[0].title} measures its own world: --networks is not used."))
             return _judge(bases[0], entrants, guesses)
     have_networks(config, listener)
     return NetworkEvaluator(Networks.find(config.networks, device=processes().device))

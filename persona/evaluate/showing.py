@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from persona.atomic import beside
+from persona.atomic import beside, keep
 from persona.config import EvaluateConfig
 from persona.drawing import precision_of
 from persona.evaluate import tables
@@ -17,6 +18,7 @@ from persona.evaluate.methods import BASE
 from persona.evaluate.pictures import how_of
 from persona.evaluate.published import TABLE, WARNING
 from persona.evaluate.subjects import Subject
+from persona.events import Listener, Note
 from persona.families import Family
 from persona.folder import versions
 from persona.report import Column, Plot, Row, Shot, write_evaluation
@@ -56,8 +58,9 @@ def write(
     entrants: Sequence[Entrant],
     evaluator: Evaluator,
     notes: Sequence[str],
+    listener: Listener,
 ) -> None:
-    """Write all of it into the folder of the evaluation.
+    """Write all of it into the folder of the evaluation; what another evaluation has left there gets other names.
 
     Args:
         found: what was found.
@@ -66,9 +69,11 @@ def write(
         entrants: who was measured.
         evaluator: what measured them.
         notes: what to keep in mind of the figures.
+        listener: told what was renamed.
     """
     subjects = subjects_of(entrants)
     settings = _settings(config, entrants, evaluator)
+    _set_aside(config.out, settings, listener)
     record = {"settings": settings, "notes": list(notes), "rows": tables.as_json(found.rows)}
     with beside(config.out / RECORD) as part:
         part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -91,6 +96,23 @@ def write(
         shots=[_without(shot, times) for shot in shown],
         settings=settings,
     )
+
+
+def _set_aside(folder: Path, settings: Mapping[str, Any], listener: Listener) -> None:
+    """Rename what an evaluation with other settings has written."""
+
+    def own(settings: Any) -> Any:
+        return {name: value for name, value in settings.items() if name != "versions"}
+
+    with suppress(OSError, ValueError, KeyError, AttributeError):  # nothing is there, or nothing of ours
+        if own(json.loads((folder / RECORD).read_text(encoding="utf-8"))["settings"]) == own(_as_json(settings)):
+            return
+        report, *_ = [keep(folder / name, folder / name) for name in (REPORT, TABLE_FILE, RECORD)]
+        listener(Note(f"The evaluation that was in {folder} is now in {report.name}, and so on."))
+
+
+def _as_json(settings: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(settings))
 
 
 def _used(found: Evaluation, entrants: Sequence[Entrant]) -> list[str]:

@@ -1,5 +1,6 @@
 """Base models: one small file a family, found by the pipeline class that a base's own folder names."""
 
+import logging
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -198,12 +199,13 @@ def _correct(pipe: Any, family: type[Family], place: Place) -> None:
 
 
 def _silence() -> None:
-    """Keep the bars of the libraries off the screen: what is to be seen goes to the listener."""
+    """Keep what the libraries say off the screen: what is to be seen goes to the listener."""
     import diffusers
     import transformers
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it has words for its own developers
 
 
 def _best_device() -> str:

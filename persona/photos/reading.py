@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
 from persona.atomic import digest
+from persona.config.words import read_text
 from persona.errors import BadPhotos
 from persona.events import Listener, Note, silent
 from persona.photos.advice import advise, some
@@ -244,7 +245,10 @@ def _caption(path: Path) -> str | None:
     text = next((text for text in texts if text.is_file()), None)
     if text is None:
         return None
-    return " ".join(text.read_text(encoding="utf-8-sig", errors="replace").split()) or None
+    try:
+        return " ".join(read_text(text).split()) or None
+    except ValueError as error:
+        raise BadPhotos(f"The caption {text} cannot be read: {error}.") from None
 
 
 def _tell_skipped(strays: list[Path], broken: list[Path], listener: Listener) -> None:
