@@ -1,4 +1,4 @@
-"""What may be typed as the class noun, as the token and as a prompt; and how a command is typed."""
+"""What may be typed as the class noun, as the token and as a prompt, or stand in a file; and how a command is typed."""
 
 import codecs
 import os
