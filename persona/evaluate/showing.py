@@ -105,14 +105,12 @@ def _set_aside(folder: Path, settings: Mapping[str, Any], listener: Listener) ->
         return {name: value for name, value in settings.items() if name != "versions"}
 
     with suppress(OSError, ValueError, KeyError, AttributeError):  # nothing is there, or nothing of ours
-        if own(json.loads((folder / RECORD).read_text(encoding="utf-8"))["settings"]) == own(_as_json(settings)):
+        if own(json.loads((folder / RECORD).read_text(encoding="utf-8"))["settings"]) == own(
+            json.loads(json.dumps(settings))
+        ):
             return
         report, *_ = [keep(folder / name, folder / name) for name in (REPORT, TABLE_FILE, RECORD)]
         listener(Note(f"The evaluation that was in {folder} is now in {report.name}, and so on."))
-
-
-def _as_json(settings: Mapping[str, Any]) -> Any:
-    return json.loads(json.dumps(settings))
 
 
 def _used(found: Evaluation, entrants: Sequence[Entrant]) -> list[str]:
